@@ -1,0 +1,1 @@
+"""What both stages share: preference rows, token ids, signal and rollout datasets on disk."""

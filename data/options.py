@@ -1,0 +1,126 @@
+"""Command options as fields of a frozen dataclass: help, ranges, checks."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from data.errors import ConfigurationError
+
+__all__ = ["check_options", "flag_name", "from_mapping", "option", "option_type"]
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    choices: tuple[str, ...] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    determining: bool = True,
+) -> Any:
+    """Declare one command option as a dataclass field.
+
+    Args:
+        default: value when neither the command line nor the configuration file gives one; required if omitted.
+        help: one line for `--help`, with the unit where there is one.
+        choices: the allowed values of a string option.
+        minimum: smallest allowed number, inclusive.
+        maximum: largest allowed number, inclusive.
+        determining: whether the value can change what the command computes. Others (progress, workers) may
+            differ between a run and its continuation.
+    Returns:
+        A dataclass field with this description in its metadata.
+    """
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+        "determining": determining,
+    }
+    if default is dataclasses.MISSING:
+        return dataclasses.field(metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def flag_name(field_name: str) -> str:
+    """The command-line spelling of a field: `top_k` becomes `--top-k`."""
+    return "--" + field_name.replace("_", "-")
+
+
+def option_type(annotation: Any) -> tuple[type, bool, bool]:
+    """Take a field's annotation apart.
+
+    Returns:
+        (the scalar type, whether the option repeats as a tuple, whether None is allowed).
+    """
+    optional = False
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        arguments = [a for a in typing.get_args(annotation) if a is not type(None)]
+        optional = len(arguments) < len(typing.get_args(annotation))
+        annotation = arguments[0]
+    if typing.get_origin(annotation) is tuple:
+        return typing.get_args(annotation)[0], True, optional
+    return annotation, False, optional
+
+
+def check_options(options: Any) -> None:
+    """Check every field of an options dataclass against its type and range; call it from `__post_init__`.
+
+    Raises:
+        ConfigurationError: naming the option, the value seen and the values allowed.
+    """
+    hints = typing.get_type_hints(type(options))
+    for field in dataclasses.fields(options):
+        if "help" not in field.metadata:
+            continue
+        value = getattr(options, field.name)
+        scalar, repeats, optional = option_type(hints[field.name])
+        if value is None:
+            if not optional:
+                raise ConfigurationError(f"{flag_name(field.name)} is required")
+            continue
+        for item in value if repeats else (value,):
+            _check_value(flag_name(field.name), item, scalar, field.metadata)
+
+
+def _check_value(flag: str, value: Any, scalar: type, metadata: Mapping[str, Any]) -> None:
+    right_type = isinstance(value, scalar) or (scalar is float and isinstance(value, int))
+    if not right_type or (isinstance(value, bool) and scalar is not bool):
+        raise ConfigurationError(f"{flag}: {value!r} is not of type {scalar.__name__}")
+    choices, minimum, maximum = metadata["choices"], metadata["minimum"], metadata["maximum"]
+    if choices is not None and value not in choices:
+        raise ConfigurationError(f"{flag}: {value!r} is not one of {', '.join(choices)}")
+    too_small = minimum is not None and not value >= minimum
+    too_large = maximum is not None and not value <= maximum
+    if too_small or too_large:
+        allowed = f"at least {minimum:g}" if maximum is None else f"at most {maximum:g}"
+        if minimum is not None and maximum is not None:
+            allowed = f"between {minimum:g} and {maximum:g}"
+        raise ConfigurationError(f"{flag}: {value:g} is out of range; it must be {allowed}")
+
+
+def from_mapping(options_class: type, values: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+    """Turn a configuration file's content into keyword arguments of an options dataclass.
+
+    Args:
+        options_class: the dataclass that the values are for.
+        values: keys as in the file; dashes and underscores mean the same.
+        source: what to call the file in messages.
+    Raises:
+        ConfigurationError: for keys that the command does not have.
+    """
+    hints = typing.get_type_hints(options_class)
+    fields = {field.name for field in dataclasses.fields(options_class) if "help" in field.metadata}
+    arguments = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in fields:
+            raise ConfigurationError(f"{source}: unknown key {key!r}; known keys: {', '.join(sorted(fields))}")
+        _, repeats, _ = option_type(hints[name])
+        if repeats:
+            value = tuple(value) if isinstance(value, list | tuple) else tuple(str(value).split(","))
+        arguments[name] = value
+    return arguments
