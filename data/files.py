@@ -25,8 +25,8 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Yields:
         A binary file under a temporary name in the same folder.
     Raises:
-        ShardError: when the system refuses a write (disk full, no permission), naming the file and the reason.
-            Nothing is left behind, and what was there before is untouched.
+        ShardError: when the system refuses a write (disk full, no permission), naming the file and the
+            reason. Nothing is left behind, and what was there before is untouched.
     """
     final = Path(path)
     # The name differs from writer to writer, so that two of them never write into one file.
@@ -41,7 +41,8 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except OSError as error:
         reason = error.strerror or error
         raise ShardError(
-            f"{final}: cannot be written: {reason}; nothing was changed; mend that and run the same command again"
+            f"{final}: cannot be written: {reason}; nothing was changed;"
+            " mend that and run the same command again"
         ) from error
     finally:
         with contextlib.suppress(OSError):

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import ShardError
-from data.files import write_atomic
-from data.schema import FORMAT_VERSION
+from data.files import sha256_file, write_atomic
+from data.schema import FORMAT_VERSION, ROLES
 
 __all__ = [
     "KINDS",
     "MANIFEST_NAME",
     "FileEntry",
     "Manifest",
+    "RoleCount",
     "RowGroup",
     "ShardEntry",
     "compare_requests",
+    "describe_files",
     "fingerprint",
     "read_manifest",
     "render_manifest",
@@ -47,13 +49,47 @@ class RowGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class RoleCount:
+    """What a shard holds of one role.
+
+    Attributes:
+        rows: number of responses.
+        scored: how many of them carry the teacher's signals.
+        with_advantages: how many of them carry advantages, too.
+        positions: number of response positions that carry signals.
+    """
+
+    rows: int = 0
+    scored: int = 0
+    with_advantages: int = 0
+    positions: int = 0
+
+    def __add__(self, other: "RoleCount") -> "RoleCount":
+        return RoleCount(
+            self.rows + other.rows,
+            self.scored + other.scored,
+            self.with_advantages + other.with_advantages,
+            self.positions + other.positions,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ShardEntry:
-    """One shard as it was written: everything needed to plan reading it, and to see that it is unharmed."""
+    """One shard as it was written: everything needed to plan reading it, and to see that it is unharmed.
+
+    Attributes:
+        file: its name in the dataset's folder.
+        size_bytes: size of the file.
+        sha256: checksum of the file, hexadecimal.
+        row_groups: its row groups in order.
+        roles: what it holds by role; empty for rollouts.
+    """
 
     file: str
     size_bytes: int
     sha256: str
     row_groups: tuple[RowGroup, ...]
+    roles: dict[str, RoleCount] = field(default_factory=dict)
 
     @property
     def pairs(self) -> int:
@@ -120,6 +156,24 @@ class Manifest:
         """Number of scored response positions."""
         return sum(shard.positions for shard in self.shards)
 
+    @property
+    def roles(self) -> dict[str, RoleCount]:
+        """What the dataset holds by role, in the order chosen, rejected, student; empty for rollouts."""
+        counts: dict[str, RoleCount] = {}
+        for shard in self.shards:
+            for role, count in shard.roles.items():
+                counts[role] = counts.get(role, RoleCount()) + count
+        return {role: counts[role] for role in ROLES if role in counts}
+
+
+def describe_files(folder: str | os.PathLike[str], subfolder: str) -> tuple[FileEntry, ...]:
+    """Sizes and checksums of all files under a dataset's subfolder, sorted by path, for the manifest."""
+    root = Path(folder)
+    paths = sorted(path for path in (root / subfolder).rglob("*") if path.is_file())
+    return tuple(
+        FileEntry(path.relative_to(root).as_posix(), path.stat().st_size, sha256_file(path)) for path in paths
+    )
+
 
 def fingerprint(request: Mapping[str, Any]) -> str:
     """SHA-256 of a request in canonical JSON (sorted keys, no blanks, ASCII), hexadecimal.
@@ -169,6 +223,7 @@ def render_manifest(manifest: Manifest) -> str:
                 "positions": shard.positions,
                 "size_bytes": shard.size_bytes,
                 "sha256": shard.sha256,
+                "roles": {role: dataclasses.asdict(count) for role, count in shard.roles.items()},
                 "row_groups": [dataclasses.asdict(group) for group in shard.row_groups],
             }
             for shard in manifest.shards
@@ -221,8 +276,9 @@ def _parse(content: Any, path: Path) -> Manifest:
     recorded = content.pop("manifest_sha256", None)
     if recorded != fingerprint(content):
         raise ShardError(
-            f"{path}: its checksum {str(recorded)[:12]}... does not fit its content; the file was edited or damaged:"
-            " fetch it again, or run the command that made this dataset again to rewrite it"
+            f"{path}: its checksum {str(recorded)[:12]}... does not fit its content;"
+            " the file was edited or damaged: fetch it again,"
+            " or run the command that made this dataset again to rewrite it"
         )
     try:
         manifest = Manifest(
@@ -245,4 +301,5 @@ def _parse_shard(shard: Mapping[str, Any]) -> ShardEntry:
         size_bytes=shard["size_bytes"],
         sha256=shard["sha256"],
         row_groups=tuple(RowGroup(**group) for group in shard["row_groups"]),
+        roles={role: RoleCount(**count) for role, count in shard["roles"].items()},
     )

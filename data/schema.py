@@ -12,6 +12,8 @@ __all__ = [
     "SIGNAL_SCHEMA",
     "TEACHER_COLUMNS",
     "ResponseSignals",
+    "column_field",
+    "list_of",
 ]
 
 FORMAT_VERSION = 1
@@ -22,9 +24,9 @@ ROLES = ("chosen", "rejected", "student")
 class ResponseSignals:
     """What teacher and reference think of one response; one row of a signal dataset.
 
-    T is the number of response positions, S the number of support tokens over all positions: position t owns the
-    next `support_sizes[t]` entries of the flat columns, in falling teacher probability. Log-probabilities are in
-    nats at temperature 1, normalised over the whole vocabulary of the model in question.
+    T is the number of response positions, S the number of support tokens over all positions: position t owns
+    the next `support_sizes[t]` entries of the flat columns, in falling teacher probability. Log-probabilities
+    are in nats at temperature 1, normalised over the whole vocabulary of the model in question.
 
     Attributes:
         pair_id: the preference pair or prompt that the response belongs to.
@@ -35,7 +37,8 @@ class ResponseSignals:
         support_sizes: support tokens per position, uint16 [T]; None where the row carries ids only.
         topk_ids: the teacher's support, int32 [S]; None where the row carries ids only.
         teacher_logprobs: the teacher's log-probabilities of the support, float32 [S]; None likewise.
-        advantages: teacher minus reference log-probability of the support, float32 [S]; None without a reference.
+        advantages: teacher minus reference log-probability of the support, float32 [S]; None without a
+            reference.
         teacher_tail_logprobs: log of the teacher's mass outside the support, float32 [T]; -inf only where the
             support is the whole vocabulary.
         reference_tail_logprobs: the same for the reference, float32 [T]; None without a reference.
@@ -63,74 +66,79 @@ class ResponseSignals:
         return self.support_sizes is not None
 
 
-def _list_of(element: pa.DataType) -> pa.DataType:
-    # Elements are never null: that saves a definition level for each of them.
+def list_of(element: pa.DataType) -> pa.DataType:
+    """A list column whose elements are never null, which saves a definition level for each of them."""
     return pa.list_(pa.field("element", element, nullable=False))
 
 
-def _field(name: str, kind: pa.DataType, unit: str, meaning: str, *, nullable: bool = False) -> pa.Field:
+def column_field(
+    name: str, kind: pa.DataType, unit: str, meaning: str, *, nullable: bool = False
+) -> pa.Field:
+    """A column with its unit and meaning in the file itself."""
     return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "meaning": meaning})
 
 
 SIGNAL_SCHEMA = pa.schema(
     [
-        _field("pair_id", pa.string(), "", "preference pair or prompt that the response belongs to"),
-        _field("role", pa.string(), "", "chosen, rejected or student"),
-        _field("sample_index", pa.int32(), "", "which of several student samples; 0 otherwise"),
-        _field("prompt_ids", _list_of(pa.int32()), "token ids", "what the models saw before the response"),
-        _field("response_ids", _list_of(pa.int32()), "token ids", "the response with its terminator"),
-        _field(
+        column_field("pair_id", pa.string(), "", "preference pair or prompt that the response belongs to"),
+        column_field("role", pa.string(), "", "chosen, rejected or student"),
+        column_field("sample_index", pa.int32(), "", "which of several student samples; 0 otherwise"),
+        column_field(
+            "prompt_ids", list_of(pa.int32()), "token ids", "what the models saw before the response"
+        ),
+        column_field("response_ids", list_of(pa.int32()), "token ids", "the response with its terminator"),
+        column_field(
             "support_sizes",
-            _list_of(pa.uint16()),
+            list_of(pa.uint16()),
             "tokens",
             "number of support tokens at each response position",
             nullable=True,
         ),
-        _field(
+        column_field(
             "topk_ids",
-            _list_of(pa.int32()),
+            list_of(pa.int32()),
             "token ids",
             "the teacher's support, flattened over positions, in falling teacher probability",
             nullable=True,
         ),
-        _field(
+        column_field(
             "teacher_logprobs",
-            _list_of(pa.float32()),
+            list_of(pa.float32()),
             "nats",
             "teacher log-probability of each support token",
             nullable=True,
         ),
-        _field(
+        column_field(
             "advantages",
-            _list_of(pa.float32()),
+            list_of(pa.float32()),
             "nats",
             "teacher minus reference log-probability of each support token",
             nullable=True,
         ),
-        _field(
+        column_field(
             "teacher_tail_logprobs",
-            _list_of(pa.float32()),
+            list_of(pa.float32()),
             "nats",
             "log of the teacher's mass outside the support, per position",
             nullable=True,
         ),
-        _field(
+        column_field(
             "reference_tail_logprobs",
-            _list_of(pa.float32()),
+            list_of(pa.float32()),
             "nats",
             "log of the reference's mass outside the support, per position",
             nullable=True,
         ),
-        _field(
+        column_field(
             "teacher_token_logprobs",
-            _list_of(pa.float32()),
+            list_of(pa.float32()),
             "nats",
             "teacher log-probability of the response token, per position",
             nullable=True,
         ),
-        _field(
+        column_field(
             "reference_token_logprobs",
-            _list_of(pa.float32()),
+            list_of(pa.float32()),
             "nats",
             "reference log-probability of the response token, per position",
             nullable=True,

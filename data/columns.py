@@ -1,0 +1,70 @@
+"""List columns between Arrow and numpy: whole value buffers and offsets, never Python lists."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+__all__ = ["ListColumn", "list_array", "list_column"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ListColumn:
+    """A list column of a row group: row r is `values[offsets[r] : offsets[r + 1]]`, or null.
+
+    Attributes:
+        values: all elements, flat, a view of Arrow's buffer.
+        offsets: int32 [rows + 1].
+        valid: bool [rows]; None where no row is null.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+    valid: np.ndarray | None
+
+    def row(self, index: int) -> np.ndarray | None:
+        """The elements of one row without copying, or None."""
+        if self.valid is not None and not self.valid[index]:
+            return None
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of elements in each row, int32 [rows]; 0 where the row is null."""
+        return np.diff(self.offsets)
+
+
+def list_array(rows: Sequence[np.ndarray | None], kind: pa.DataType) -> pa.Array:
+    """Build an Arrow list array from one numpy array (or None for null) per row.
+
+    Args:
+        rows: one-dimensional arrays.
+        kind: the list type; elements are converted to its value type, and must fit.
+    """
+    dtype = kind.value_type.to_pandas_dtype()
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum([0 if row is None else len(row) for row in rows], out=offsets[1:])
+    if offsets[-1] > np.iinfo(np.int32).max:
+        raise ValueError(f"{offsets[-1]} elements in one row group; list offsets have 32 bits")
+    present = [np.asarray(row) for row in rows if row is not None]
+    values = np.concatenate(present) if present else np.empty(0, dtype)
+    null = np.fromiter((row is None for row in rows), dtype=bool, count=len(rows))
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()),
+        # Arrow refuses values that do not fit, where numpy would wrap them around.
+        pa.array(values).cast(kind.value_type),
+        type=kind,
+        mask=pa.array(null) if null.any() else None,
+    )
+
+
+def list_column(array: pa.ChunkedArray | pa.Array) -> ListColumn:
+    """Take an Arrow list array apart without copying (several chunks are joined first)."""
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
+    return ListColumn(
+        values=array.values.to_numpy(zero_copy_only=True),
+        offsets=array.offsets.to_numpy(zero_copy_only=True),
+        valid=array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else None,
+    )
