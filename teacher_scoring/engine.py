@@ -174,7 +174,8 @@ class Engine(Protocol):
 
         Args:
             sequences: what to score.
-            ids: for each sequence int32 of shape (T, K); K may differ from sequence to sequence.
+            ids: for each sequence int32 of shape (T, K), no id twice at a position; K may differ between
+                sequences. Positions with fewer ids are filled up with -1, which scores -inf.
 
         Raises:
             ScoringError: answers that are missing or fail the checks.

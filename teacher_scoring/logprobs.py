@@ -1,0 +1,55 @@
+"""From logits to the log-probabilities that are kept: top-k, given ids, the token itself."""
+
+import torch
+
+__all__ = ["given_logprobs", "support_logprobs"]
+
+
+def support_logprobs(
+    logits: torch.Tensor, token_ids: torch.Tensor, top_k: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The most probable tokens of each row, in a fixed order.
+
+    Args:
+        logits: shape (N, V), any float type.
+        token_ids: the token that was there, shape (N,), int64, each below V.
+        top_k: how many, 1 to V.
+
+    Returns:
+        ids int32 (N, K) in falling probability, equal ones with the lower id first; their log-probabilities
+        float32 (N, K); those of `token_ids` float32 (N,). Nats, normalised over all V.
+    """
+    logprobs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+    values, ids = _top_k_lower_ids_first(logprobs, top_k)
+    return ids.int(), values, logprobs.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
+
+
+def given_logprobs(
+    logits: torch.Tensor, token_ids: torch.Tensor, ids: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The log-probabilities of given ids in each row.
+
+    Args:
+        logits: shape (N, V), any float type.
+        token_ids: the token that was there, shape (N,), int64, each below V.
+        ids: shape (N, K), int64; those outside 0 to V - 1 have no logit here.
+
+    Returns:
+        Log-probabilities float32 (N, K), -inf for ids that have no logit; those of `token_ids` float32 (N,).
+        Nats, normalised over all V.
+    """
+    logprobs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+    missing = (ids < 0) | (ids >= logits.shape[-1])
+    values = logprobs.gather(-1, ids.masked_fill(missing, 0)).masked_fill(missing, float("-inf"))
+    return values, logprobs.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
+
+
+def _top_k_lower_ids_first(values: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`torch.topk` with a fixed order among equal values, which it leaves open."""
+    top, ids = values.topk(min(top_k + 1, values.shape[-1]), dim=-1)
+    # Rows with equal values among their first K + 1 are rare; only those pay for a full stable sort.
+    tied = (top[:, 1:] == top[:, :-1]).any(dim=-1).nonzero().squeeze(-1)
+    if len(tied):
+        sorted_values, sorted_ids = values[tied].sort(dim=-1, descending=True, stable=True)
+        top[tied], ids[tied] = sorted_values[:, : top.shape[1]], sorted_ids[:, : ids.shape[1]]
+    return top[:, :top_k], ids[:, :top_k]
