@@ -1,0 +1,74 @@
+"""The three matrix products of a head, accumulated in float32 whatever the inputs' precision."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["HeadProducts", "operand_dtype"]
+
+UPCAST_ROWS = 4096
+"""Vocabulary rows upcast at a time where a product in float32 of bfloat16 inputs has no kernel of its own."""
+
+
+def operand_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
+    """The precision of a head's products: autocast's where it is on, else the lower of the two inputs'."""
+    lower = min(hidden.dtype, weight.dtype, key=lambda dtype: torch.finfo(dtype).bits)
+    device_type = hidden.device.type
+    if lower is torch.float32 and torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return lower
+
+
+class HeadProducts:
+    """Products of hidden states, head weight and logit gradients.
+
+    float32 and float64 inputs are multiplied as they are. bfloat16 inputs on CUDA are multiplied in bfloat16
+    with float32 accumulators and results. Elsewhere blocks are upcast to float32 first; so they are for
+    float16, whose range the gradient of one position among many would leave.
+
+    Args:
+        hidden: shape (N, d).
+        weight: shape (V, d).
+        operand: the precision that both are brought to, see `operand_dtype`.
+    """
+
+    def __init__(self, hidden: Tensor, weight: Tensor, operand: torch.dtype):
+        self.hidden, self.weight = hidden.to(operand), weight.to(operand)
+        self.dtype = torch.promote_types(operand, torch.float32)
+        self.mixed = operand is torch.bfloat16 and weight.is_cuda
+        self.upcast = operand is not self.dtype and not self.mixed
+
+    def logits(self, rows: slice, out: Tensor) -> Tensor:
+        """hidden·weight^T for these positions, into a buffer of shape (n, V)."""
+        hidden = self.hidden[rows]
+        if self.mixed:
+            return torch.mm(hidden, self.weight.t(), out_dtype=self.dtype, out=out)
+        if self.upcast:
+            for block, weight in self._weight_blocks():
+                out[:, block] = hidden.to(self.dtype) @ weight.t()
+            return out
+        return torch.mm(hidden, self.weight.t(), out=out)
+
+    def hidden_gradient(self, d_logits: Tensor) -> Tensor:
+        """d_logits·weight, shape (n, d)."""
+        if self.mixed:
+            return torch.mm(d_logits.to(self.weight.dtype), self.weight, out_dtype=self.dtype)
+        if self.upcast:
+            gradient = d_logits.new_zeros(d_logits.shape[0], self.weight.shape[1])
+            for block, weight in self._weight_blocks():
+                gradient.addmm_(d_logits[:, block], weight)
+            return gradient
+        return d_logits @ self.weight
+
+    def add_weight_gradient(self, total: Tensor, d_logits: Tensor, rows: slice) -> None:
+        """Add d_logits^T·hidden for these positions to the total, shape (V, d)."""
+        hidden = self.hidden[rows]
+        if self.mixed:
+            d_logits = d_logits.to(hidden.dtype)
+            torch.addmm(total, d_logits.t(), hidden, out_dtype=self.dtype, out=total)
+        else:
+            total.addmm_(d_logits.t(), hidden.to(self.dtype))
+
+    def _weight_blocks(self):
+        for start in range(0, self.weight.shape[0], UPCAST_ROWS):
+            block = slice(start, start + UPCAST_ROWS)
+            yield block, self.weight[block].to(self.dtype)

@@ -1,0 +1,130 @@
+"""Divergences between student and teacher on the teacher's support and a tail bucket; the boosted target."""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["boosted_target", "forward_kl", "reverse_kl"]
+
+EMPTY_TAIL_LOGPROB = math.log(1e-7)
+"""Stands for a tail that is exactly empty on one side only: the floor that stored tails have anyway."""
+
+
+def forward_kl(
+    student_logprobs: Tensor,
+    student_tail: Tensor,
+    teacher_logprobs: Tensor,
+    teacher_tail: Tensor,
+    *,
+    support_mask: Tensor | None = None,
+    tail: str = "bucket",
+) -> Tensor:
+    """Forward KL(teacher || student) on the teacher's support, per position.
+
+    Args:
+        student_logprobs: student log-probabilities at the teacher's support, nats, shape (N, K).
+        student_tail: log of the student's mass outside that support, nats, shape (N,).
+        teacher_logprobs: as above, for the teacher.
+        teacher_tail: as above, for the teacher; -inf where the support holds all the mass.
+        support_mask: True at real support slots, shape (N, K); what the other slots hold never matters.
+        tail: `bucket` adds the two tails as one more outcome; `renormalize` scales the teacher to one over
+            the support and leaves the student as it is.
+    Returns:
+        Nats, shape (N,), >= 0. With `bucket` never above the KL over the whole vocabulary.
+    Source: Gao et al. 2025, arXiv:2502.17927; the bucket is a coarsening (data-processing inequality).
+    """
+    teacher_logprobs = _masked(teacher_logprobs, support_mask)
+    if tail == "bucket":
+        support_terms = _relative_entropy_terms(teacher_logprobs, student_logprobs).sum(-1)
+        return support_terms + _relative_entropy_terms(teacher_tail, _open_tail(student_tail))
+    if tail == "renormalize":
+        normalizer = teacher_logprobs.logsumexp(-1, keepdim=True)
+        normalizer = torch.where(
+            normalizer.isneginf(), 0.0, normalizer
+        )  # no support: every term is 0 already
+        return _relative_entropy_terms(teacher_logprobs - normalizer, student_logprobs).sum(-1)
+    raise ValueError(f"tail={tail!r}: forward_kl knows 'bucket' and 'renormalize'")
+
+
+def reverse_kl(
+    student_logprobs: Tensor,
+    student_tail: Tensor,
+    target_logprobs: Tensor,
+    target_tail: Tensor,
+    *,
+    support_mask: Tensor | None = None,
+) -> Tensor:
+    """Reverse KL(student || target) on the support and one tail bucket, per position.
+
+    Args:
+        student_logprobs: student log-probabilities at the support, nats, shape (N, K).
+        student_tail: log of the student's mass outside the support, nats, shape (N,).
+        target_logprobs: as above, for the target (a teacher, or a boosted one).
+        target_tail: as above, for the target. Where it is -inf and the student has mass there (a student with
+            more token ids than the teacher), 1e-7 stands in for it, so that the loss stays finite.
+        support_mask: True at real support slots, shape (N, K).
+    Returns:
+        Nats, shape (N,), >= 0.
+    """
+    student_logprobs = _masked(student_logprobs, support_mask)
+    support_terms = _relative_entropy_terms(student_logprobs, target_logprobs).sum(-1)
+    return support_terms + _relative_entropy_terms(student_tail, _open_tail(target_tail))
+
+
+def boosted_target(
+    teacher_logprobs: Tensor,
+    teacher_tail: Tensor,
+    advantages: Tensor,
+    tail_advantages: Tensor,
+    *,
+    scale: float,
+    clip: float | None,
+    support_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The teacher moved further along its own advantage: q ∝ π·exp(scale·clip(A, -clip, clip)), normalised.
+
+    The tail bucket is boosted by its own advantage, clipped alike. For a DPO teacher, which is the reference
+    times exp(reward / β), this is the teacher that a smaller β would have given, within a trust region.
+
+    Args:
+        teacher_logprobs: teacher log-probabilities at its support, nats, shape (N, K).
+        teacher_tail: log of the teacher's mass outside the support, nats, shape (N,); -inf where it has none.
+        advantages: teacher minus reference log-probability of the support tokens, nats, shape (N, K).
+        tail_advantages: the same for the two tails, nats, shape (N,); not read where the teacher has no tail.
+        scale: λ; 0 gives the teacher back.
+        clip: bound on the absolute advantage, nats; None for no bound.
+        support_mask: True at real support slots, shape (N, K).
+    Returns:
+        Log-probabilities of q at the support, shape (N, K), -inf at masked slots; of its tail, shape (N,).
+    """
+    has_tail = ~teacher_tail.isneginf()
+    advantages = advantages if support_mask is None else torch.where(support_mask, advantages, 0.0)
+    tail_advantages = torch.where(has_tail, tail_advantages, 0.0)
+    if clip is not None:
+        advantages = advantages.clamp(-clip, clip)
+        tail_advantages = tail_advantages.clamp(-clip, clip)
+    support = _masked(teacher_logprobs, support_mask) + scale * advantages
+    tail = teacher_tail + scale * tail_advantages
+    normalizer = torch.cat([support, tail[..., None]], dim=-1).logsumexp(-1)
+    normalizer = torch.where(
+        normalizer.isneginf(), 0.0, normalizer
+    )  # a padded position may have no mass at all
+    return support - normalizer[..., None], tail - normalizer
+
+
+def _masked(logprobs: Tensor, support_mask: Tensor | None) -> Tensor:
+    return logprobs if support_mask is None else torch.where(support_mask, logprobs, -torch.inf)
+
+
+def _open_tail(tail: Tensor) -> Tensor:
+    return torch.where(tail.isneginf(), EMPTY_TAIL_LOGPROB, tail)
+
+
+def _relative_entropy_terms(log_q: Tensor, log_p: Tensor) -> Tensor:
+    """q·(log q − log p), elementwise, and 0 with a zero gradient where q is 0."""
+    has_mass = ~log_q.isneginf()
+    # Both are replaced before the arithmetic: a `where` after it would still multiply 0 by inf backwards.
+    log_q = torch.where(has_mass, log_q, 0.0)
+    log_p = torch.where(has_mass, log_p, 0.0)
+    return torch.where(has_mass, log_q.exp() * (log_q - log_p), 0.0)
