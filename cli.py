@@ -1,0 +1,191 @@
+"""adpa: parse options, call one function, turn domain errors into exit codes."""
+
+import dataclasses
+import logging
+import os
+import sys
+import tomllib
+import typing
+import warnings
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from data.errors import AdpaError, ConfigurationError
+from data.options import flag_name, from_mapping, option_type
+from small_world.options import DemoOptions
+from student_training.options import TrainOptions
+from teacher_scoring.options import SampleOptions, ScoreOptions
+
+__all__ = ["main"]
+
+_EXIT_DOMAIN, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
+
+
+class _CommaSeparated(click.ParamType):
+    name = "a,b"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        return value if isinstance(value, tuple) else tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def options_from(options_class: type) -> Callable[[Callable[[Any], None]], click.Command]:
+    """Make a click command of a function that takes one options dataclass.
+
+    Every field becomes an option, `--config FILE` fills in what the command line leaves out, and the rest comes
+    from the dataclass's own defaults.
+    """
+    hints = typing.get_type_hints(options_class)
+
+    def decorate(function: Callable[[Any], None]) -> click.Command:
+        def callback(config: str | None, **flags: Any) -> None:
+            given = {name: value for name, value in flags.items() if value is not None and value != ()}
+            values = {**_read_config(config, options_class), **given}
+            for field in dataclasses.fields(options_class):
+                if field.default is dataclasses.MISSING and field.name not in values:
+                    raise ConfigurationError(f"{flag_name(field.name)} is required (as an option or in --config)")
+            function(options_class(**values))
+
+        callback.__doc__ = function.__doc__ or options_class.__doc__
+        command = click.command(function.__name__.replace("_", "-"))(callback)
+        command.params = [_click_option(field, hints[field.name]) for field in dataclasses.fields(options_class)]
+        help_text = "TOML or YAML file with values for these options; flags win over it"
+        command.params.append(click.Option(["--config"], type=click.Path(dir_okay=False), help=help_text))
+        return command
+
+    return decorate
+
+
+def _click_option(field: dataclasses.Field, annotation: Any) -> click.Option:
+    scalar, repeats, _ = option_type(annotation)
+    description = field.metadata
+    text = description["help"]
+    if field.default is dataclasses.MISSING:
+        text += "  [required]"
+    elif field.default not in (None, (), False):
+        text += f"  [default: {_display(field.default)}]"
+    flag = flag_name(field.name)
+    if scalar is bool:
+        return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text)
+    kind: Any = click.Choice(description["choices"]) if description["choices"] else scalar
+    if description["commas"]:
+        kind, repeats = _CommaSeparated(), False
+    return click.Option([flag], type=kind, multiple=repeats, default=None, help=text)
+
+
+def _display(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _read_config(path: str | None, options_class: type) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        values = tomllib.loads(text) if path.endswith(".toml") else yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigurationError(f"--config: {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"--config: {path} is neither TOML nor YAML: {error}") from error
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(f"--config: {path} holds no options")
+    return from_mapping(options_class, values, source=path)
+
+
+def _report(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _installed_version() -> str:
+    try:
+        return version("adpa")
+    except PackageNotFoundError:
+        return "from a checkout"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(_installed_version(), prog_name="adpa")
+def commands() -> None:
+    """Teach a small language model a big one's preferences.
+
+    score-teacher runs a big aligned model and its reference once; train-student trains small models from what it
+    wrote, with no teacher in memory.
+    """
+
+
+@commands.add_command
+@options_from(DemoOptions)
+def demo(options: DemoOptions) -> None:
+    """Run the whole pipeline on a small world that it makes itself: no network, no GPU."""
+    from small_world.demo import run_demo  # noqa: PLC0415  (each command imports its own heavy libraries)
+
+    run_demo(options, report=click.echo)
+
+
+@commands.add_command
+@options_from(ScoreOptions)
+def score_teacher(options: ScoreOptions) -> None:
+    """Score responses with an aligned teacher and its reference; write a signal dataset."""
+    from teacher_scoring.score import score_teacher as run  # noqa: PLC0415
+
+    dataset = run(options, report=_report)
+    click.echo(
+        f"{options.out}: {dataset.num_rows:,} responses of {dataset.num_pairs:,} pairs, "
+        f"{dataset.num_positions:,} scored positions"
+    )
+
+
+@commands.add_command
+@options_from(SampleOptions)
+def sample_student(options: SampleOptions) -> None:
+    """Sample responses of a student to the prompts of preference data; write rollouts."""
+    from teacher_scoring.sample import sample_student as run  # noqa: PLC0415
+
+    rollouts = run(options, report=_report)
+    click.echo(
+        f"{options.out}: {rollouts.num_rows:,} responses to {rollouts.num_pairs:,} prompts, "
+        f"{rollouts.num_positions:,} tokens"
+    )
+
+
+@commands.add_command
+@options_from(TrainOptions)
+def train_student(options: TrainOptions) -> None:
+    """Train a student from signal datasets, or from preference data where no teacher is needed."""
+    from student_training.run import train_student as run  # noqa: PLC0415
+
+    result = run(options, report=_report)
+    if result.metrics:
+        shown = ("loss", "grad_norm", "expected_advantage", "entropy", "tokens_per_second")
+        line = ", ".join(f"{name} {result.metrics[name]:.4g}" for name in shown if name in result.metrics)
+        click.echo(f"{result.out}: {result.steps:,} steps, {line}")
+
+
+def main() -> None:
+    """Run the command line; the only place where errors become exit codes."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    # Neither is about anything that the user of these commands could change.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    try:
+        commands.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(_EXIT_USAGE)
+    except ConfigurationError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(_EXIT_USAGE)
+    except AdpaError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(_EXIT_DOMAIN)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; the same command continues where this one stopped", err=True)
+        sys.exit(_EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

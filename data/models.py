@@ -1,0 +1,94 @@
+"""Which model a name stands for: its folder on this machine, its revision, a hash of its weights."""
+
+import hashlib
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from data.errors import ConfigurationError
+from data.files import sha256_file
+
+__all__ = ["ModelIdentity", "resolve_model"]
+
+_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".gguf")
+_CONFIG_NAMES = ("config.json", "adapter_config.json")
+_BLOB_NAME = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """A model that a result depends on.
+
+    Attributes:
+        source: as the user named it; the base name of a local folder, so that moving it changes nothing.
+        revision: commit of a hub model; None for a local folder.
+        weights_sha256: over names and contents of the weight files and the configuration.
+    """
+
+    source: str
+    revision: str | None
+    weights_sha256: str
+
+    def as_dict(self) -> dict[str, str | None]:
+        """The identity as it goes into manifests."""
+        return asdict(self)
+
+
+def resolve_model(
+    name: str, *, revision: str | None = None, option: str = "--model"
+) -> tuple[Path, ModelIdentity]:
+    """Find a model's folder; a hub name is downloaded into the hub's cache unless it is there already.
+
+    Args:
+        name: a local checkpoint or adapter folder, or a hub name.
+        revision: branch, tag or commit of a hub model.
+        option: the option that the name came from, for messages.
+    Returns:
+        The folder, and what identifies the model in it.
+    Raises:
+        ConfigurationError: for a folder that is not a model, or a name that cannot be fetched.
+    """
+    folder = Path(name)
+    commit = None
+    if folder.exists():
+        if revision is not None:
+            raise ConfigurationError(f"{option}: {name} is a local folder, it has no revision {revision!r}")
+    elif os.sep in name.rstrip(os.sep) and (name.startswith((".", "/", "~")) or name.count("/") != 1):
+        raise ConfigurationError(f"{option}: {name}: no such folder")
+    else:
+        folder = _snapshot(name, revision, option)
+        commit = folder.name
+    if not folder.is_dir() or not any((folder / config).is_file() for config in _CONFIG_NAMES):
+        raise ConfigurationError(f"{option}: {name} is not a model folder: it has no config.json")
+    weights = sorted(path for path in folder.iterdir() if path.suffix in _WEIGHT_SUFFIXES)
+    if not weights:
+        raise ConfigurationError(
+            f"{option}: {name} holds no weights (*.safetensors); is its download or training unfinished?"
+        )
+    identity = ModelIdentity(name if commit else folder.resolve().name, commit, _hash(folder, weights))
+    return folder, identity
+
+
+def _snapshot(name: str, revision: str | None, option: str) -> Path:
+    try:
+        return Path(snapshot_download(name, revision=revision))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigurationError(
+            f"{option}: {name!r} is neither a local folder nor a model that the hub gives: {reason}"
+        ) from error
+
+
+def _hash(folder: Path, weights: list[Path]) -> str:
+    digest = hashlib.sha256()
+    configs = [folder / config for config in _CONFIG_NAMES if (folder / config).is_file()]
+    for path in [*configs, *weights]:
+        # The hub's cache names its blobs by their sha256; reading 140 GB again would tell nothing new.
+        target = path.resolve().name
+        content = target if path.is_symlink() and _BLOB_NAME.fullmatch(target) else sha256_file(path)
+        digest.update(f"{path.name}\0{content}\n".encode())
+    return digest.hexdigest()

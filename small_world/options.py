@@ -1,0 +1,19 @@
+"""The options of demo."""
+
+import dataclasses
+
+from data.options import check_options, option
+
+__all__ = ["DemoOptions"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class DemoOptions:
+    """Run the whole pipeline on a small world that it makes itself: no network, no GPU."""
+
+    out: str = option("runs/demo", help="folder for everything that it makes; finished steps are not done again")
+    seed: int = option(0, help="seed of the world and of all training", minimum=0)
+    fast: bool = option(False, help="fewer steps and samples, the same path")
+
+    def __post_init__(self) -> None:
+        check_options(self)

@@ -1,0 +1,167 @@
+"""Turn pairs into padded tensors, with the response positions laid out flat."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from data.schema import ResponseSignals
+from student_training.methods.base import ROLES, Needs
+
+__all__ = ["COUNT_NAMES", "InitialLogprobs", "PairCollator", "PairDataset"]
+
+#: What a batch counts, in the order of its `counts` tensor; losses are divided by these, summed over the step.
+COUNT_NAMES = (*(f"positions/{role}" for role in ROLES), *(f"responses/{role}" for role in ROLES), "pairs")
+
+#: (pair index, role, sample index) -> log-probabilities of the response tokens, nats, shape (T,).
+InitialLogprobs = dict[tuple[int, str, int], np.ndarray]
+
+
+class PairDataset(torch.utils.data.Dataset):
+    """Pairs by index, each as (index, rows of the roles that the method needs)."""
+
+    def __init__(self, source, roles: frozenset[str]) -> None:
+        self._source = source
+        self._roles = roles
+        self.blocks = source.blocks
+
+    def __len__(self) -> int:
+        return self._source.num_pairs
+
+    def __getitem__(self, index: int) -> tuple[int, list[ResponseSignals]]:
+        return index, [row for row in self._source.pair(index) if row.role in self._roles]
+
+
+class PairCollator:
+    """Build one batch.
+
+    Rows are ordered by role (chosen, rejected, student), so that the positions of one role are one contiguous
+    stretch and each term of a loss is computed on its own stretch only. Log-probabilities are read from the
+    hidden state one before each response token, so padding and prompts never reach the LM head.
+    """
+
+    def __init__(
+        self,
+        needs: Needs,
+        *,
+        vocab_size: int,
+        pad_token_id: int,
+        initial: InitialLogprobs | None = None,
+        behavior: InitialLogprobs | None = None,
+    ) -> None:
+        """Prepare a collator.
+
+        Args:
+            needs: what the method reads.
+            vocab_size: width of the student's logits; teacher ids beyond it fold into the tail.
+            pad_token_id: any valid id; padded places are masked.
+            initial: log-probabilities of response tokens under the initial student.
+            behavior: the same under the student that sampled the rollouts.
+        """
+        self._needs = needs
+        self._vocab_size = vocab_size
+        self._pad_token_id = pad_token_id
+        self._token_columns = {"initial_token": initial, "behavior_token": behavior}
+
+    def __call__(self, pairs: Sequence[tuple[int, list[ResponseSignals]]]) -> dict[str, torch.Tensor]:
+        """Collate pairs.
+
+        Returns:
+            `input_ids`, `attention_mask` (B, L) int64, right-padded; `position_index` (N,) int64 into the
+            flattened (B·L) hidden states; `position_row` (N,) int64; `row_pair`, `row_role`, `row_length` (B,);
+            `counts` in the order of `COUNT_NAMES`; and the columns of `Positions`, (N,) or (N, K).
+        """
+        rows = [
+            (pair, index, row)
+            for role in ROLES
+            for pair, (index, responses) in enumerate(pairs)
+            for row in responses
+            if row.role == role
+        ]
+        lengths = np.array([len(row.response_ids) for _, _, row in rows], dtype=np.int64)
+        width = max((len(row.prompt_ids) + len(row.response_ids) for _, _, row in rows), default=1)
+        input_ids = np.full((len(rows), width), self._pad_token_id, dtype=np.int64)
+        attention_mask = np.zeros((len(rows), width), dtype=np.int64)
+        position_index = []
+        for place, (_, _, row) in enumerate(rows):
+            start, end = len(row.prompt_ids), len(row.prompt_ids) + len(row.response_ids)
+            input_ids[place, :start] = row.prompt_ids
+            input_ids[place, start:end] = row.response_ids
+            attention_mask[place, :end] = 1
+            position_index.append(place * width + np.arange(start - 1, end - 1))
+        role_numbers = np.array([ROLES.index(row.role) for _, _, row in rows], dtype=np.int64)
+        counts = [
+            *(int(lengths[role_numbers == number].sum()) for number in range(len(ROLES))),
+            *(int((role_numbers == number).sum()) for number in range(len(ROLES))),
+            sum({"chosen", "rejected"} <= {row.role for row in responses} for _, responses in pairs),
+        ]
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_index": _concatenate(position_index, np.int64),
+            "position_row": np.repeat(np.arange(len(rows)), lengths),
+            "row_pair": np.array([pair for pair, _, _ in rows], dtype=np.int64),
+            "row_role": role_numbers,
+            "row_length": lengths,
+            "counts": np.array(counts, dtype=np.int64),
+            "labels": _concatenate([row.response_ids for _, _, row in rows], np.int64),
+            **self._signal_columns([row for _, _, row in rows], int(lengths.sum())),
+        }
+        for name, known in self._token_columns.items():
+            batch[name] = np.zeros(int(lengths.sum()), dtype=np.float32)
+            if known is not None:
+                places = np.concatenate([[0], np.cumsum(lengths)])
+                for place, (_, index, row) in enumerate(rows):
+                    values = known.get((index, row.role, row.sample_index))
+                    if values is not None:
+                        batch[name][places[place] : places[place + 1]] = values
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    def _signal_columns(self, rows: Sequence[ResponseSignals], num_positions: int) -> dict[str, np.ndarray]:
+        """Scatter the flat support of every row into (N, K) arrays and fold ids that the student lacks."""
+        scored = [row for row in rows if row.role in self._needs.signals]
+        width = max(
+            (int(row.support_sizes.max(initial=0)) for row in scored if row.support_sizes is not None),
+            default=0,
+        )
+        support_ids = np.zeros((num_positions, max(width, 1)), dtype=np.int64)
+        support_mask = np.zeros(support_ids.shape, dtype=bool)
+        values = {
+            name: np.zeros(support_ids.shape, np.float32) for name in ("teacher_logprobs", "advantages")
+        }
+        names = ("teacher_tail", "reference_tail", "teacher_token", "reference_token")
+        scalars = {name: np.zeros(num_positions, np.float32) for name in names}
+        offset = 0
+        for row in rows:
+            here = slice(offset, offset + len(row.response_ids))
+            offset = here.stop
+            if row.role not in self._needs.signals or row.support_sizes is None:
+                continue
+            mask = np.arange(support_ids.shape[1]) < row.support_sizes[:, None]
+            support_mask[here] = mask
+            support_ids[here][mask] = row.topk_ids
+            values["teacher_logprobs"][here][mask] = row.teacher_logprobs
+            if row.advantages is not None:
+                values["advantages"][here][mask] = row.advantages
+            for name in names:
+                column = getattr(row, f"{name}_logprobs")
+                if column is not None:
+                    scalars[name][here] = column
+        if (support_ids >= self._vocab_size).any():
+            self._fold(support_ids, support_mask, values, scalars)
+        return {"support_ids": support_ids, "support_mask": support_mask, **values, **scalars}
+
+    def _fold(self, support_ids, support_mask, values, scalars) -> None:
+        """Move the mass of ids beyond the student's vocabulary into both tails, in place."""
+        beyond = support_mask & (support_ids >= self._vocab_size)
+        teacher = np.where(beyond, values["teacher_logprobs"], -np.inf)
+        # The reference's log-probability of a token is the teacher's minus the advantage.
+        reference = np.where(beyond, values["teacher_logprobs"] - values["advantages"], -np.inf)
+        for name, folded in (("teacher_tail", teacher), ("reference_tail", reference)):
+            scalars[name][:] = np.logaddexp(scalars[name], np.logaddexp.reduce(folded, axis=1))
+        support_mask &= ~beyond
+        support_ids[beyond] = 0
+
+
+def _concatenate(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate(arrays).astype(dtype) if arrays else np.zeros(0, dtype=dtype)

@@ -1,0 +1,108 @@
+"""One pass over the student before training: log-probabilities of the response tokens, cached beside the run."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from tqdm import tqdm
+
+from data.files import atomic_output
+from student_training.batches import InitialLogprobs, PairCollator, PairDataset
+from student_training.lm_head import split_model
+from student_training.methods.base import ROLES
+from student_training.sparse_head import sparse_logprobs
+
+__all__ = ["initial_logprobs"]
+
+_SCHEMA = pa.schema(
+    [
+        ("pair", pa.int64()),
+        ("role", pa.string()),
+        ("sample_index", pa.int32()),
+        ("token_logprobs", pa.list_(pa.float32())),
+    ]
+)
+
+
+def initial_logprobs(
+    student: torch.nn.Module,
+    dataset: PairDataset,
+    collator: PairCollator,
+    *,
+    cache: Path,
+    batch_size: int,
+    head_chunk: int,
+    device: torch.device,
+    quiet: bool,
+) -> InitialLogprobs:
+    """Log-probability of every response token under the student as it is now.
+
+    Args:
+        student: the causal language model; left as it was found.
+        dataset: pairs with the rows of the method's roles.
+        collator: makes batches of them.
+        cache: Parquet file that holds the result; read instead of computing when it exists. It belongs to one
+            run's folder, whose run.toml pins student and data.
+        batch_size: pairs per forward pass.
+        head_chunk: positions that go through the LM head at once.
+        device: where to compute.
+        quiet: whether to leave out the progress bar.
+    Returns:
+        Nats by (pair index, role, sample index), float32 of shape (T,).
+    """
+    if cache.exists():
+        return _read(cache)
+    was_training = student.training
+    student.eval().to(device)
+    results: InitialLogprobs = {}
+    backbone, head = split_model(student)
+    starts = range(0, len(dataset), batch_size)
+    for start in tqdm(starts, desc="initial student", unit="batch", disable=quiet):
+        pairs = [dataset[index] for index in range(start, min(start + batch_size, len(dataset)))]
+        batch = {name: tensor.to(device) for name, tensor in collator(pairs).items()}
+        with torch.no_grad():
+            hidden = backbone(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+            hidden = hidden.flatten(0, 1)[batch["position_index"]]
+            support_ids, support_mask = (
+                batch["support_ids"][:, :1],
+                torch.zeros_like(batch["support_mask"][:, :1]),
+            )
+            values = sparse_logprobs(
+                hidden, head, batch["labels"], support_ids, support_mask, chunk_size=head_chunk
+            ).token.float()
+        # The collator orders rows by role and then by pair, as here.
+        rows = [
+            (index, role, row.sample_index)
+            for role in ROLES
+            for index, responses in pairs
+            for row in responses
+            if row.role == role
+        ]
+        pieces = np.split(values.cpu().numpy(), np.cumsum(batch["row_length"].cpu().numpy())[:-1])
+        results.update(zip(rows, pieces, strict=True))
+    student.train(was_training)
+    _write(cache, results)
+    return results
+
+
+def _write(path: Path, results: InitialLogprobs) -> None:
+    keys = sorted(results)
+    columns = [
+        [key[0] for key in keys],
+        [key[1] for key in keys],
+        [key[2] for key in keys],
+        pa.array([results[key] for key in keys], type=pa.list_(pa.float32())),
+    ]
+    table = pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA)
+    with atomic_output(path) as file:
+        pq.write_table(table, file)
+
+
+def _read(path: Path) -> InitialLogprobs:
+    table = pq.read_table(path, schema=_SCHEMA)
+    lists = table["token_logprobs"].combine_chunks()
+    values, offsets = lists.values.to_numpy(), lists.offsets.to_numpy()
+    keys = zip(*(table[name].to_pylist() for name in _SCHEMA.names[:3]), strict=True)
+    return {key: values[offsets[place] : offsets[place + 1]] for place, key in enumerate(keys)}

@@ -1,0 +1,177 @@
+"""What a method is: the rows it needs and the terms of its loss."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from data.schema import ROLES
+from student_training.sparse_head import SparseLogprobs
+
+__all__ = [
+    "ROLES",
+    "Method",
+    "MethodSpec",
+    "Needs",
+    "Positions",
+    "Responses",
+    "SequenceTerm",
+    "Settings",
+    "Term",
+]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The hyper-parameters that methods read, resolved; None where the method at hand does not read it."""
+
+    alpha: float | None = None
+    beta: float | None = None
+    gamma: float | None = None
+    boost: float | None = None
+    clip: tuple[float, float] | None = None
+    nll_weight: float | None = None
+    on: str | None = None
+    kl_tail: str | None = None
+    advantage_tail: str | None = None
+    clip_range: float | None = None
+    length_normalize: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a method reads from a pair.
+
+    Attributes:
+        roles: roles whose rows take part; rows of other roles never enter a batch.
+        signals: of those, the roles whose rows must carry the teacher's signals.
+        advantages: whether those signals must include advantages, that is, a reference was scored.
+        behavior: whether the sampled tokens' log-probabilities under the sampling student are needed.
+        initial: whether the initial student's log-probabilities of the response tokens are needed; one pass
+            over the student before training computes them.
+    """
+
+    roles: frozenset[str]
+    signals: frozenset[str] = frozenset()
+    advantages: bool = False
+    behavior: bool = False
+    initial: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Positions:
+    """Everything known of N response positions beside the student's own distribution.
+
+    Attributes:
+        labels: the response tokens, shape (N,), int64.
+        support_ids: the teacher's support, shape (N, K), int64; arbitrary valid ids where `support_mask` is False.
+        support_mask: which of the K slots hold a support token, shape (N, K), bool.
+        teacher_logprobs: nats, shape (N, K), float32.
+        advantages: teacher minus reference log-probability of the support tokens, nats, shape (N, K).
+        teacher_tail: log of the teacher's mass outside the support, nats, shape (N,).
+        reference_tail: as above, of the reference.
+        teacher_token: the teacher's log-probability of the label, nats, shape (N,).
+        reference_token: as above, of the reference.
+        behavior_token: the label's log-probability under the student that sampled it, nats, shape (N,).
+        initial_token: the label's log-probability under the student before training, nats, shape (N,).
+
+    Columns that the method did not ask for are empty of meaning (zeros).
+    """
+
+    labels: torch.Tensor
+    support_ids: torch.Tensor
+    support_mask: torch.Tensor
+    teacher_logprobs: torch.Tensor
+    advantages: torch.Tensor
+    teacher_tail: torch.Tensor
+    reference_tail: torch.Tensor
+    teacher_token: torch.Tensor
+    reference_token: torch.Tensor
+    behavior_token: torch.Tensor
+    initial_token: torch.Tensor
+
+    def __getitem__(self, index: slice) -> "Positions":
+        return Positions(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Term:
+    """One additive part of a loss that is a sum over positions.
+
+    Attributes:
+        name: its key in metrics.jsonl.
+        role: the rows that it covers.
+        weight: its factor in the loss; 0 reports it without training on it.
+        values: per-position values, shape (n,), from the positions and the student's log-probabilities there.
+    """
+
+    name: str
+    role: str
+    weight: float
+    values: Callable[[Positions, SparseLogprobs], torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Responses:
+    """Sums over whole responses of one role, shape (R,) each; rows of the roles of one pair share their index.
+
+    Attributes:
+        student, teacher, reference, behavior, initial: summed log-probabilities of the response tokens, nats.
+        lengths: number of positions, float.
+    """
+
+    student: torch.Tensor
+    teacher: torch.Tensor
+    reference: torch.Tensor
+    behavior: torch.Tensor
+    initial: torch.Tensor
+    lengths: torch.Tensor
+
+    def __getitem__(self, index: torch.Tensor) -> "Responses":
+        return Responses(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SequenceTerm:
+    """A loss of whole responses: of chosen against rejected, or of sampled responses.
+
+    Attributes:
+        name: its key in metrics.jsonl.
+        roles: the roles it compares, in the order in which `values` takes them.
+        weight: its factor in the loss.
+        values: per-pair (or per-response) values, shape (R,); the second result holds further metrics to
+            report, each of shape (R,).
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    weight: float
+    values: Callable[..., tuple[torch.Tensor, dict[str, torch.Tensor]]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Method:
+    """A method with its settings resolved: the needs and the terms whose weighted sum is the loss."""
+
+    name: str
+    needs: Needs
+    terms: tuple[Term, ...] = ()
+    sequence_terms: tuple[SequenceTerm, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MethodSpec:
+    """A method as users name it.
+
+    Attributes:
+        name: what follows `--method`.
+        summary: one line for the documentation.
+        defaults: the settings that it reads, with their defaults; any other setting is refused.
+        build: turns settings into a `Method`.
+    """
+
+    name: str
+    summary: str
+    defaults: Mapping[str, Any]
+    build: Callable[[Settings], Method]

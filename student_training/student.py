@@ -1,0 +1,215 @@
+"""The student and its loss in one module, so that every parameter is seen through one forward."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from student_training.batches import COUNT_NAMES
+from student_training.lm_head import read_head, split_model
+from student_training.methods.base import ROLES, Method, Positions, Responses
+from student_training.sparse_head import SparseLogprobs, fused_objective, sparse_logprobs
+
+__all__ = ["EXPECTED_ADVANTAGE", "TEACHER_EXPECTED_ADVANTAGE", "StudentWithObjective"]
+
+EXPECTED_ADVANTAGE = "expected_advantage"
+TEACHER_EXPECTED_ADVANTAGE = "teacher_expected_advantage"
+
+_POSITION_COLUMNS = (
+    "labels",
+    "support_ids",
+    "support_mask",
+    "teacher_logprobs",
+    "advantages",
+    "teacher_tail",
+    "reference_tail",
+    "teacher_token",
+    "reference_token",
+    "behavior_token",
+    "initial_token",
+)
+
+
+class StudentWithObjective(nn.Module):
+    """A causal language model whose forward returns a method's loss and its metrics.
+
+    The LM head runs inside this forward and on response positions only; logits of prompts and padding are never
+    computed, and those of responses never all at once.
+    """
+
+    def __init__(
+        self, student: nn.Module, method: Method, *, normalize: str = "token", head_chunk: int = 1024
+    ) -> None:
+        """Wrap a student.
+
+        Args:
+            student: a transformers causal language model, or one wrapped by peft.
+            method: what to train it with.
+            normalize: `token` or `sequence`, see `TrainOptions.normalize`.
+            head_chunk: positions that go through the LM head at once.
+        """
+        super().__init__()
+        self.student = student
+        # Checked once here; a sharded student's head is read anew in each forward, where it is gathered.
+        self._backbone, _ = split_model(student)
+        self._method = method
+        self._normalize = normalize
+        self._head_chunk = head_chunk
+
+    @property
+    def config(self):
+        """The student's own configuration."""
+        return self.student.config
+
+    def gradient_checkpointing_enable(self, **arguments) -> None:
+        """Pass through: transformers.Trainer asks the module that it holds."""
+        self.student.gradient_checkpointing_enable(**arguments)
+
+    def forward(
+        self, step_counts: torch.Tensor | None = None, **batch: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Compute loss and metrics of one batch.
+
+        Args:
+            step_counts: `counts` summed over all batches of the optimizer step, everywhere; None for this batch's own.
+            **batch: what `PairCollator` returns.
+        Returns:
+            `loss`, scalar: this batch's share of the step's loss, so that shares add up to it; `metrics`: by name,
+            (sum, count) as a detached float64 tensor of shape (2,).
+        """
+        counts = batch["counts"] if step_counts is None else step_counts
+        totals = dict(zip(COUNT_NAMES, counts.clamp(min=1).unbind(), strict=True))
+        stretches = _role_stretches(batch["counts"])
+        positions = Positions(*(batch[name] for name in _POSITION_COLUMNS))
+        hidden = self._backbone(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        hidden = hidden.flatten(0, 1)[batch["position_index"]]
+        arguments = (hidden, read_head(self.student), positions.labels, positions.support_ids, positions.support_mask)
+        metrics: dict[str, torch.Tensor] = {}
+        if self._method.sequence_terms:
+            student = sparse_logprobs(*arguments, chunk_size=self._head_chunk)
+            every = slice(0, len(positions.labels))
+            loss = self._position_losses(every, positions, student, totals, stretches).sum()
+            loss = loss + self._sequence_loss(positions, student, batch, totals, metrics)
+            student = student.detach()
+        else:
+
+            def objective(chunk: slice, student: SparseLogprobs) -> torch.Tensor:
+                return self._position_losses(chunk, positions, student, totals, stretches)
+
+            loss, student = fused_objective(*arguments, objective, chunk_size=self._head_chunk)
+        with torch.no_grad():
+            self._position_metrics(positions, student, stretches, metrics)
+        return {"loss": loss, "metrics": metrics}
+
+    def _position_losses(
+        self,
+        chunk: slice,
+        positions: Positions,
+        student: SparseLogprobs,
+        totals: Mapping[str, torch.Tensor],
+        stretches: Mapping[str, slice],
+    ) -> torch.Tensor:
+        """What each position of a chunk adds to the loss, shape (n,); `student` holds the chunk alone."""
+        unit = "positions" if self._normalize == "token" else "responses"
+        losses = torch.zeros_like(student.token)
+        for term in self._method.terms:
+            role = stretches[term.role]
+            here = slice(max(role.start, chunk.start), min(role.stop, chunk.stop))
+            if not term.weight or here.start >= here.stop:
+                continue
+            local = slice(here.start - chunk.start, here.stop - chunk.start)
+            scale = term.weight / totals[f"{unit}/{term.role}"]
+            values = term.values(positions[here], student[local]) * scale
+            losses = losses + torch.nn.functional.pad(values, (local.start, len(losses) - local.stop))
+        return losses
+
+    def _sequence_loss(
+        self,
+        positions: Positions,
+        student: SparseLogprobs,
+        batch: Mapping[str, torch.Tensor],
+        totals: Mapping[str, torch.Tensor],
+        metrics: dict[str, torch.Tensor],
+    ) -> torch.Tensor:
+        """Loss of whole responses; adds its metrics to `metrics`."""
+        rows = len(batch["row_role"])
+
+        def summed(values: torch.Tensor) -> torch.Tensor:
+            return values.new_zeros(rows).index_add(0, batch["position_row"], values)
+
+        responses = Responses(
+            summed(student.token),
+            summed(positions.teacher_token),
+            summed(positions.reference_token),
+            summed(positions.behavior_token),
+            summed(positions.initial_token),
+            batch["row_length"].to(student.token.dtype),
+        )
+        loss = student.token.new_zeros(())
+        for term in self._method.sequence_terms:
+            sides = _rows_of_roles(batch["row_role"], batch["row_pair"], term.roles)
+            values, extra = term.values(*(responses[side] for side in sides))
+            total = totals["pairs"] if len(term.roles) > 1 else totals[f"responses/{term.roles[0]}"]
+            loss = loss + term.weight * values.sum() / total
+            for name, column in {term.name: values, **extra}.items():
+                _add_metric(metrics, name, column)
+        return loss
+
+    def _position_metrics(
+        self,
+        positions: Positions,
+        student: SparseLogprobs,
+        stretches: Mapping[str, slice],
+        metrics: dict[str, torch.Tensor],
+    ) -> None:
+        """Add every term's mean, the student's entropy, and its mass on the support to `metrics`."""
+        needs = self._method.needs
+        for term in self._method.terms:
+            here = stretches[term.role]
+            _add_metric(metrics, term.name, term.values(positions[here], student[here]))
+            if term.name == EXPECTED_ADVANTAGE:
+                part = positions[here]
+                # The teacher in the student's place: what the term would say of the teacher itself.
+                teacher = SparseLogprobs(
+                    token=part.teacher_token,
+                    support=part.teacher_logprobs,
+                    tail=part.teacher_tail,
+                    entropy=torch.zeros_like(part.teacher_tail),
+                )
+                _add_metric(metrics, TEACHER_EXPECTED_ADVANTAGE, term.values(part, teacher))
+        for role in sorted(needs.roles):
+            here = stretches[role]
+            _add_metric(metrics, "entropy", student.entropy[here])
+            if role in needs.signals:
+                mass = student.support[here].exp().masked_fill(~positions.support_mask[here], 0.0).sum(-1)
+                _add_metric(metrics, "advantage_coverage", mass)
+
+
+def _add_metric(metrics: dict[str, torch.Tensor], name: str, values: torch.Tensor) -> None:
+    """Add values to a metric kept as (sum, count), float64 where the device has it."""
+    values = values.detach()
+    pair = torch.stack([values.double().sum(), values.new_tensor(len(values), dtype=torch.float64)])
+    metrics[name] = metrics[name] + pair if name in metrics else pair
+
+
+def _role_stretches(counts: torch.Tensor) -> dict[str, slice]:
+    """Where each role's positions lie; the collator orders them by role."""
+    stretches, start = {}, 0
+    for role, count in zip(ROLES, counts[: len(ROLES)].tolist(), strict=True):
+        stretches[role] = slice(start, start + count)
+        start += count
+    return stretches
+
+
+def _rows_of_roles(
+    row_role: torch.Tensor, row_pair: torch.Tensor, roles: Sequence[str]
+) -> list[torch.Tensor]:
+    """Row indices of each role, for the pairs that have all of these roles; aligned between the roles."""
+    rows = [torch.nonzero(row_role == ROLES.index(role)).squeeze(1) for role in roles]
+    if len(rows) == 2:
+        first, second = rows
+        rows = [
+            first[torch.isin(row_pair[first], row_pair[second])],
+            second[torch.isin(row_pair[second], row_pair[first])],
+        ]
+    return rows

@@ -1,0 +1,29 @@
+"""Load and save the tokenizer that turns rows into ids."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from data.errors import ConfigurationError
+
+__all__ = ["load_tokenizer", "save_tokenizer"]
+
+
+def load_tokenizer(folder: Path, *, option: str, trust_remote_code: bool) -> Any:
+    """Load the tokenizer of a checkpoint.
+
+    Raises:
+        ConfigurationError: when the folder has none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigurationError(f"{option}: {folder} has no usable tokenizer: {reason}") from error
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer's files, chat template included."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(str(folder))

@@ -1,0 +1,84 @@
+"""A model found on this machine and identified, but not loaded; and what of its engine determines its numbers."""
+
+import importlib.util
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from data.errors import ConfigurationError
+from data.models import resolve_model
+from teacher_scoring.engine import resolve_engine
+from teacher_scoring.options import SampleOptions, ScoreOptions
+
+__all__ = ["FoundModel", "engine_request", "find_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundModel:
+    """A model to open.
+
+    Attributes:
+        option: the option that named it, for messages.
+        folder: its checkpoint.
+        adapter: a LoRA adapter's folder on top of it.
+        identity: what identifies weights and adapter in manifests.
+        vocab_size: width of its logits by its configuration.
+    """
+
+    option: str
+    folder: Path
+    adapter: Path | None
+    identity: dict[str, Any]
+    vocab_size: int
+
+
+def find_model(
+    option: str, name: str, *, revision: str | None, adapter: str | None, trust_remote_code: bool
+) -> FoundModel:
+    """Find a model and read its configuration.
+
+    Raises:
+        ConfigurationError: for a folder or name that is not a language model.
+    """
+    folder, identity = resolve_model(name, revision=revision, option=option)
+    description: dict[str, Any] = identity.as_dict()
+    adapter_folder = None
+    if adapter is not None:
+        adapter_folder, adapter_identity = resolve_model(adapter, option=f"{option}-adapter")
+        description["adapter"] = adapter_identity.as_dict()
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        vocab_size = config.get_text_config().vocab_size
+    except (OSError, ValueError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigurationError(f"{option}: {name} is not a language model: {reason}") from error
+    return FoundModel(option, folder, adapter_folder, description, vocab_size)
+
+
+def engine_request(options: ScoreOptions | SampleOptions) -> dict[str, Any]:
+    """What of an engine determines a model's numbers: its name and version, arithmetic, quantisation, arguments.
+
+    Raises:
+        ConfigurationError: for an engine that is not installed.
+    """
+    name = resolve_engine(options.engine)
+    return {
+        "engine": {"name": name, "version": _version(name)},
+        "dtype": options.dtype,
+        "quantization": options.quantization,
+        "engine_args": list(options.engine_arg),
+    }
+
+
+def _version(library: str) -> str:
+    if importlib.util.find_spec(library) is not None:
+        # The CPU build of vLLM is a distribution of another name.
+        for distribution in (library, f"{library}-cpu"):
+            try:
+                return version(distribution)
+            except PackageNotFoundError:
+                continue
+    raise ConfigurationError(f"--engine: {library} is not installed; install it with the extra [{library}]")

@@ -1,0 +1,161 @@
+"""The options of score-teacher and sample-student."""
+
+import dataclasses
+
+from data.errors import ConfigurationError
+from data.options import check_options, option
+from data.schema import ROLES
+from teacher_scoring.engine import DTYPES, ENGINES, EngineOptions
+
+__all__ = ["SampleOptions", "ScoreOptions", "engine_options"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreOptions:
+    """Score responses with an aligned teacher and its reference; write a signal dataset."""
+
+    teacher: str = option(help="aligned model: a local folder or a hub name")
+    data: str = option(help="preference data: JSONL or Parquet file, folder saved by datasets, or hub name")
+    out: str = option(help="folder for the signal dataset")
+    reference: str | None = option(
+        None, help="the model that the teacher was aligned from; without it there are no advantages"
+    )
+    rollouts: str | None = option(None, help="folder written by sample-student, for the role student")
+    split: str = option("train", help="split of --data")
+    score: tuple[str, ...] = option(
+        (), help="roles to score, separated by commas; others carry ids only [all there are]", choices=ROLES
+    )
+    top_k: int = option(50, help="teacher tokens kept at each position", minimum=1, maximum=65_535)
+    top_p: float = option(
+        1.0,
+        help="keep only the most probable tokens that hold this mass, at most --top-k",
+        minimum=0.01,
+        maximum=1.0,
+    )
+    max_length: int = option(
+        2048, help="longest prompt plus response, tokens; longer rows are dropped", minimum=2
+    )
+    truncate: bool = option(False, help="cut prompts from the left instead of dropping long rows")
+    precision: str = option(
+        "rounded",
+        help="stored numbers: rounded finer than any objective sees, or exact float32",
+        choices=("rounded", "exact"),
+    )
+    engine: str = option("auto", help="auto takes vLLM when it is installed", choices=ENGINES)
+    dtype: str = option(
+        "auto", help="weights and activations; auto takes each checkpoint's own", choices=DTYPES
+    )
+    teacher_revision: str | None = option(None, help="branch, tag or commit of a hub teacher")
+    reference_revision: str | None = option(None, help="branch, tag or commit of a hub reference")
+    teacher_adapter: str | None = option(None, help="LoRA adapter folder on top of the teacher")
+    reference_adapter: str | None = option(None, help="LoRA adapter folder on top of the reference")
+    trust_remote_code: bool = option(False, help="run code that comes with the checkpoints")
+    shard_pairs: int = option(
+        512, help="pairs per shard: the unit of work, of resuming and of loss", minimum=1
+    )
+    pass_cache: str | None = option(
+        None,
+        help="folder for finished passes, shared between datasets [ADPA_HOME/passes]",
+        determining=False,
+    )
+    tensor_parallel_size: int = option(
+        1, help="GPUs that share each layer (vLLM)", minimum=1, determining=False
+    )
+    pipeline_parallel_size: int = option(
+        1, help="GPUs that share the stack of layers (vLLM)", minimum=1, determining=False
+    )
+    gpu_memory_utilization: float = option(
+        0.85, help="share of each GPU's memory for vLLM", minimum=0.05, maximum=1.0, determining=False
+    )
+    max_num_batched_tokens: int | None = option(
+        None, help="tokens that go through the model at once", minimum=1, determining=False
+    )
+    quantization: str | None = option(None, help="vLLM's name of a quantisation method")
+    engine_arg: tuple[str, ...] = option((), help="further KEY=VALUE for the engine; repeat for several")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if "student" in self.score and self.rollouts is None:
+            raise ConfigurationError("--score student needs --rollouts, a folder written by sample-student")
+        if self.reference is None and (self.reference_revision or self.reference_adapter):
+            raise ConfigurationError("--reference-revision and --reference-adapter need --reference")
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles to score, in the order of a pair's rows."""
+        wanted = self.score or tuple(role for role in ROLES if role != "student" or self.rollouts is not None)
+        return tuple(role for role in ROLES if role in wanted)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SampleOptions:
+    """Sample responses of a student to the prompts of preference data; write rollouts."""
+
+    student: str = option(help="checkpoint to sample from: a local folder or a hub name")
+    data: str = option(help="preference data, or rows with a prompt alone: file, folder or hub name")
+    out: str = option(help="folder for the rollouts")
+    split: str = option("train", help="split of --data")
+    num_samples: int = option(1, help="responses per prompt", minimum=1)
+    temperature: float = option(1.0, help="divides the logits; 0 takes the most probable token", minimum=0)
+    top_p: float = option(
+        1.0, help="draw from the most probable tokens that hold this mass", minimum=0.01, maximum=1.0
+    )
+    max_new_tokens: int = option(512, help="longest response, tokens", minimum=1)
+    max_length: int = option(
+        2048, help="longest prompt plus response, tokens; longer prompts are dropped", minimum=2
+    )
+    truncate: bool = option(False, help="cut prompts from the left instead of dropping long ones")
+    seed: int = option(0, help="seed; each response has its own, derived from it", minimum=0)
+    engine: str = option("auto", help="auto takes vLLM when it is installed", choices=ENGINES)
+    dtype: str = option(
+        "auto", help="weights and activations; auto takes the checkpoint's own", choices=DTYPES
+    )
+    revision: str | None = option(None, help="branch, tag or commit of a hub student")
+    adapter: str | None = option(None, help="LoRA adapter folder on top of the student")
+    trust_remote_code: bool = option(False, help="run code that comes with the checkpoint")
+    shard_pairs: int = option(
+        512, help="prompts per shard: the unit of work, of resuming and of loss", minimum=1
+    )
+    tensor_parallel_size: int = option(
+        1, help="GPUs that share each layer (vLLM)", minimum=1, determining=False
+    )
+    pipeline_parallel_size: int = option(
+        1, help="GPUs that share the stack of layers (vLLM)", minimum=1, determining=False
+    )
+    gpu_memory_utilization: float = option(
+        0.85, help="share of each GPU's memory for vLLM", minimum=0.05, maximum=1.0, determining=False
+    )
+    max_num_batched_tokens: int | None = option(
+        None, help="tokens that go through the model at once", minimum=1, determining=False
+    )
+    quantization: str | None = option(None, help="vLLM's name of a quantisation method")
+    engine_arg: tuple[str, ...] = option((), help="further KEY=VALUE for the engine; repeat for several")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+def engine_options(
+    options: ScoreOptions | SampleOptions, model: str, adapter: str | None, *, max_length: int
+) -> EngineOptions:
+    """What an engine needs to know of a command's options.
+
+    Args:
+        options: the command's.
+        model: resolved folder of the model.
+        adapter: resolved folder of the adapter, if any.
+        max_length: longest sequence that will be asked for, tokens.
+    """
+    return EngineOptions(
+        model=model,
+        adapter=adapter,
+        dtype=options.dtype,
+        trust_remote_code=options.trust_remote_code,
+        max_length=max_length,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        tensor_parallel_size=options.tensor_parallel_size,
+        pipeline_parallel_size=options.pipeline_parallel_size,
+        gpu_memory_utilization=options.gpu_memory_utilization,
+        quantization=options.quantization,
+        engine_args=options.engine_arg,
+    )
