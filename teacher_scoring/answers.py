@@ -1,6 +1,6 @@
 """Checks of every answer an engine gives, and asking again for those that fail."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -51,7 +51,7 @@ class LostAnswersError(ScoringError):
 def ask_until_answered(
     engine: str,
     num_questions: int,
-    ask: Callable[[Sequence[int]], Sequence[Answer | None]],
+    ask: Callable[[Sequence[int]], Iterable[Answer | str]],
     fault: Callable[[int, Answer], str | None],
 ) -> list[Answer]:
     """Ask all questions, and those again whose answer is missing or fails its check.
@@ -59,7 +59,7 @@ def ask_until_answered(
     Args:
         engine: what to call the engine in the message.
         num_questions: questions are numbered from 0.
-        ask: answers the questions with the given numbers, None for one that got lost.
+        ask: answers the questions with the given numbers; a string says why one got lost.
         fault: says what is wrong with an answer; None when nothing is.
 
     Raises:
@@ -71,11 +71,12 @@ def ask_until_answered(
     for _ in range(MAX_ATTEMPTS):
         reasons = {}
         for number, answer in zip(open_questions, ask(open_questions), strict=True):
-            reason = "the engine returned no scores" if answer is None else fault(number, answer)
-            if reason is None:
-                answers[number] = answer
-            else:
+            if isinstance(answer, str):
+                reasons[number] = answer
+            elif (reason := fault(number, answer)) is not None:
                 reasons[number] = reason
+            else:
+                answers[number] = answer
         open_questions = sorted(reasons)
         if not open_questions:
             break

