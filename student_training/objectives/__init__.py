@@ -8,6 +8,7 @@ from student_training.objectives.advantage import (
 )
 from student_training.objectives.divergence import boosted_target, forward_kl, reverse_kl
 from student_training.objectives.pairwise import dpkd_loss, dpo_loss, simpo_loss
+from student_training.objectives.published import published_expected_advantage, published_forward_kl
 from student_training.objectives.surrogate import clipped_surrogate
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "dpo_loss",
     "expected_advantage",
     "forward_kl",
+    "published_expected_advantage",
+    "published_forward_kl",
     "reverse_kl",
     "sequence_advantages",
     "simpo_loss",

@@ -122,8 +122,8 @@ def _open_tail(tail: Tensor) -> Tensor:
 
 
 def _relative_entropy_terms(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """q·(log q − log p), elementwise, and 0 with a zero gradient where q is 0."""
-    has_mass = ~log_q.isneginf()
+    """q·(log q − log p), elementwise, and 0 with a zero gradient where q is 0 in this precision."""
+    has_mass = log_q.exp() > 0
     # Both are replaced before the arithmetic: a `where` after it would still multiply 0 by inf backwards.
     log_q = torch.where(has_mass, log_q, 0.0)
     log_p = torch.where(has_mass, log_p, 0.0)

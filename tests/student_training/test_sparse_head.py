@@ -1,5 +1,6 @@
 """The chunked head against plain dense float64 operations: values, gradients, and every shape of support."""
 
+import dataclasses
 import math
 
 import pytest
@@ -221,6 +222,20 @@ def test_far_tails_neither_underflow_nor_lose_their_gradient():
     (gradient,) = torch.autograd.grad(out.tail.sum(), hidden)
     # Of the tail's mean weight, 0 * .731 - 1 * .269, less the mean of all, 2000.
     assert gradient.item() == pytest.approx(-math.exp(-1) / (1 + math.exp(-1)) - 2000.0, rel=1e-6)
+
+
+@settings(deadline=None, max_examples=100)
+@given(problem=problems(), factor=st.sampled_from([1e2, 1e4, 1e6]), chunk_size=st.integers(1, 7))
+def test_logits_of_any_size_in_float32_give_finite_losses_and_gradients(problem, factor, chunk_size):
+    hidden = (factor * problem.hidden.detach()).float().requires_grad_()
+    weight = problem.head.weight.detach().float().requires_grad_()
+    head = dataclasses.replace(problem.head, weight=weight, bias=None)
+    loss, logprobs = fused_objective(
+        hidden, head, *problem.arguments[2:], problem.objective, chunk_size=chunk_size
+    )
+    assert loss.isfinite()
+    assert logprobs.entropy.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, (hidden, weight)))
 
 
 def test_whole_vocabulary_support_has_an_empty_tail_and_finite_gradients():
