@@ -203,6 +203,19 @@ class Engine(Protocol):
         ...
 
 
+def resolve_engine(kind: str) -> str:
+    """The engine that `kind` stands for on this machine: `auto` is vLLM where it is installed.
+
+    Raises:
+        ConfigurationError: an unknown engine.
+    """
+    if kind not in ENGINES:
+        raise ConfigurationError(f"--engine: {kind!r} is not one of {', '.join(ENGINES)}")
+    if kind == "auto":
+        return "vllm" if importlib.util.find_spec("vllm") else "transformers"
+    return kind
+
+
 def open_engine(kind: str, options: EngineOptions) -> Engine:
     """Load a model into an engine.
 
