@@ -35,6 +35,18 @@ class SparseLogprobs:
     tail: Tensor
     entropy: Tensor
 
+    def __getitem__(self, positions: slice) -> "SparseLogprobs":
+        """The same for some of the positions."""
+        return SparseLogprobs(
+            self.token[positions], self.support[positions], self.tail[positions], self.entropy[positions]
+        )
+
+    def detach(self) -> "SparseLogprobs":
+        """The same values without a gradient, for metrics."""
+        return SparseLogprobs(
+            self.token.detach(), self.support.detach(), self.tail.detach(), self.entropy.detach()
+        )
+
     def __getitem__(self, index: slice) -> "SparseLogprobs":
         return SparseLogprobs(self.token[index], self.support[index], self.tail[index], self.entropy[index])
 

@@ -238,6 +238,15 @@ def test_logits_of_any_size_in_float32_give_finite_losses_and_gradients(problem,
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, (hidden, weight)))
 
 
+def test_a_slice_of_positions_keeps_gradients_and_detach_drops_them():
+    student = sparse_logprobs(*Problem().arguments)
+    part, values = student[2:4], student.detach()
+    assert part.token.requires_grad
+    assert not values.token.requires_grad
+    for name in ("token", "support", "tail", "entropy"):
+        assert torch.equal(getattr(part, name), getattr(values, name)[2:4])
+
+
 def test_whole_vocabulary_support_has_an_empty_tail_and_finite_gradients():
     problem = Problem(v=6, k=6)
     problem.support_mask[:] = True
