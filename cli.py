@@ -29,8 +29,14 @@ _EXIT_DOMAIN, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
 class _CommaSeparated(click.ParamType):
     name = "a,b"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        return value if isinstance(value, tuple) else tuple(part.strip() for part in value.split(",") if part.strip())
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        return (
+            value
+            if isinstance(value, tuple)
+            else tuple(part.strip() for part in value.split(",") if part.strip())
+        )
 
 
 def options_from(options_class: type) -> Callable[[Callable[[Any], None]], click.Command]:
@@ -47,12 +53,16 @@ def options_from(options_class: type) -> Callable[[Callable[[Any], None]], click
             values = {**_read_config(config, options_class), **given}
             for field in dataclasses.fields(options_class):
                 if field.default is dataclasses.MISSING and field.name not in values:
-                    raise ConfigurationError(f"{flag_name(field.name)} is required (as an option or in --config)")
+                    raise ConfigurationError(
+                        f"{flag_name(field.name)} is required (as an option or in --config)"
+                    )
             function(options_class(**values))
 
         callback.__doc__ = function.__doc__ or options_class.__doc__
         command = click.command(function.__name__.replace("_", "-"))(callback)
-        command.params = [_click_option(field, hints[field.name]) for field in dataclasses.fields(options_class)]
+        command.params = [
+            _click_option(field, hints[field.name]) for field in dataclasses.fields(options_class)
+        ]
         help_text = "TOML or YAML file with values for these options; flags win over it"
         command.params.append(click.Option(["--config"], type=click.Path(dir_okay=False), help=help_text))
         return command

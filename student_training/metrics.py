@@ -1,12 +1,15 @@
-"""metrics.jsonl: one object for each logged step."""
+"""Metrics of a run: metrics.jsonl, and a line now and then where there is no terminal for a progress bar."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["MetricsFile"]
+__all__ = ["MetricsFile", "ProgressLines"]
+
+_LINES_PER_RUN = 10
 
 
 class MetricsFile(TrainerCallback):
@@ -44,3 +47,30 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero and logs and "loss" in logs:
             with self._path.open("a") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class ProgressLines(TrainerCallback):
+    """Report about ten lines over a run: step, loss, the method's terms."""
+
+    def __init__(self, report: Callable[[str], None], *, quiet: bool) -> None:
+        self._report = report
+        self._quiet = quiet
+        self._next_step = 0.0
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Report a logged step if it is time."""
+        if self._quiet or not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        if state.global_step < self._next_step and state.global_step < state.max_steps:
+            return
+        self._next_step = state.global_step + state.max_steps / _LINES_PER_RUN
+        hidden = {"epoch", "learning_rate", "grad_norm", "tokens_per_second"}
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in logs.items() if name not in hidden)
+        self._report(f"step {state.global_step}/{state.max_steps}: {terms}")

@@ -47,7 +47,7 @@ class TrainOptions:
         None, help="λ of abd: how far the teacher is tilted along its advantage [1]", minimum=0
     )
     clip: str | None = option(
-        None, help="clip of advantages, nats: low:high, c for -c:c, or none [adpa: 0:1, abd: -1:1]"
+        None, help="clip of advantages, nats: low:high, c for -c:c, or none [adpa: 0:1, abd: 1]"
     )
     nll_weight: float | None = option(None, help="weight of NLL(chosen) [dckd, adpa: 1, abd: 0]", minimum=0)
     on: str | None = option(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainingArguments, set_seed
+from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
@@ -20,8 +20,8 @@ from data.vocabulary import Vocabulary, check_agreement
 from student_training.batches import PairCollator, PairDataset
 from student_training.initial import initial_logprobs
 from student_training.loading import add_lora, load_student, load_tokenizer, training_dtype
-from student_training.methods import Needs, build_method, find_method
-from student_training.metrics import MetricsFile
+from student_training.methods import Method, Needs, build_method, find_method
+from student_training.metrics import MetricsFile, ProgressLines
 from student_training.options import SETTING_NAMES, TrainOptions
 from student_training.order import BlockShuffleSampler
 from student_training.pairs import ConcatenatedPairs, PairSource, read_encoded_pairs
@@ -74,7 +74,7 @@ def train_student(options: TrainOptions, *, report: Callable[[str], None] = logg
     if (out / "config.json").exists():
         report(f"{out} holds this run already, finished; nothing to do")
         return TrainingResult(out, 0, {})
-    trainer = _build_trainer(options, method, folder, tokenizer, source)
+    trainer = _build_trainer(options, method, folder, tokenizer, source, report)
     checkpoint = get_last_checkpoint(str(out / _CHECKPOINTS)) if options.resume else None
     if checkpoint is not None:
         report(f"continuing from {checkpoint}")
@@ -144,9 +144,16 @@ def _check_needs(needs: Needs, method: str, path: str, dataset: SignalDataset) -
 
 
 def _build_trainer(
-    options: TrainOptions, method: Any, folder: Path, tokenizer: Any, source: PairSource
+    options: TrainOptions,
+    method: Method,
+    folder: Path,
+    tokenizer: Any,
+    source: PairSource,
+    report: Callable[[str], None],
 ) -> StudentTrainer:
     set_seed(options.seed)
+    # Its bars for loading and saving weights would interleave with ours.
+    transformers_logging.disable_progress_bar()
     student = load_student(folder, trust_remote_code=options.trust_remote_code)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -172,15 +179,21 @@ def _build_trainer(
         )
     model = student if options.lora_rank is None else add_lora(student, options.lora_rank)
     wrapped = StudentWithObjective(model, method, normalize=options.normalize, head_chunk=options.head_chunk)
-    return StudentTrainer(
+    trainer = StudentTrainer(
         wrapped,
         order=BlockShuffleSampler(source.blocks, seed=options.seed),
         args=arguments,
         train_dataset=dataset,
         data_collator=collator,
         processing_class=tokenizer,
-        callbacks=[MetricsFile(out / "metrics.jsonl")],
+        callbacks=[
+            MetricsFile(out / "metrics.jsonl"),
+            ProgressLines(report, quiet=not arguments.disable_tqdm),
+        ],
     )
+    # It would print every logged step as a dictionary; ProgressLines says as much in fewer lines.
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def _training_arguments(options: TrainOptions) -> TrainingArguments:

@@ -60,7 +60,9 @@ def sample_student(options: SampleOptions, *, report: Report = logger.info) -> R
         adapter=options.adapter,
         trust_remote_code=options.trust_remote_code,
     )
-    tokenizer = load_tokenizer(student.folder, option="--student", trust_remote_code=options.trust_remote_code)
+    tokenizer = load_tokenizer(
+        student.folder, option="--student", trust_remote_code=options.trust_remote_code
+    )
     encoder = PairEncoder(
         tokenizer, max_length=options.max_length - options.max_new_tokens, truncate=options.truncate
     )
@@ -101,7 +103,16 @@ def response_seed(seed: int, pair_id: str, sample_index: int) -> int:
 
 
 def _known_request(options: SampleOptions, student: FoundModel, encoder: PairEncoder) -> dict[str, Any]:
-    names = ("num_samples", "temperature", "top_p", "max_new_tokens", "max_length", "truncate", "seed", "shard_pairs")
+    names = (
+        "num_samples",
+        "temperature",
+        "top_p",
+        "max_new_tokens",
+        "max_length",
+        "truncate",
+        "seed",
+        "shard_pairs",
+    )
     return {
         **engine_request(options),
         "student": student.identity,
@@ -167,7 +178,9 @@ def _sample_shard(
     asked = [(row, index) for row in read_signal_shard(shard.path) for index in range(options.num_samples)]
     seeds = [response_seed(options.seed, row.pair_id, index) for row, index in asked]
     answers = engine.sample([row.prompt_ids for row, _ in asked], seeds, sampling)
-    texts = tokenizer.batch_decode([answer.response_ids.tolist() for answer in answers], skip_special_tokens=True)
+    texts = tokenizer.batch_decode(
+        [answer.response_ids.tolist() for answer in answers], skip_special_tokens=True
+    )
     return [
         Rollout(
             row.pair_id,

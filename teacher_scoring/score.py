@@ -15,7 +15,6 @@ from data.errors import ConfigurationError, DataError, ScoringError
 from data.files import sha256_file
 from data.home import adpa_home
 from data.manifest import FileEntry, Manifest, fingerprint, write_manifest
-from data.models import resolve_model
 from data.preferences import read_preferences
 from data.rollouts import RolloutDataset
 from data.signals import TOKENIZER_FOLDER, SignalDataset
@@ -185,7 +184,9 @@ def _check_tasks(options: ScoreOptions, shards: Sequence[EncodedShard]) -> None:
     for role in options.roles:
         if role not in found:
             if role == "student":
-                raise DataError(f"{options.rollouts}: none of its pairs is in {options.data}; sample from the same data")
+                raise DataError(
+                    f"{options.rollouts}: none of its pairs is in {options.data}; sample from the same data"
+                )
             raise DataError(f"{options.data}: no {role} response to score; leave it out of --score")
 
 

@@ -1,9 +1,15 @@
 """What all tests share: a private ADPA_HOME, no network, and a count of the vLLM tests that ran."""
 
 import importlib.util
+import json
 import os
+import random
+from pathlib import Path
 
 import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -47,3 +53,75 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         _OUTCOMES.get("skipped") or not _OUTCOMES.get("passed")
     ):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+class TinyWorld:
+    """A teacher, its reference and a student with random weights, and ten conversations in dpo-mix-7k's form."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.teacher, self.reference, self.student = (folder / n for n in ("teacher", "reference", "student"))
+        self.pairs = folder / "pairs.jsonl"
+        self.vocab_size = 128
+        tokenizer = self._tokenizer()
+        for place, (path, width) in enumerate(((self.teacher, 64), (self.reference, 64), (self.student, 32))):
+            torch.manual_seed(place)
+            model = LlamaForCausalLM(self._config(width))
+            model.save_pretrained(path)
+            tokenizer.save_pretrained(path)
+        self.pairs.write_text("".join(json.dumps(row) + "\n" for row in self._rows(10)))
+
+    def _config(self, width: int) -> LlamaConfig:
+        return LlamaConfig(
+            vocab_size=self.vocab_size,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+            # Wide enough that the models disagree: with the usual 0.02 everything is nearly uniform.
+            initializer_range=0.3,
+        )
+
+    def _tokenizer(self) -> PreTrainedTokenizerFast:
+        special = ["<pad>", "<s>", "</s>", "<unk>", "<|user|>", "<|assistant|>"]
+        vocabulary = {token: place for place, token in enumerate(special + [f"w{i}" for i in range(100)])}
+        backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=backend,
+            bos_token="<s>",
+            eos_token="</s>",
+            pad_token="<pad>",
+            unk_token="<unk>",
+            additional_special_tokens=special[4:],
+        )
+        tokenizer.chat_template = (
+            "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<|user|> {{ m.content }} {% else %}"
+            "<|assistant|> {{ m.content }} </s>{% endif %}{% endfor %}"
+            "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+        )
+        return tokenizer
+
+    def _rows(self, number: int) -> list[dict]:
+        draw = random.Random(0)
+
+        def words(low: int, high: int) -> str:
+            return " ".join(f"w{draw.randrange(100)}" for _ in range(draw.randint(low, high)))
+
+        rows = []
+        for _ in range(number):
+            prompt = [{"role": "user", "content": words(3, 8)}]
+            answers = ([{"role": "assistant", "content": words(2, 9)}] for _ in range(2))
+            chosen, rejected = (prompt + answer for answer in answers)
+            rows.append({"dataset": "made-up", "chosen": chosen, "rejected": rejected, "chosen_rating": 5.0})
+        return rows
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+    return TinyWorld(tmp_path_factory.mktemp("tiny-world"))

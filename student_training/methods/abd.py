@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from data.errors import ConfigurationError
 from student_training.methods.base import Method, MethodSpec, Needs, Positions, Settings, Term
 from student_training.methods.sft import nll_term
 from student_training.objectives import boosted_target, forward_kl, reverse_kl
@@ -15,7 +16,7 @@ __all__ = ["ABD"]
 def _divergence(
     settings: Settings, divergence: Callable[..., torch.Tensor]
 ) -> Callable[[Positions, SparseLogprobs], torch.Tensor]:
-    scale, clip = settings.boost, settings.clip
+    scale, clip = settings.boost, _bound(settings.clip)
     assert scale is not None
 
     def values(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
@@ -33,6 +34,17 @@ def _divergence(
         )
 
     return values
+
+
+def _bound(clip: tuple[float, float] | None) -> float | None:
+    if clip is None:
+        return None
+    low, high = clip
+    if low != -high:
+        raise ConfigurationError(
+            f"--clip: abd bounds advantages alike on both sides, {low:g}:{high:g} is not; give one number c for -c:c"
+        )
+    return high
 
 
 def _build(settings: Settings) -> Method:
@@ -55,6 +67,6 @@ def _build(settings: Settings) -> Method:
 ABD = MethodSpec(
     name="abd",
     summary="α KL to q ∝ π·exp(λ·clip(A)): forward on chosen and rejected, or reverse on student rows",
-    defaults={"boost": 1.0, "clip": "-1:1", "alpha": 1.0, "on": "pairs", "nll_weight": 0.0},
+    defaults={"boost": 1.0, "clip": "1", "alpha": 1.0, "on": "pairs", "nll_weight": 0.0},
     build=_build,
 )

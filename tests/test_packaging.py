@@ -1,0 +1,40 @@
+"""The wheel holds what it should, and the checkout's cli.py is the console script."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path),
+        str(ROOT),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    top = {name.split("/")[0] for name in names if ".dist-info" not in name}
+    assert top == {"cli.py", "data", "teacher_scoring", "student_training", "small_world"}
+    assert "student_training/methods/adpa.py" in names
+    (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
+    with zipfile.ZipFile(wheel) as archive:
+        assert "adpa = cli:main" in archive.read(entry_points).decode()
+
+
+def test_the_checkout_runs_without_installing(tmp_path):
+    command = [sys.executable, str(ROOT / "cli.py"), "--help"]
+    environment = {**os.environ, "PYTHONPATH": ""}
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    for name in ("demo", "score-teacher", "sample-student", "train-student"):
+        assert name in shown.stdout
