@@ -47,15 +47,6 @@ class SparseLogprobs:
             self.token.detach(), self.support.detach(), self.tail.detach(), self.entropy.detach()
         )
 
-    def __getitem__(self, index: slice) -> "SparseLogprobs":
-        return SparseLogprobs(self.token[index], self.support[index], self.tail[index], self.entropy[index])
-
-    def detach(self) -> "SparseLogprobs":
-        """The same values without a gradient."""
-        return SparseLogprobs(
-            self.token.detach(), self.support.detach(), self.tail.detach(), self.entropy.detach()
-        )
-
 
 class HeadChunk:
     """The head applied to one chunk of positions.
