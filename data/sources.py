@@ -121,7 +121,7 @@ def _read_json_lines(address: str) -> Iterator[Row]:
 
 def _parse_line(text: bytes, location: str) -> dict[str, Any]:
     try:
-        row = json.loads(text.decode("utf-8"))
+        row = json.loads(text.decode("utf-8").strip())
     except UnicodeDecodeError as error:
         raise DataError(f"{location}: not UTF-8 text ({error.reason}); convert the file to UTF-8") from error
     except json.JSONDecodeError as error:
