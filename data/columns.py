@@ -30,6 +30,11 @@ class ListColumn:
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
     @property
+    def valid_rows(self) -> np.ndarray:
+        """Which rows are not null, bool [rows]."""
+        return np.ones(len(self.offsets) - 1, dtype=bool) if self.valid is None else self.valid
+
+    @property
     def lengths(self) -> np.ndarray:
         """Number of elements in each row, int32 [rows]; 0 where the row is null."""
         return np.diff(self.offsets)

@@ -46,7 +46,7 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         ) from error
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            os.unlink(temporary)
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:

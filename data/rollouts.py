@@ -15,7 +15,14 @@ from data.parquet import read_row_group, run_starts, write_parquet
 from data.schema import column_field, list_of
 from data.shards import ROWS_PER_GROUP, group_rows
 
-__all__ = ["FINISH_REASONS", "ROLLOUT_SCHEMA", "Rollout", "RolloutDataset", "write_rollout_shard"]
+__all__ = [
+    "FINISH_REASONS",
+    "ROLLOUT_SCHEMA",
+    "Rollout",
+    "RolloutDataset",
+    "read_rollout_group",
+    "write_rollout_shard",
+]
 
 FINISH_REASONS = ("stop", "length")
 REBUILD_COMMAND = "sample-student"
@@ -122,12 +129,13 @@ def _is_list(column: str) -> bool:
 
 
 class RolloutGroup:
-    """A decoded row group of rollouts."""
+    """A decoded row group of rollouts; `pair_ids` has one entry for each row."""
 
     def __init__(self, table: pa.Table) -> None:
         self._scalars = {name: table[name].to_pylist() for name in table.column_names if not _is_list(name)}
         self._lists = {name: list_column(table[name]) for name in table.column_names if _is_list(name)}
-        self._pair_starts = run_starts(self._scalars["pair_id"])
+        self.pair_ids: list[str] = self._scalars["pair_id"]
+        self._pair_starts = run_starts(self.pair_ids)
 
     def __len__(self) -> int:
         """Number of answers."""
@@ -137,6 +145,11 @@ class RolloutGroup:
     def num_pairs(self) -> int:
         """Number of prompts."""
         return len(self._pair_starts) - 1
+
+    @property
+    def num_positions(self) -> int:
+        """Number of response positions."""
+        return len(self._lists["response_ids"].values)
 
     def pair(self, index: int) -> list[Rollout]:
         """All answers to the group's index-th prompt."""
@@ -152,6 +165,20 @@ class RolloutGroup:
         return Rollout(**scalars, **arrays)  # pyright: ignore[reportArgumentType]
 
 
+def read_rollout_group(
+    path: str | os.PathLike[str], index: int, *, fingerprint: str | None = None
+) -> RolloutGroup:
+    """Read and decode one row group of a rollout shard.
+
+    Raises:
+        ShardError: missing, cut short, damaged, of another format or dataset.
+    """
+    table = read_row_group(
+        path, index, schema=ROLLOUT_SCHEMA, rebuild=REBUILD_COMMAND, fingerprint=fingerprint
+    )
+    return RolloutGroup(table)
+
+
 class RolloutDataset(ShardedDataset[Rollout]):
     """A student's sampled answers to the prompts of preference data; see docs/format.md."""
 
@@ -159,11 +186,4 @@ class RolloutDataset(ShardedDataset[Rollout]):
     rebuild_command = REBUILD_COMMAND
 
     def _read_group(self, file: str, index: int) -> RolloutGroup:
-        table = read_row_group(
-            self.path / file,
-            index,
-            schema=ROLLOUT_SCHEMA,
-            rebuild=REBUILD_COMMAND,
-            fingerprint=self.manifest.fingerprint,
-        )
-        return RolloutGroup(table)
+        return read_rollout_group(self.path / file, index, fingerprint=self.manifest.fingerprint)

@@ -185,22 +185,29 @@ def _check(row: ResponseSignals) -> None:
 
 
 class SignalGroup:
-    """A decoded row group; rows are views of its columns."""
+    """A decoded row group; rows are views of its columns.
+
+    Attributes:
+        pair_ids: one for each row.
+        roles: likewise.
+        sample_indices: likewise.
+        columns: the list columns by name.
+    """
 
     def __init__(self, table: pa.Table) -> None:
-        self._pair_ids = table["pair_id"].to_pylist()
-        self._roles = table["role"].to_pylist()
-        self._sample_indices = table["sample_index"].to_pylist()
-        self._lists: dict[str, ListColumn] = {
+        self.pair_ids = table["pair_id"].to_pylist()
+        self.roles = table["role"].to_pylist()
+        self.sample_indices = table["sample_index"].to_pylist()
+        self.columns: dict[str, ListColumn] = {
             name: list_column(table[name])
             for name in table.column_names
             if pa.types.is_list(table[name].type)
         }
-        self._pair_starts = run_starts(self._pair_ids)
+        self._pair_starts = run_starts(self.pair_ids)
 
     def __len__(self) -> int:
         """Number of rows."""
-        return len(self._pair_ids)
+        return len(self.pair_ids)
 
     @property
     def num_pairs(self) -> int:
@@ -210,15 +217,15 @@ class SignalGroup:
     @property
     def size_bytes(self) -> int:
         """Memory that the columns hold."""
-        return sum(column.values.nbytes + column.offsets.nbytes for column in self._lists.values())
+        return sum(column.values.nbytes + column.offsets.nbytes for column in self.columns.values())
 
     def row(self, index: int) -> ResponseSignals:
         """One response; its arrays are read-only views."""
         return ResponseSignals(
-            pair_id=self._pair_ids[index],
-            role=self._roles[index],
-            sample_index=self._sample_indices[index],
-            **{name: column.row(index) for name, column in self._lists.items()},  # pyright: ignore[reportArgumentType]
+            pair_id=self.pair_ids[index],
+            role=self.roles[index],
+            sample_index=self.sample_indices[index],
+            **{name: column.row(index) for name, column in self.columns.items()},  # pyright: ignore[reportArgumentType]
         )
 
     def pair(self, index: int) -> list[ResponseSignals]:

@@ -2,15 +2,16 @@
 
 import numpy as np
 
-__all__ = ["SMALLEST_TAIL", "tail_logprobs", "truncate_top_p"]
+__all__ = ["SMALLEST_TAIL", "span_sums", "tail_logprobs", "truncate_top_p"]
 
 #: Tails are floored here: float32 log-probabilities do not determine their sum any finer.
 SMALLEST_TAIL = 1e-7
 
 
-def _sums(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Sum float64 values over consecutive spans of the given sizes (zero allowed), shape of `sizes`."""
-    ends = np.cumsum(sizes, dtype=np.int64)
+def span_sums(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Sum values over consecutive spans of the given sizes (zero allowed); float64, shape of `sizes`."""
+    sizes = np.asarray(sizes, dtype=np.int64)
+    ends = np.cumsum(sizes)
     # From one running sum, positions late in a long row would lose digits: add up each span on its own.
     totals = np.zeros(len(sizes), dtype=np.float64)
     filled = sizes > 0
@@ -31,7 +32,7 @@ def tail_logprobs(logprobs: np.ndarray, sizes: np.ndarray, *, vocab_size: int) -
         vocabulary.
     """
     sizes = np.asarray(sizes, dtype=np.int64)
-    mass = 1.0 - _sums(np.exp(np.asarray(logprobs, dtype=np.float64)), sizes)
+    mass = 1.0 - span_sums(np.exp(np.asarray(logprobs, dtype=np.float64)), sizes)
     tails = np.log(np.maximum(mass, SMALLEST_TAIL))
     tails[sizes >= vocab_size] = -np.inf
     return tails.astype(np.float32)

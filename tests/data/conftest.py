@@ -63,14 +63,24 @@ def make_row():
 
 @pytest.fixture
 def make_rows(make_row):
-    """Builds the rows of several pairs: chosen and rejected, lengths from 1 up."""
+    """Builds the rows of several pairs: chosen and rejected, of 1 to 7 positions unless told."""
 
     def make(
-        num_pairs=12, *, first=0, roles=("chosen", "rejected"), scored=("chosen", "rejected"), **settings
+        num_pairs=12,
+        *,
+        first=0,
+        roles=("chosen", "rejected"),
+        scored=("chosen", "rejected"),
+        num_positions=None,
+        **settings,
     ):
         return [
             make_row(
-                f"pair-{pair}", role, length=1 + (3 * pair + len(role)) % 7, scored=role in scored, **settings
+                f"pair-{pair}",
+                role,
+                length=num_positions or 1 + (3 * pair + len(role)) % 7,
+                scored=role in scored,
+                **settings,
             )
             for pair in range(first, first + num_pairs)
             for role in roles
