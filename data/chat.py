@@ -31,6 +31,10 @@ class ChatTokenizer(Protocol):
         """Added tokens by id, each with `special` and `content`."""
         ...
 
+    def get_vocab(self) -> dict[str, int]:
+        """Id of every token."""
+        ...
+
     def encode(self, text: str, *, add_special_tokens: bool, verbose: bool) -> list[int]:
         """Token ids of a text."""
         ...

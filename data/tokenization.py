@@ -180,8 +180,10 @@ class PairEncoder:
 
 def _leading_ids(tokenizer: ChatTokenizer) -> list[int]:
     """What the tokenizer puts in front of plain text: BOS, or nothing. What it appends is left out."""
-    with_special = tokenizer.encode("a", add_special_tokens=True, verbose=False)
-    without = tokenizer.encode("a", add_special_tokens=False, verbose=False)
+    special = set(tokenizer.all_special_ids)
+    text = min((id, token) for token, id in tokenizer.get_vocab().items() if id not in special)[1]
+    with_special = tokenizer.encode(text, add_special_tokens=True, verbose=False)
+    without = tokenizer.encode(text, add_special_tokens=False, verbose=False)
     for start in range(len(with_special) - len(without) + 1):
         if with_special[start : start + len(without)] == without:
             return with_special[:start]
