@@ -11,7 +11,9 @@ __all__ = ["DemoOptions"]
 class DemoOptions:
     """Run the whole pipeline on a small world that it makes itself: no network, no GPU."""
 
-    out: str = option("runs/demo", help="folder for everything that it makes; finished steps are not done again")
+    out: str = option(
+        "runs/demo", help="folder for everything that it makes; finished steps are not done again"
+    )
     seed: int = option(0, help="seed of the world and of all training", minimum=0)
     fast: bool = option(False, help="fewer steps and samples, the same path")
 

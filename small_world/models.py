@@ -1,0 +1,82 @@
+"""The small world's tokenizer and untrained models, saved as ordinary transformers checkpoints."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from small_world.language import ANSWER_WORDS, PROMPT_WORDS, TOPICS
+
+__all__ = ["MAX_ANSWER_TOKENS", "build_tokenizer", "save_untrained_student", "save_untrained_teacher"]
+
+MAX_ANSWER_TOKENS = 17
+"""Room for the longest answer that people write, fifteen words, a terminator and one token to spare."""
+
+_PAD, _END, _USER, _ASSISTANT, _UNKNOWN = "<pad>", "<end>", "<user>", "<assistant>", "<unknown>"
+_SPECIALS = (_PAD, _END, _USER, _ASSISTANT, _UNKNOWN)  # the first token ids, in this order
+
+# Words are separated by spaces; the turn markers are words as well.
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}" + _USER + " {{ message['content'] }} "
+    "{% else %}" + _ASSISTANT + " {{ message['content'] }} " + _END + " {% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}" + _ASSISTANT + " {% endif %}"
+)
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """One token for each word of the language; turns end with `<end>`."""
+    words = (*_SPECIALS, *PROMPT_WORDS, *dict.fromkeys((*TOPICS, *ANSWER_WORDS)))
+    backend = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token=_UNKNOWN))
+    backend.pre_tokenizer = WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=_PAD,
+        eos_token=_END,
+        unk_token=_UNKNOWN,
+        additional_special_tokens=[_USER, _ASSISTANT],
+        model_max_length=64,
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = _CHAT_TEMPLATE
+    return tokenizer
+
+
+def save_untrained_teacher(folder: Path, *, seed: int) -> None:
+    """Save a Llama of about 370,000 parameters with random weights, and its tokenizer."""
+    _save_untrained(folder, seed, hidden_size=96, intermediate_size=256, num_layers=3, num_heads=4)
+
+
+def save_untrained_student(folder: Path, *, seed: int) -> None:
+    """Save a Llama of about 23,000 parameters, too narrow for what the world asks, and its tokenizer."""
+    _save_untrained(folder, seed, hidden_size=24, intermediate_size=64, num_layers=2, num_heads=2)
+
+
+def _save_untrained(
+    folder: Path, seed: int, *, hidden_size: int, intermediate_size: int, num_layers: int, num_heads: int
+) -> None:
+    tokenizer = build_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        num_key_value_heads=num_heads,
+        max_position_embeddings=64,
+        tie_word_embeddings=False,
+        # Wide enough a spread that so narrow a model starts to learn at once.
+        initializer_range=hidden_size**-0.5 / 4,
+        bos_token_id=None,
+        eos_token_id=_SPECIALS.index(_END),
+        pad_token_id=_SPECIALS.index(_PAD),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
