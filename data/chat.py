@@ -74,10 +74,12 @@ def choose_format(tokenizer: ChatTokenizer) -> "TextFormat":
 
 
 def template_text(template: Any) -> str | None:
-    """A tokenizer's `chat_template` as one text, also where it is several named ones; None without any."""
-    if not template:
-        return None
-    return template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+    """The template that `apply_chat_template` uses; of several named ones that is `default`; None without any."""
+    if not template or isinstance(template, str):
+        return template or None
+    if isinstance(template, list):  # as tokenizer_config.json stores several
+        template = {entry["name"]: entry["template"] for entry in template}
+    return template.get("default") or json.dumps(template, sort_keys=True)
 
 
 class PlainFormat:

@@ -484,6 +484,8 @@ def test_hashes_tell_templates_and_tokenizers_apart_and_nothing_else():
     other_template = PairEncoder(chatml(CHATML + " "))
     assert other_template.template_hash != reference.template_hash
     assert other_template.tokenizer_hash == reference.tokenizer_hash
+    several = PairEncoder(chatml({"default": CHATML, "tool_use": LLAMA_2}))
+    assert several.template_hash == reference.template_hash, "the other templates are not used"
     grown = chatml()
     grown.add_tokens(["brownfox"])
     assert PairEncoder(grown).tokenizer_hash != reference.tokenizer_hash
