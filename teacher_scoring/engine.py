@@ -238,19 +238,6 @@ def open_engine(kind: str, options: EngineOptions) -> Engine:
     return open_transformers_engine(options)
 
 
-def resolve_engine(kind: str) -> str:
-    """Say which engine `kind` stands for on this machine: `auto` is vLLM where it is installed.
-
-    Raises:
-        ConfigurationError: an unknown engine.
-    """
-    if kind not in ENGINES:
-        raise ConfigurationError(f"--engine: {kind!r} is not one of {', '.join(ENGINES)}")
-    if kind == "auto":
-        return "vllm" if importlib.util.find_spec("vllm") else "transformers"
-    return kind
-
-
 def parse_engine_args(pairs: Sequence[str]) -> dict[str, Any]:
     """Read `KEY=VALUE` pairs; values that are JSON become numbers, booleans, lists or objects.
 

@@ -131,8 +131,9 @@ class TransformersEngine:
         def ask(numbers: Sequence[int]) -> list[SampledResponse]:
             answers: dict[int, SampledResponse] = {}
             lengths = [len(prompts[number]) + sampling.max_new_tokens for number in numbers]
+            # Each step takes one token of each row: rows, not tokens, keep the machine busy.
             for batch in plan_batches(
-                lengths, [1] * len(numbers), max_tokens=self._max_tokens, max_scored=self._max_scored
+                lengths, [1] * len(numbers), max_tokens=8 * self._max_tokens, max_scored=self._max_scored
             ):
                 chosen = [numbers[position] for position in batch]
                 drawn = draw_responses(

