@@ -17,8 +17,9 @@ from data.parquet import read_pair_ids
 
 __all__ = ["CACHED_BLOCKS", "Group", "ShardedDataset"]
 
-#: Decoded row groups kept in memory by one dataset object.
-CACHED_BLOCKS = 8
+#: Decoded row groups kept in memory by one dataset object, at most; more than `data.order` has in use at a
+# time.
+CACHED_BLOCKS = 16
 
 Row = TypeVar("Row")
 
