@@ -125,7 +125,9 @@ def from_mapping(options_class: type, values: Mapping[str, Any], *, source: str)
                 f"{source}: unknown key {key!r}; known keys: {', '.join(sorted(fields))}"
             )
         _, repeats, _ = option_type(hints[name])
-        if repeats:
-            value = tuple(value) if isinstance(value, list | tuple) else tuple(str(value).split(","))
-        arguments[name] = value
+        arguments[name] = _as_tuple(value) if repeats else value
     return arguments
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else tuple(str(value).split(","))

@@ -137,6 +137,8 @@ class PairCollator:
             offset = here.stop
             if row.role not in self._needs.signals or row.support_sizes is None:
                 continue
+            assert row.topk_ids is not None, "the reader gives a scored row all of the teacher's columns"
+            assert row.teacher_logprobs is not None
             mask = np.arange(support_ids.shape[1]) < row.support_sizes[:, None]
             support_mask[here] = mask
             support_ids[here][mask] = row.topk_ids

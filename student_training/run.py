@@ -19,6 +19,7 @@ from data.signals import SignalDataset
 from data.vocabulary import Vocabulary, check_agreement
 from student_training.batches import PairCollator, PairDataset
 from student_training.initial import initial_logprobs
+from student_training.lm_head import read_head
 from student_training.loading import add_lora, load_student, load_tokenizer, training_dtype
 from student_training.methods import Method, Needs, build_method, find_method
 from student_training.metrics import MetricsFile, ProgressLines
@@ -159,7 +160,7 @@ def _build_trainer(
         tokenizer.pad_token = tokenizer.eos_token
     out = Path(options.out)
     arguments = _training_arguments(options)
-    vocab_size = student.get_output_embeddings().weight.shape[0]
+    vocab_size = read_head(student).weight.shape[0]
     pad_token_id = tokenizer.pad_token_id or 0
     dataset = PairDataset(source, method.needs.roles)
     collator = PairCollator(method.needs, vocab_size=vocab_size, pad_token_id=pad_token_id)

@@ -1,6 +1,7 @@
 """The student and its loss in one module, so that every parameter is seen through one forward."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,7 +50,7 @@ class StudentWithObjective(nn.Module):
             head_chunk: positions that go through the LM head at once.
         """
         super().__init__()
-        self.student = student
+        self.student: Any = student
         # Checked once here; a sharded student's head is read anew in each forward, where it is gathered.
         self._backbone, _ = split_model(student)
         self._method = method
@@ -65,9 +66,7 @@ class StudentWithObjective(nn.Module):
         """Pass through: transformers.Trainer asks the module that it holds."""
         self.student.gradient_checkpointing_enable(**arguments)
 
-    def forward(
-        self, step_counts: torch.Tensor | None = None, **batch: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def forward(self, step_counts: torch.Tensor | None = None, **batch: torch.Tensor) -> dict[str, Any]:
         """Compute loss and metrics of one batch.
 
         Args:
@@ -83,7 +82,13 @@ class StudentWithObjective(nn.Module):
         positions = Positions(*(batch[name] for name in _POSITION_COLUMNS))
         hidden = self._backbone(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         hidden = hidden.flatten(0, 1)[batch["position_index"]]
-        arguments = (hidden, read_head(self.student), positions.labels, positions.support_ids, positions.support_mask)
+        arguments = (
+            hidden,
+            read_head(self.student),
+            positions.labels,
+            positions.support_ids,
+            positions.support_mask,
+        )
         metrics: dict[str, torch.Tensor] = {}
         if self._method.sequence_terms:
             student = sparse_logprobs(*arguments, chunk_size=self._head_chunk)
@@ -147,9 +152,10 @@ class StudentWithObjective(nn.Module):
         )
         loss = student.token.new_zeros(())
         for term in self._method.sequence_terms:
+            first, *others = term.roles
             sides = _rows_of_roles(batch["row_role"], batch["row_pair"], term.roles)
             values, extra = term.values(*(responses[side] for side in sides))
-            total = totals["pairs"] if len(term.roles) > 1 else totals[f"responses/{term.roles[0]}"]
+            total = totals["pairs" if others else f"responses/{first}"]
             loss = loss + term.weight * values.sum() / total
             for name, column in {term.name: values, **extra}.items():
                 _add_metric(metrics, name, column)

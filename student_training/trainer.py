@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
@@ -54,7 +54,7 @@ class StudentTrainer(Trainer):
         counts = torch.stack([batch["counts"].to(device) for batch in batches]).sum(0)
         if self.args.world_size > 1:
             counts = self.accelerator.reduce(counts, reduction="sum")
-        return batches, counts
+        return batches, cast(torch.Tensor, counts)
 
     def compute_loss(
         self,
@@ -102,7 +102,7 @@ class StudentTrainer(Trainer):
                 logs[name] = (total[0] / total[1].clamp(min=1)).item()
             positions = torch.tensor(self._positions_since_log, device=self.args.device)
             if self.args.world_size > 1:
-                positions = self.accelerator.reduce(positions, reduction="sum")
+                positions = cast(torch.Tensor, self.accelerator.reduce(positions, reduction="sum"))
             logs["tokens_per_second"] = positions.item() / max(now - self._last_log_s, 1e-9)
             self._metrics, self._positions_since_log, self._last_log_s = {}, 0, now
             self._warn_of_collapse(logs)

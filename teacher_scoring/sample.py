@@ -50,7 +50,8 @@ def sample_student(options: SampleOptions, *, report: Report = logger.info) -> R
     """
     if options.max_new_tokens >= options.max_length:
         raise ConfigurationError(
-            f"--max-new-tokens: {options.max_new_tokens} leaves no room for a prompt within --max-length {options.max_length}"
+            f"--max-new-tokens: {options.max_new_tokens} leaves no room for a prompt within --max-length "
+            f"{options.max_length}"
         )
     out = Path(options.out)
     student = find_model(

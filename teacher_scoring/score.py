@@ -245,7 +245,11 @@ def _run_pass(
         with tqdm(
             total=remaining, desc=name, unit="pos", unit_scale=True, disable=not sys.stderr.isatty()
         ) as bar:
-            run(engine, todo, lambda file: bar.update(file.task.positions) and None)
+
+            def advance(file: PassFile) -> None:
+                bar.update(file.task.positions)
+
+            run(engine, todo, advance)
     finally:
         engine.close()
 

@@ -11,10 +11,10 @@ __all__ = ["ADPA"]
 
 
 def _build(settings: Settings) -> Method:
-    gamma, nll_weight = settings.gamma, settings.nll_weight
+    gamma, nll_weight, tail = settings.gamma, settings.nll_weight, settings.advantage_tail
     assert gamma is not None
     assert nll_weight is not None
-    assert settings.advantage_tail is not None
+    assert tail is not None
 
     def values(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
         return expected_advantage(
@@ -23,7 +23,7 @@ def _build(settings: Settings) -> Method:
             positions.advantages,
             positions.teacher_tail - positions.reference_tail,
             clip=settings.clip,
-            tail=settings.advantage_tail,
+            tail=tail,
             support_mask=positions.support_mask,
         )
 
