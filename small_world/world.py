@@ -13,7 +13,8 @@ NUM_HELD_OUT_PROMPTS = 1000
 
 # Writers differ in care: how strongly what suits the topics draws their choice, against mere habit.
 # Some are drawn away from it. The spread is what leaves something to prefer among four answers.
-_LEAST_CARE, _MOST_CARE = -0.4, 1.0
+_LEAST_CARE, _MOST_CARE = -0.4, 1.2
+_HABIT_STRENGTH = 1.2
 _GRAMMATICAL = 0.92
 _REPEAT_FACTOR = 0.05
 _MEAN_LENGTH, _LENGTH_DEVIATION = 10, 2
@@ -24,11 +25,11 @@ class World:
     """Tastes and habits of one small world.
 
     Both tables are Gaussian with one row for each topic, so they have full rank: what a model has to know
-    about a prompt is a sum of three rows of 40, and a student whose width is below 40 cannot hold them all.
+    about a prompt is a sum of three rows of 32, and a student whose width is below 32 cannot hold them all.
 
     Attributes:
         seed: decides everything below.
-        taste: how well each answer word suits each topic, shape (topics, answer words), standard normal.
+        taste: how well each answer word suits each topic, shape (topics, answer words).
         habit: how readily people write each word about each topic, whatever it is worth; same shape.
         training_prompts: topic numbers, shape (prompts, 3), each unordered triple once.
         held_out_prompts: triples that no training data use, shape (1000, 3).
@@ -38,7 +39,7 @@ class World:
         rng = np.random.default_rng(seed)
         self.seed = seed
         self.taste = rng.normal(size=(len(TOPICS), len(ANSWER_WORDS)))
-        self.habit = rng.normal(size=(len(TOPICS), len(ANSWER_WORDS)))
+        self.habit = _HABIT_STRENGTH * rng.normal(size=(len(TOPICS), len(ANSWER_WORDS)))
         triples = np.array(list(itertools.combinations(range(len(TOPICS)), NUM_TOPICS_PER_PROMPT)))
         triples = rng.permuted(rng.permutation(triples), axis=1)
         self.held_out_prompts = triples[:NUM_HELD_OUT_PROMPTS]
