@@ -1,12 +1,30 @@
 """Tell a checkpoint from anything else before a library tries to load it."""
 
 import json
+import pickle
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from data.errors import ConfigurationError
 from teacher_scoring.engine import EngineOptions
 
-__all__ = ["check_checkpoint", "is_local"]
+__all__ = ["LOAD_FAILURES", "check_checkpoint", "is_local", "one_line"]
+
+# What model libraries raise for a checkpoint, an option or a request that they cannot serve.
+LOAD_FAILURES = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    RuntimeError,
+    EOFError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf", "*.pt")
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -34,6 +52,11 @@ def check_checkpoint(options: EngineOptions) -> None:
     if options.adapter is not None:
         folder = Path(options.adapter).expanduser()
         _check_folder(folder, "adapter_config.json", _ADAPTER_WEIGHTS, "LoRA adapter")
+
+
+def one_line(error: BaseException) -> str:
+    """A library's message on one line; the name of the error where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _check_folder(folder: Path, config_name: str, weights: tuple[str, ...], kind: str) -> None:

