@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,27 @@ def test_ultrafeedback_binarized_takes_the_conversations_and_keeps_no_prompt_id(
     assert tides.prompt == (Message("user", "Explain tides in one sentence."),)
     assert (cat.chosen, cat.rejected) == ("Katze.", "Hund.")
     assert len({tides.pair_id, cat.pair_id, "0f1e", "2d3c"}) == 4
+
+
+def _documented_examples():
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL):
+        rest, rows = block.strip(), []
+        while rest:
+            row, end = json.JSONDecoder().raw_decode(rest)
+            rows.append(row)
+            rest = rest[end:].lstrip()
+        rated = "helpfulness" in rows[0]
+        yield from [rows] if rated else ([row] for row in rows)
+
+
+def test_every_documented_example_is_accepted(read):
+    examples = list(_documented_examples())
+    assert len(examples) == 9
+    for rows in examples:
+        need = "pair" if "rejected" in rows[0] or len(rows) == 2 else "prompt"
+        (row,) = read(*rows, need=need)
+        assert row.chosen in ("The Danube.", "No, 7 times 13.", None)
 
 
 def test_answers_without_a_twin_between_pairs_are_counted(read):
