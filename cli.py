@@ -81,9 +81,10 @@ def _click_option(field: dataclasses.Field, annotation: Any) -> click.Option:
     flag = flag_name(field.name)
     if scalar is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text)
-    kind: Any = click.Choice(description["choices"]) if description["choices"] else scalar
     if description["commas"]:
         kind, repeats = _CommaSeparated(), False
+    else:
+        kind = click.Choice(description["choices"]) if description["choices"] else scalar
     return click.Option([flag], type=kind, multiple=repeats, default=None, help=text)
 
 

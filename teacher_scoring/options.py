@@ -23,7 +23,7 @@ class ScoreOptions:
     rollouts: str | None = option(None, help="folder written by sample-student, for the role student")
     split: str = option("train", help="split of --data")
     score: tuple[str, ...] = option(
-        (), help="roles to score, separated by commas; others carry ids only [all there are]", choices=ROLES
+        (), help="roles to score, separated by commas; others carry ids only [all there are]", choices=ROLES, commas=True
     )
     top_k: int = option(50, help="teacher tokens kept at each position", minimum=1, maximum=65_535)
     top_p: float = option(

@@ -77,8 +77,9 @@ class TinyWorld:
             hidden_size=width,
             intermediate_size=2 * width,
             num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
+            # vLLM's attention on CPU wants heads of at least 32.
+            num_attention_heads=width // 32,
+            num_key_value_heads=1,
             max_position_embeddings=256,
             bos_token_id=1,
             eos_token_id=2,

@@ -1,0 +1,113 @@
+"""What a wrong command line says: the whole of it, and its exit code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def adpa(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "cli.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+USAGE = [
+    (["train-studnet"], "Usage: cli.py [OPTIONS] COMMAND [ARGS]...\nTry 'cli.py --help' for help.\n\n"
+                        "Error: No such command 'train-studnet'. Did you mean 'train-student'?\n"),
+    (["train-student", "--method", "rlhf", "--student", "s", "--data", "d.jsonl", "--out", "o"],
+     "error: --method: 'rlhf' is not one of {methods}; module:ATTRIBUTE names a method of your own\n"),
+    (["train-student", "--method", "sft", "--student", "s", "--data", "d.jsonl", "--out", "o", "--gamma", "2"],
+     "error: --gamma: method sft does not read it; its own settings are: {sft}\n"),
+    (["train-student", "--method", "sft", "--student", "s", "--out", "o"],
+     "error: nothing to train on: give --signals, or --data for a method without a teacher\n"),
+    (["score-teacher", "--teacher", "t", "--out", "o"], "error: --data is required (as an option or in --config)\n"),
+    (["score-teacher", "--teacher", "t", "--data", "d", "--out", "o", "--top-k", "0"],
+     "error: --top-k: 0 is out of range; it must be between 1 and 65535\n"),
+    (["score-teacher", "--teacher", "t", "--data", "d", "--out", "o", "--score", "chosen,best"],
+     "error: --score: 'best' is not one of chosen, rejected, student\n"),
+    (["score-teacher", "--config", "options.toml"],
+     "error: options.toml: unknown key 'topk'; known keys: {score_keys}\n"),
+    (["score-teacher", "--config", "broken.yaml"], None),
+    (["sample-student", "--student", "nowhere/at/all", "--data", "d", "--out", "o"],
+     "error: --student: nowhere/at/all: no such folder\n"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"), USAGE, ids=lambda value: value[0] if isinstance(value, list) else ""
+)
+def test_a_wrong_command_line_ends_with_one_message_and_code_2(arguments, expected, tmp_path):
+    from dataclasses import fields
+
+    from student_training.methods import METHODS
+    from teacher_scoring.options import ScoreOptions
+
+    (tmp_path / "options.toml").write_text('topk = 3\nteacher = "t"\n')
+    (tmp_path / "broken.yaml").write_text("teacher: [")
+    before = sorted(tmp_path.iterdir())
+    finished = adpa(*arguments, cwd=tmp_path)
+    assert finished.returncode == 2, finished.stderr
+    assert finished.stdout == ""
+    if expected is None:
+        assert finished.stderr.startswith("error: --config: broken.yaml is neither TOML nor YAML: ")
+    else:
+        sft = ", ".join("--" + name.replace("_", "-") for name in METHODS["sft"].defaults) or "none"
+        score_keys = ", ".join(sorted(field.name for field in fields(ScoreOptions)))
+        assert finished.stderr == expected.format(methods=", ".join(METHODS), sft=sft, score_keys=score_keys)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_whole_path_typed_by_hand(tiny_world, tmp_path):
+    """Ten conversations in dpo-mix-7k's form: score, train, and every command again finds its work done."""
+    models = ["--teacher", str(tiny_world.teacher), "--reference", str(tiny_world.reference)]
+    score = ["score-teacher", *models, "--data", str(tiny_world.pairs), "--top-k", "8", "--engine", "transformers",
+             "--out", "signals"]  # fmt: skip
+    first = adpa(*score, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("signals: 20 responses of 10 pairs, ")
+    assert "chosen and rejected as whole conversations; 10 rows, 10 kept" in first.stderr
+    again = adpa(*score, cwd=tmp_path)
+    assert again.returncode == 0
+    assert "nothing to do" in again.stderr
+
+    train = ["train-student", "--signals", "signals", "--student", str(tiny_world.student), "--method", "dckd",
+             "--max-steps", "3", "--out", "student"]  # fmt: skip
+    trained = adpa(*train, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert (tmp_path / "student" / "model.safetensors").exists()
+    assert "nothing to do" in adpa(*train, cwd=tmp_path).stderr
+    other = adpa(*train, "--learning-rate", "0.5", cwd=tmp_path)
+    assert other.returncode == 1
+    assert "options.learning_rate" in other.stderr
+
+    adpa_needs_rows = adpa(*[*train[:5], "--method", "adpa", "--out", "other"], cwd=tmp_path)
+    assert adpa_needs_rows.returncode == 1
+    assert "method adpa needs student responses" in adpa_needs_rows.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_configuration_file_fills_in_what_the_flags_leave_out(tiny_world, tmp_path):
+    config = tmp_path / "score.toml"
+    config.write_text(
+        f'teacher = "{tiny_world.teacher}"\ndata = "{tiny_world.pairs}"\ntop-k = 3\nscore = ["chosen"]\n'
+    )
+    finished = adpa(
+        "score-teacher",
+        "--config",
+        str(config),
+        "--top-k",
+        "4",
+        "--engine",
+        "transformers",
+        "--out",
+        "o",
+        cwd=tmp_path,
+    )
+    assert finished.returncode == 0, finished.stderr
+    from data.signals import SignalDataset
+
+    request = SignalDataset.open(tmp_path / "o").manifest.request
+    assert (request["top_k"], request["roles"], request["reference"]) == (4, ["chosen"], None)
