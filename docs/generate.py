@@ -1,5 +1,9 @@
-"""Write docs/cli.md from the commands' own options; a test checks that it is current."""
+"""Write docs/cli.md from the commands' own options, and the README's file tree from the files' docstrings.
 
+A test checks that both are current.
+"""
+
+import ast
 import sys
 from pathlib import Path
 
@@ -11,6 +15,9 @@ sys.path.insert(0, str(ROOT))
 from cli import commands  # noqa: E402  (the checkout's, wherever this is started from)
 
 CLI_REFERENCE = ROOT / "docs" / "cli.md"
+README = ROOT / "README.md"
+_TREE_START, _TREE_END = "<!-- file tree: make docs -->\n", "<!-- end of file tree -->"
+_PACKAGES = ("data", "teacher_scoring", "student_training", "small_world", "benchmarks")
 
 _HEAD = """# Command reference
 
@@ -22,37 +29,58 @@ the file, the file over the default. Exit codes: 0 done, 1 something in the data
 
 
 def render_reference() -> str:
-    """The whole page."""
-    return _HEAD + "".join(
-        _render(command, f"adpa {name}") for name, command in sorted(commands.commands.items())
-    )
+    """The whole page docs/cli.md."""
+    return _HEAD + "".join(_command(command, f"adpa {name}") for name, command in sorted(commands.commands.items()))
 
 
-def _render(command: click.Command, name: str) -> str:
+def render_readme() -> str:
+    """The README with its file tree made anew."""
+    before, _, rest = README.read_text().partition(_TREE_START)
+    _, _, after = rest.partition(_TREE_END)
+    return before + _TREE_START + _file_tree() + _TREE_END + after
+
+
+def _command(command: click.Command, name: str) -> str:
     if isinstance(command, click.Group):
-        return "".join(
-            _render(child, f"{name} {child_name}") for child_name, child in sorted(command.commands.items())
-        )
+        children = sorted(command.commands.items())
+        return "".join(_command(child, f"{name} {child_name}") for child_name, child in children)
     lines = [f"\n## {name}\n", (command.help or "").strip(), "\n| option | meaning |", "| --- | --- |"]
-    for option in command.params:
-        if isinstance(option, click.Argument):
-            lines.append(
-                f"| `{option.human_readable_name}` | argument{'' if option.required else ', optional'} |"
-            )
-            continue
-        assert isinstance(option, click.Option)
-        flag = "/".join([*option.opts, *option.secondary_opts])
-        kind = ""
-        if isinstance(option.type, click.Choice):
-            kind = " " + "\\|".join(option.type.choices)
-        elif not option.is_flag:
-            kind = f" {option.type.name.upper()}"
-        meaning = (option.help or "").replace("|", "\\|")
-        if option.multiple:
-            meaning += " (repeatable)"
-        lines.append(f"| `{flag}{kind}` | {meaning} |")
+    lines += [_option(parameter) for parameter in command.params]
     return "\n".join(lines) + "\n"
+
+
+def _option(parameter: click.Parameter) -> str:
+    if not isinstance(parameter, click.Option):
+        name = (parameter.name or "").upper()
+        return f"| `{name}` | argument{'' if parameter.required else ', optional'} |"
+    kind = ""
+    if isinstance(parameter.type, click.Choice):
+        kind = " " + "\\|".join(parameter.type.choices)
+    elif not parameter.is_flag:
+        kind = f" {parameter.type.name.upper()}"
+    flag = "/".join([*parameter.opts, *parameter.secondary_opts])
+    meaning = (parameter.help or "").replace("|", "\\|") + (" (repeatable)" if parameter.multiple else "")
+    return f"| `{flag}{kind}` | {meaning} |"
+
+
+def _file_tree() -> str:
+    lines = ["```", f"{'cli.py':<34}{_role(ROOT / 'cli.py')}"]
+    for package in _PACKAGES:
+        lines.append(f"{package + '/':<34}{_role(ROOT / package / '__init__.py')}".rstrip())
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if path == ROOT / package / "__init__.py":
+                continue
+            name = "  " + path.relative_to(ROOT / package).as_posix()
+            lines.append(f"{name:<34}{_role(path)}")
+    return "\n".join([*lines, "```", ""])
+
+
+def _role(path: Path) -> str:
+    if not path.exists():
+        return ""
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
 
 
 if __name__ == "__main__":
     CLI_REFERENCE.write_text(render_reference())
+    README.write_text(render_readme())

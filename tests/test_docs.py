@@ -3,13 +3,24 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_command_reference_is_current():
+@pytest.fixture(scope="module")
+def generate():
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.CLI_REFERENCE.read_text() == module.render_reference(), "run `make docs`"
+    return module
+
+
+def test_the_command_reference_is_current(generate):
+    assert generate.CLI_REFERENCE.read_text() == generate.render_reference(), "run `make docs`"
+
+
+def test_the_readme_gives_every_file_its_role(generate):
+    assert generate.README.read_text() == generate.render_readme(), "run `make docs`"
