@@ -115,7 +115,7 @@ class ShardedDataset(ABC, Generic[Row]):
         """The pairs' ids, by pair index; reads one small column of every shard at first use."""
         ids: list[str] = []
         for file, index in self._places:
-            ids += read_pair_ids(self.path / file, index, rebuild=self.rebuild_command)
+            ids += read_pair_ids(self._local_file(file), index, rebuild=self.rebuild_command)
         return ids
 
     def pair(self, index: int) -> list[Row]:
@@ -145,6 +145,10 @@ class ShardedDataset(ABC, Generic[Row]):
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__init__(**state)  # pyright: ignore
+
+    def _local_file(self, file: str) -> Path:
+        """Where a shard can be read."""
+        return self.path / file
 
     @abstractmethod
     def _read_group(self, file: str, index: int) -> Group[Row]:

@@ -24,6 +24,7 @@ __all__ = [
     "compare_requests",
     "describe_files",
     "fingerprint",
+    "parse_manifest",
     "read_manifest",
     "render_manifest",
     "write_manifest",
@@ -245,16 +246,12 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     """
     path = Path(folder) / MANIFEST_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise ShardError(_absence(Path(folder))) from error
     except NotADirectoryError as error:
         raise ShardError(f"{folder}: a file, not a dataset folder") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ShardError(
-            f"{path}: not JSON ({error}); run the command that made this dataset again to rewrite it"
-        ) from error
-    return _parse(content, path)
+    return parse_manifest(content, path)
 
 
 def _absence(folder: Path) -> str:
@@ -266,7 +263,21 @@ def _absence(folder: Path) -> str:
     )
 
 
-def _parse(content: Any, path: Path) -> Manifest:
+def parse_manifest(text: bytes, path: str | os.PathLike[str]) -> Manifest:
+    """Parse and check the content of a `manifest.json`.
+
+    Args:
+        text: the file's content.
+        path: where it is, for messages.
+    Raises:
+        ShardError: see `read_manifest`.
+    """
+    try:
+        content = json.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ShardError(
+            f"{path}: not JSON ({error}); run the command that made this dataset again to rewrite it"
+        ) from error
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
         raise ShardError(

@@ -186,4 +186,4 @@ class RolloutDataset(ShardedDataset[Rollout]):
     rebuild_command = REBUILD_COMMAND
 
     def _read_group(self, file: str, index: int) -> RolloutGroup:
-        return read_rollout_group(self.path / file, index, fingerprint=self.manifest.fingerprint)
+        return read_rollout_group(self._local_file(file), index, fingerprint=self.manifest.fingerprint)

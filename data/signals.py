@@ -36,4 +36,4 @@ class SignalDataset(ShardedDataset[ResponseSignals]):
         return self.path / TOKENIZER_FOLDER
 
     def _read_group(self, file: str, index: int) -> SignalGroup:
-        return read_signal_group(self.path / file, index, fingerprint=self.manifest.fingerprint)
+        return read_signal_group(self._local_file(file), index, fingerprint=self.manifest.fingerprint)

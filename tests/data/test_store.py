@@ -1,0 +1,177 @@
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from data.errors import ShardError
+from data.manifest import fingerprint, read_manifest
+from data.signals import SignalDataset
+from data.store import find_dataset, list_datasets, prune_store, reserve_dataset, store_folder
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def _request(name):
+    return {"teacher": {"source": name}, "reference": None, "top_k": 4}
+
+
+@pytest.fixture
+def add(tmp_path, make_dataset):
+    """Puts a dataset into the store, as a scorer does."""
+
+    def add(name):
+        request = _request(name)
+        with reserve_dataset(fingerprint(request), root=tmp_path) as (folder, complete):
+            assert not complete
+            make_dataset(folder, num_shards=1, pairs_per_shard=2, request=request)
+        return folder
+
+    return add
+
+
+def test_the_same_request_finds_the_same_dataset(tmp_path, add):
+    folder = add("a")
+    add("b")
+    assert find_dataset(fingerprint(_request("a")), root=tmp_path) == folder
+    assert find_dataset(fingerprint(_request("c")), root=tmp_path) is None
+    with reserve_dataset(fingerprint(_request("a")), root=tmp_path) as (again, complete):
+        assert (again, complete) == (folder, True)
+    assert SignalDataset.open(folder).manifest.fingerprint == fingerprint(_request("a"))
+
+
+def test_the_store_lies_in_adpa_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADPA_HOME", str(tmp_path / "home"))
+    assert store_folder() == tmp_path / "home" / "signals"
+    assert list_datasets() == []
+
+
+def test_a_folder_with_another_fingerprint_of_the_same_name_is_not_taken(tmp_path, add):
+    folder = add("a")
+    wanted = folder.name + "0" * (64 - len(folder.name))
+    assert find_dataset(wanted, root=tmp_path) is None
+
+
+def test_of_two_that_ask_at_once_one_scores_and_the_other_waits_and_reads(tmp_path, make_dataset):
+    """Two real processes: locks are between processes."""
+    script = """
+import sys, time
+from data.manifest import Manifest, fingerprint, write_manifest
+from data.store import reserve_dataset
+request = {"teacher": "slow"}
+with reserve_dataset(fingerprint(request), root=sys.argv[1], waiting=lambda: print("waiting", flush=True)) as (
+    folder, complete,
+):
+    print("complete" if complete else "scoring", flush=True)
+    if not complete:
+        sys.stdin.readline()
+        write_manifest(folder, Manifest(kind="signals", request=request, shards=()))
+"""
+
+    def start():
+        return subprocess.Popen(
+            [sys.executable, "-c", script, tmp_path],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    first = start()
+    assert first.stdout.readline() == "scoring\n"
+    second = start()
+    assert second.stdout.readline() == "waiting\n"
+    first.communicate("go\n")
+    output, _ = second.communicate()
+    assert output == "complete\n"
+
+
+def test_a_scorer_that_dies_gives_its_reservation_up(tmp_path):
+    script = """
+import os, sys, signal
+from data.store import reserve_dataset
+with reserve_dataset("ab" * 32, root=sys.argv[1]):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", script, tmp_path], cwd=REPOSITORY, check=False)
+    assert killed.returncode == -9
+    with reserve_dataset("ab" * 32, root=tmp_path, waiting=lambda: pytest.fail("must not wait")) as (
+        _,
+        complete,
+    ):
+        assert not complete
+
+
+def test_waiting_ends_when_the_scorer_fails(tmp_path):
+    """The one that waited gets the reservation, and scores."""
+    events = []
+    entered = threading.Event()
+
+    def scorer():
+        with reserve_dataset("cd" * 32, root=tmp_path):
+            entered.set()
+            while "waiting" not in events:
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=scorer)
+    thread.start()
+    entered.wait()
+    with reserve_dataset("cd" * 32, root=tmp_path, waiting=lambda: events.append("waiting")) as (_, complete):
+        assert not complete
+    assert events == ["waiting"]
+    thread.join()
+
+
+def test_a_read_only_store_serves_what_it_has(tmp_path, add, monkeypatch):
+    folder = add("a")
+
+    def refuse(*_arguments, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    # Root may write anywhere, so permissions on the folder would prove nothing here.
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert find_dataset(fingerprint(_request("a")), root=tmp_path) == folder
+    with reserve_dataset(fingerprint(_request("a")), root=tmp_path) as (_, complete):
+        assert complete
+    with (
+        pytest.raises(ShardError, match="the store cannot be written: Permission denied; set ADPA_HOME"),
+        reserve_dataset(fingerprint(_request("b")), root=tmp_path),
+    ):
+        pass
+
+
+def test_listing_leaves_out_what_is_unfinished_and_puts_the_last_used_first(tmp_path, add):
+    old, new = add("old"), add("new")
+    (tmp_path / "unfinished").mkdir()
+    os.utime(new / "manifest.json", (2e9, 2e9))
+    os.utime(old / "manifest.json", (1e9, 1e9))
+    listed = list_datasets(tmp_path)
+    assert [dataset.path for dataset in listed] == [new, old]
+    described = listed[0].describe()
+    assert (described["teacher"], described["reference"], described["rows"]) == ("new", None, 4)
+    shard = read_manifest(new).shards[0]
+    assert described["size_bytes"] == shard.size_bytes == (new / shard.file).stat().st_size
+
+
+def test_pruning_by_age_and_by_size(tmp_path, add):
+    folders = [add(name) for name in "abc"]
+    now = time.time()
+    for days, folder in enumerate(folders):
+        os.utime(folder / "manifest.json", (now - 86_400 * 10 * days, now - 86_400 * 10 * days))
+    size = list_datasets(tmp_path)[0].size_bytes
+    assert [d.path for d in prune_store(root=tmp_path, unused_days=15, dry_run=True)] == folders[2:]
+    assert folders[2].exists()
+    assert [d.path for d in prune_store(root=tmp_path, unused_days=15)] == folders[2:]
+    assert [d.path for d in prune_store(root=tmp_path, max_bytes=size + 10)] == folders[1:2]
+    assert [d.path for d in list_datasets(tmp_path)] == folders[:1]
+    assert prune_store(root=tmp_path) == []
+
+
+def test_a_store_of_rollouts_and_signals_is_listed_together(tmp_path, add, make_rollouts):
+    add("a")
+    make_rollouts(tmp_path / "rollouts")
+    assert {dataset.manifest.kind for dataset in list_datasets(tmp_path)} == {"signals", "rollouts"}
