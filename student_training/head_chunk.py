@@ -15,8 +15,8 @@ REMOVED_LOGIT = -1e30
 LOWEST_SHIFT = -1e15
 """Between any real logit and a removed one: keeps exp() of removed logits at 0 where no tail is left."""
 
-SCRATCH_BYTES = {"cpu": 2 * 2**20, "other": 256 * 2**20}
-"""Size of the rows worked on at a time: a CPU keeps them in its cache, elsewhere few launches matter more."""
+SCRATCH_BYTES = {"cpu": 16 * 2**20, "other": 256 * 2**20}
+"""Size of the rows worked on at a time: small next to the chunk, large enough for few launches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,8 @@ class HeadChunk:
         for rows in self.row_blocks:
             shifted = logits[rows].sub_(shift[rows, None])
             weights = torch.exp(shifted, out=self.scratch[: shifted.shape[0]])
-            tail_sum[rows] = weights.sum(1)
-            weighted_sum[rows] = torch.linalg.vecdot(weights, shifted)
+            torch.sum(weights, 1, out=tail_sum[rows])
+            torch.sum(shifted.mul_(weights), 1, out=weighted_sum[rows])
             shifted.copy_(weights)
 
         self.shift, self.label_logits, self.support_logits = shift, label_logits, support_logits
@@ -120,15 +120,18 @@ class HeadChunk:
         if self.head.soft_cap is not None:
             self.buffer.div_(self.head.soft_cap).tanh_().mul_(self.head.soft_cap)
 
-    def logit_gradients(self, d_token: Tensor, d_support: Tensor, d_tail: Tensor) -> Tensor:
+    def logit_gradients(
+        self, d_token: Tensor, d_support: Tensor, d_tail: Tensor, *, dtype: torch.dtype
+    ) -> Tensor:
         """Gradient of W·h + bias, from that of the sparse log-probabilities. Overwrites the chunk's buffer.
 
         Args:
             d_token: gradient of `logprobs.token`, shape (n,).
             d_support: gradient of `logprobs.support`, shape (n, K); masked slots are not read.
             d_tail: gradient of `logprobs.tail`, shape (n,); not read where the tail is empty.
+            dtype: precision of the result.
         Returns:
-            Shape (n, V).
+            Shape (n, V). The chunk's own buffer where that has this precision.
         """
         has_tail = self.tail_sum > 0
         d_support = torch.where(self.support_mask, d_support, 0.0)
@@ -143,22 +146,22 @@ class HeadChunk:
         d_label = d_token[:, None]
 
         scale, soft_cap = self.head.scale, self.head.soft_cap
-        if soft_cap is None:
-            self.buffer.mul_(row_factor * scale)
-        else:
-            self._scale_by_cap_slope(row_factor * scale, soft_cap)
+        if soft_cap is not None:
+            self._multiply_by_cap_slope(soft_cap)
             d_label = d_label * (1.0 - (self.label_logits[:, None] / soft_cap).square())
             masked_logits = torch.where(self.support_mask, self.support_logits, 0.0)
             d_support = d_support * (1.0 - (masked_logits / soft_cap).square())
-        self.buffer.scatter_add_(1, self.support_ids, d_support * scale)
-        self.buffer.scatter_add_(1, self.labels, d_label * scale)
-        return self.buffer
+        same = self.buffer.dtype is dtype
+        gradient = self.buffer if same else torch.empty_like(self.buffer, dtype=dtype)
+        torch.mul(self.buffer, row_factor * scale, out=gradient)
+        gradient.scatter_add_(1, self.support_ids, (d_support * scale).to(dtype))
+        return gradient.scatter_add_(1, self.labels, (d_label * scale).to(dtype))
 
-    def _scale_by_cap_slope(self, row_factor: Tensor, soft_cap: float) -> None:
+    def _multiply_by_cap_slope(self, soft_cap: float) -> None:
         """Multiply by 1 − (logit / cap)²; the logit is read back from its exponential where that is not 0."""
         smallest = torch.finfo(self.buffer.dtype).tiny
         for rows in self.row_blocks:
             weights = self.buffer[rows]
             logits = torch.clamp(weights, min=smallest, out=self.scratch[: weights.shape[0]]).log_()
             logits.add_(self.shift[rows, None]).div_(soft_cap)
-            weights.mul_(logits.square_().neg_().add_(1.0)).mul_(row_factor[rows])
+            weights.mul_(logits.square_().neg_().add_(1.0))

@@ -8,6 +8,8 @@ __all__ = ["HeadProducts", "operand_dtype"]
 UPCAST_ROWS = 4096
 """Vocabulary rows upcast at a time where a product in float32 of bfloat16 inputs has no kernel of its own."""
 
+_MIXED_PRODUCTS = "dtype_out" in torch.ops.aten.addmm.overloads()  # not in the oldest torch that we allow
+
 
 def operand_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
     """The precision of a head's products: autocast's where it is on, else the lower of the two inputs'."""
@@ -29,13 +31,18 @@ class HeadProducts:
         hidden: shape (N, d).
         weight: shape (V, d).
         operand: the precision that both are brought to, see `operand_dtype`.
+
+    Attributes:
+        dtype: of logits, sums and results: float32, or float64 for float64 operands.
+        gradient_dtype: of the logit gradients that go into `hidden_gradient` and `add_weight_gradient`.
     """
 
     def __init__(self, hidden: Tensor, weight: Tensor, operand: torch.dtype):
         self.hidden, self.weight = hidden.to(operand), weight.to(operand)
         self.dtype = torch.promote_types(operand, torch.float32)
-        self.mixed = operand is torch.bfloat16 and weight.is_cuda
+        self.mixed = operand is torch.bfloat16 and weight.is_cuda and _MIXED_PRODUCTS
         self.upcast = operand is not self.dtype and not self.mixed
+        self.gradient_dtype = operand if self.mixed else self.dtype
 
     def logits(self, rows: slice, out: Tensor) -> Tensor:
         """hidden·weight^T for these positions, into a buffer of shape (n, V)."""
@@ -51,7 +58,7 @@ class HeadProducts:
     def hidden_gradient(self, d_logits: Tensor) -> Tensor:
         """d_logits·weight, shape (n, d)."""
         if self.mixed:
-            return torch.mm(d_logits.to(self.weight.dtype), self.weight, out_dtype=self.dtype)
+            return torch.mm(d_logits, self.weight, out_dtype=self.dtype)
         if self.upcast:
             gradient = d_logits.new_zeros(d_logits.shape[0], self.weight.shape[1])
             for block, weight in self._weight_blocks():
@@ -63,7 +70,6 @@ class HeadProducts:
         """Add d_logits^T·hidden for these positions to the total, shape (V, d)."""
         hidden = self.hidden[rows]
         if self.mixed:
-            d_logits = d_logits.to(hidden.dtype)
             torch.addmm(total, d_logits.t(), hidden, out_dtype=self.dtype, out=total)
         else:
             total.addmm_(d_logits.t(), hidden.to(self.dtype))

@@ -1,5 +1,6 @@
 """Sparse log-probabilities and fused losses over a language-model head, without all the logits at once."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +13,23 @@ from student_training.head_products import HeadProducts, operand_dtype
 from student_training.lm_head import LMHead
 
 __all__ = [
-    "DEFAULT_CHUNK_SIZE",
     "SparseLogprobs",
+    "default_chunk_size",
     "dense_sparse_logprobs",
     "fused_objective",
     "sparse_logprobs",
 ]
 
-DEFAULT_CHUNK_SIZE = 256
+CHUNK_BYTES = {"cpu": 128 * 2**20, "other": 512 * 2**20}
+"""Memory of one chunk's float32 logits: large enough for the matrix products to run at full speed."""
 
 Objective = Callable[[slice, SparseLogprobs], Tensor]
+
+
+def default_chunk_size(vocab_size: int, device_type: str) -> int:
+    """Positions at a time whose logits take 128 MiB on a CPU and 512 MiB elsewhere."""
+    chunk_bytes = CHUNK_BYTES["cpu" if device_type == "cpu" else "other"]
+    return max(1, chunk_bytes // (4 * vocab_size))
 
 
 def dense_sparse_logprobs(
@@ -58,7 +66,7 @@ def sparse_logprobs(
     support_ids: Tensor,
     support_mask: Tensor,
     *,
-    chunk_size: int = DEFAULT_CHUNK_SIZE,
+    chunk_size: int | None = None,
 ) -> SparseLogprobs:
     """Sparse log-probabilities from hidden states, for losses that need a response's sum before its gradient.
 
@@ -71,7 +79,8 @@ def sparse_logprobs(
         labels: token ids, shape (N,), inside or outside the support.
         support_ids: token ids, shape (N, K), distinct where the mask is True; K may be 0.
         support_mask: True at real slots, shape (N, K). A position without any has all its mass in the tail.
-        chunk_size: positions at a time; memory grows with it, results do not change beyond rounding.
+        chunk_size: positions at a time, at most; `default_chunk_size` unless given. Memory grows with it,
+            results do not change beyond rounding.
     Returns:
         Nats, float32 (float64 for float64 inputs); token, support and tail carry gradients.
     """
@@ -80,7 +89,7 @@ def sparse_logprobs(
         return SparseLogprobs(*_SparseLogprobsFunction.apply(hidden, head.weight, head.bias, call))
 
 
-def fused_objective(  # noqa: PLR0917 the tensors go in the order of every function here
+def fused_objective(
     hidden: Tensor,
     head: LMHead,
     labels: Tensor,
@@ -88,7 +97,7 @@ def fused_objective(  # noqa: PLR0917 the tensors go in the order of every funct
     support_mask: Tensor,
     objective: Objective,
     *,
-    chunk_size: int = DEFAULT_CHUNK_SIZE,
+    chunk_size: int | None = None,
 ) -> tuple[Tensor, SparseLogprobs]:
     """A loss that is a sum over positions, with its gradients computed in the same pass over the head.
 
@@ -101,7 +110,8 @@ def fused_objective(  # noqa: PLR0917 the tensors go in the order of every funct
         objective: called once per chunk with the slice of positions and their sparse log-probabilities;
             returns each position's contribution to the loss, already weighted, shape (n,). Only the
             log-probabilities get gradients through it.
-        chunk_size: positions at a time; memory grows with it, results do not change beyond rounding.
+        chunk_size: positions at a time, at most; `default_chunk_size` unless given. Memory grows with it,
+            results do not change beyond rounding.
     Returns:
         The scalar loss, and the detached sparse log-probabilities of all positions for the metrics. The loss
         can be differentiated once.
@@ -123,7 +133,7 @@ class _Call:
     labels: Tensor
     support_ids: Tensor
     support_mask: Tensor
-    chunk_size: int
+    chunk_size: int | None
     operand_dtype: torch.dtype
 
     def products(self, hidden: Tensor, weight: Tensor) -> HeadProducts:
@@ -132,10 +142,14 @@ class _Call:
     def chunks(self, products: HeadProducts):
         """Yield each slice of positions with its chunk of the head; a chunk lives until the next one."""
         num_positions, vocab_size = products.hidden.shape[0], products.weight.shape[0]
-        buffer_rows = min(self.chunk_size, num_positions)
-        buffer = products.hidden.new_empty(buffer_rows, vocab_size, dtype=products.dtype)
-        for start in range(0, num_positions, self.chunk_size):
-            rows = slice(start, min(start + self.chunk_size, num_positions))
+        largest = self.chunk_size or default_chunk_size(vocab_size, products.hidden.device.type)
+        num_chunks = max(1, math.ceil(num_positions / largest))
+        size = math.ceil(
+            num_positions / num_chunks
+        )  # even: a short last chunk costs nearly a whole one's time
+        buffer = products.hidden.new_empty(size, vocab_size, dtype=products.dtype)
+        for start in range(0, num_positions, max(1, size)):
+            rows = slice(start, min(start + size, num_positions))
             logits = products.logits(rows, out=buffer[: rows.stop - start])
             yield (
                 rows,
@@ -173,7 +187,7 @@ class _Gradients:
         if self.weight is not None:
             self.products.add_weight_gradient(self.weight, d_logits, rows)
         if self.bias is not None:
-            self.bias += d_logits.sum(0)
+            self.bias += d_logits.sum(0, dtype=self.bias.dtype)
 
     def like(self, *inputs: Tensor | None) -> list[Tensor | None]:
         """Gradients of hidden states, weight and bias in the precision of each; None where not needed."""
@@ -191,7 +205,7 @@ def _store(into: SparseLogprobs, rows: slice, chunk: SparseLogprobs) -> None:
 
 class _FusedObjectiveFunction(torch.autograd.Function):
     @staticmethod
-    def forward(  # noqa: PLR0917 autograd functions take no keywords
+    def forward(
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
@@ -209,7 +223,7 @@ class _FusedObjectiveFunction(torch.autograd.Function):
             _store(logprobs, rows, chunk.logprobs)
             if any(needed):
                 value, small_gradients = _value_and_gradients(objective, rows, chunk.logprobs)
-                gradients.add(rows, chunk.logit_gradients(*small_gradients))
+                gradients.add(rows, chunk.logit_gradients(*small_gradients, dtype=products.gradient_dtype))
             else:
                 value = objective(rows, chunk.logprobs).sum()
             loss += value
@@ -263,5 +277,6 @@ class _SparseLogprobsFunction(torch.autograd.Function):
         products = ctx.call.products(hidden, weight)
         gradients = _Gradients(products, *ctx.needs_input_grad[:3])
         for rows, chunk in ctx.call.chunks(products):
-            gradients.add(rows, chunk.logit_gradients(d_token[rows], d_support[rows], d_tail[rows]))
+            small_gradients = d_token[rows], d_support[rows], d_tail[rows]
+            gradients.add(rows, chunk.logit_gradients(*small_gradients, dtype=products.gradient_dtype))
         return *gradients.like(hidden, weight, bias), None

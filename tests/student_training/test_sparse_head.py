@@ -8,10 +8,12 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from student_training.head_chunk import HeadChunk
 from student_training.lm_head import LMHead
 from student_training.objectives import boosted_target, expected_advantage, forward_kl, reverse_kl
 from student_training.sparse_head import (
     SparseLogprobs,
+    default_chunk_size,
     dense_sparse_logprobs,
     fused_objective,
     sparse_logprobs,
@@ -50,6 +52,15 @@ class Problem:
         self.advantages = (teacher - reference).gather(1, self.support_ids)
         self.tail_advantages = normal(n)
         self.weights = torch.rand(n, generator=generator, dtype=torch.float64)
+
+    def to(self, device):
+        """Move everything to a device, in place."""
+        for parameter in self.parameters:
+            parameter.data = parameter.data.to(device)
+        for name in ("labels", "support_ids", "support_mask", "advantages", "tail_advantages", "weights"):
+            setattr(self, name, getattr(self, name).to(device))
+        parts = (getattr(self.teacher, name).to(device) for name in ("token", "support", "tail", "entropy"))
+        self.teacher = SparseLogprobs(*parts)
 
     @property
     def arguments(self):
@@ -338,21 +349,22 @@ def test_a_weight_shared_with_the_embedding_gets_both_gradients():
     torch.testing.assert_close(fused, gradient(problem.dense_loss), rtol=1e-10, atol=1e-10)
 
 
-def low_precision_error(dtype, run):
-    """Largest error relative to the largest entry, of the loss and the gradients, against float64."""
+def low_precision_error(dtype, run, device="cpu"):
+    """Largest error relative to the largest entry, of the loss and the gradients, against float64 on the CPU."""
     problem = Problem(n=64, d=32, v=500, k=16, seed=3, sharpness=0.3)
     low = Problem(n=64, d=32, v=500, k=16, seed=3, sharpness=0.3)
     with torch.no_grad():  # the oracle sees the same rounded inputs
         for true, rounded in zip(problem.parameters, low.parameters, strict=True):
             true.copy_(true.to(dtype))
             rounded.data = rounded.data.to(dtype)
+    low.to(device)
     expected = problem.dense_loss()
     expected_gradients = torch.autograd.grad(expected, problem.parameters)
     loss = run(low)
     gradients = torch.autograd.grad(loss, low.parameters)
     assert [gradient.dtype for gradient in gradients] == [dtype, dtype]
     return [
-        ((seen.double() - true).abs().max() / true.abs().max()).item()
+        ((seen.cpu().double() - true).abs().max() / true.abs().max()).item()
         for seen, true in zip((loss, *gradients), (expected, *expected_gradients), strict=True)
     ]
 
@@ -384,6 +396,39 @@ def test_low_precision_inputs_keep_float32_accuracy_until_the_last_rounding(
     loss_error, *gradient_errors = low_precision_error(dtype, run)
     assert loss_error <= loss_tolerance
     assert max(gradient_errors) <= gradient_tolerance
+
+
+def test_logit_gradients_in_bfloat16_are_the_float64_ones_rounded():
+    """The form that CUDA's bfloat16 products take them in."""
+
+    def gradients(dtype):
+        problem = Problem()
+        logits = problem.head.logits(problem.hidden).detach()
+        chunk = HeadChunk(logits, problem.head, problem.labels, problem.support_ids, problem.support_mask)
+        ones = torch.ones(7, dtype=torch.float64)
+        return chunk.logit_gradients(ones, ones[:, None].expand(7, 4), ones, dtype=dtype)
+
+    rounded, exact = gradients(torch.bfloat16), gradients(torch.float64)
+    assert rounded.dtype is torch.bfloat16
+    # Two roundings of 2^-9 at most: of the logit's share of the normaliser, and of its own gradient on top.
+    torch.testing.assert_close(rounded.double(), exact, rtol=2**-8, atol=2**-8 * exact.abs().max().item())
+
+
+def test_the_default_chunk_shrinks_with_the_vocabulary_and_never_vanishes():
+    assert default_chunk_size(64_000, "cpu") == 524
+    assert default_chunk_size(128_256, "cuda") == 1046
+    assert default_chunk_size(10**9, "cpu") == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_on_cuda_the_error_is_that_of_rounding_the_logit_gradients(run, dtype):
+    loss_error, *gradient_errors = low_precision_error(dtype, run, device="cuda")
+    assert loss_error <= 1e-5
+    # bfloat16: the gradients of the logits are rounded too (2^-8 each, of both signs), then the results.
+    assert max(gradient_errors) <= (2e-5 if dtype is torch.float32 else 2**-6)
 
 
 def test_autocast_rounds_the_operands_and_nothing_else():
