@@ -29,4 +29,5 @@ def make_beginnings(shop: Workshop, world: World, plan: Plan) -> None:
         ("untrained-teacher", save_untrained_teacher),
         ("untrained-student", save_untrained_student),
     ):
-        save(shop.model(name), seed=world.seed)
+        if not (shop.model(name) / "tokenizer.json").exists():  # written last
+            save(shop.model(name), seed=world.seed)

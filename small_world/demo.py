@@ -1,11 +1,13 @@
 """The whole pipeline on a small world, from a world's birth to a table of what each method is worth."""
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from data.errors import TrainingError
 from small_world.beginnings import make_beginnings
+from small_world.crew import Crew
 from small_world.judge import Judge, Verdict
 from small_world.models import MAX_ANSWER_TOKENS
 from small_world.options import DemoOptions
@@ -14,10 +16,10 @@ from small_world.plan import FAST, FULL, Plan
 from small_world.results import summary, write_results
 from small_world.table import Row, make_rows
 from small_world.verdicts import judge_once
-from small_world.workshop import Workshop
+from small_world.workshop import Step, Workshop
 from small_world.world import World
 
-__all__ = ["DemoOptions", "run_demo"]
+__all__ = ["DemoOptions", "check_teacher", "run_demo"]
 
 # Models in the table's order, by the names of their folders.
 _TITLES = {
@@ -46,13 +48,18 @@ def run_demo(options: DemoOptions, *, report: Callable[[str], None] = print) -> 
         TrainingError: when the aligned teacher is no better than its reference: nothing to teach.
     """
     started = time.monotonic()
+    with Crew(options.workers) as crew:
+        return _run(options, crew, started, report)
+
+
+def _run(options: DemoOptions, crew: Crew, started: float, report: Callable[[str], None]) -> list[Row]:
     plan = FAST if options.fast else FULL
     world = World(options.seed)
-    shop = Workshop(Path(options.out), seed=options.seed, plan=plan, report=report)
+    shop = Workshop(Path(options.out), seed=options.seed, plan=plan, crew=crew, report=report)
     judge = Judge(world, plan.judged_prompts, plan.judged_samples, seed=options.seed)
 
-    def verdict(name: str) -> Verdict:
-        return judge_once(judge, shop.model(name), shop.verdict(name))
+    def verdicts(*names: str) -> list[Verdict]:
+        return crew.run([functools.partial(judge_once, judge, shop.model(n), shop.verdict(n)) for n in names])
 
     teachers = (shop.model("teacher"), shop.model("reference"))
     bring_back(*teachers)
@@ -60,24 +67,24 @@ def run_demo(options: DemoOptions, *, report: Callable[[str], None] = print) -> 
     make_beginnings(shop, world, plan)
     report("reference and student: supervised training on what people write")
     _train_supervised(shop, plan)
-    report("teacher: the reference aligned to preferences by DPO")
+    report("teacher: the reference aligned to preferences by DPO; meanwhile the student answers")
     _align_teacher(shop, plan)
-    _check_teacher(verdict("teacher"), verdict("reference"))
-    report("stage one: teacher and reference score the preference pairs")
-    shop.score("pairs", data=shop.data("pairs"), roles=("chosen", "rejected"))
-    report("students that learn from pairs, with teacher and reference out of reach")
+    check_teacher(*verdicts("teacher", "reference"))
+    report("stage one: teacher and reference score the preference pairs and the student's answers")
+    _score(shop)
+    report("students, with teacher and reference out of reach")
     with out_of_reach(*teachers):
-        _train_on_pairs(shop, plan)
-    for name, start in (("student-adpa", "student-sft"), ("student-adpa-plus", "student-dckd")):
-        report(f"{_TITLES[name]}: {_TITLES[start]} answers, the teacher scores, the student learns")
-        shop.sample(start, data=shop.data("pairs"), max_new_tokens=MAX_ANSWER_TOKENS)
-        shop.score(start, data=shop.data("pairs"), roles=("student",), rollouts=start)
-        with out_of_reach(*teachers):
-            _train_on_answers(shop, plan, name, start)
-    report(f"judging on {plan.judged_prompts:,} held-out prompts")
-    rows = make_rows(
-        {title: verdict(name) for name, title in _TITLES.items()}, baseline=_TITLES["student-sft"]
+        shop.run(*_students(shop, plan))
+    report(
+        f"{_TITLES['student-adpa-plus']}: {_TITLES['student-dckd']} answers, the teacher scores, it learns"
     )
+    shop.run(shop.sample("student-dckd", data=shop.data("pairs"), max_new_tokens=MAX_ANSWER_TOKENS))
+    shop.run(_score_answers(shop, "student-dckd"))
+    with out_of_reach(*teachers):
+        shop.run(_adpa(shop, plan, "student-adpa-plus", "student-dckd"))
+    report(f"judging on {plan.judged_prompts:,} held-out prompts")
+    found = dict(zip(_TITLES.values(), verdicts(*_TITLES), strict=True))
+    rows = make_rows(found, baseline=_TITLES["student-sft"])
     write_results(shop, rows)
     report(summary(shop, rows))
     report(f"{time.monotonic() - started:.0f} s in all")
@@ -86,37 +93,47 @@ def run_demo(options: DemoOptions, *, report: Callable[[str], None] = print) -> 
 
 def _train_supervised(shop: Workshop, plan: Plan) -> None:
     conversations = str(shop.data("conversations"))
-    shop.train(
-        "reference",
-        start="untrained-teacher",
-        method="sft",
-        data=conversations,
-        steps=plan.reference_steps,
-        learning_rate=plan.reference_learning_rate,
-    )
-    shop.train(
-        "student-sft",
-        start="untrained-student",
-        method="sft",
-        data=conversations,
-        steps=plan.student_sft_steps,
-        learning_rate=plan.student_sft_learning_rate,
+    shop.run(
+        shop.train(
+            "reference",
+            start="untrained-teacher",
+            method="sft",
+            data=conversations,
+            steps=plan.reference_steps,
+            learning_rate=plan.reference_learning_rate,
+        ),
+        shop.train(
+            "student-sft",
+            start="untrained-student",
+            method="sft",
+            data=conversations,
+            steps=plan.student_sft_steps,
+            learning_rate=plan.student_sft_learning_rate,
+        ),
     )
 
 
 def _align_teacher(shop: Workshop, plan: Plan) -> None:
-    shop.train(
-        "teacher",
-        start="reference",
-        method="dpo",
-        data=str(shop.data("pairs")),
-        beta=plan.dpo_beta,
-        steps=plan.teacher_steps,
-        learning_rate=plan.teacher_learning_rate,
+    shop.run(
+        shop.train(
+            "teacher",
+            start="reference",
+            method="dpo",
+            data=str(shop.data("pairs")),
+            beta=plan.dpo_beta,
+            steps=plan.teacher_steps,
+            learning_rate=plan.teacher_learning_rate,
+        ),
+        shop.sample("student-sft", data=shop.data("pairs"), max_new_tokens=MAX_ANSWER_TOKENS),
     )
 
 
-def _check_teacher(teacher: Verdict, reference: Verdict) -> None:
+def check_teacher(teacher: Verdict, reference: Verdict) -> None:
+    """Refuse to go on with an aligned teacher that is no better than its reference, sampled or greedy.
+
+    Raises:
+        TrainingError: with both rewards.
+    """
     for kind in ("sampled", "greedy"):
         ours, theirs = getattr(teacher, kind).mean(), getattr(reference, kind).mean()
         if ours <= theirs:
@@ -126,21 +143,36 @@ def _check_teacher(teacher: Verdict, reference: Verdict) -> None:
             )
 
 
-def _train_on_pairs(shop: Workshop, plan: Plan) -> None:
+def _score(shop: Workshop) -> None:
+    pairs = shop.score("pairs", data=shop.data("pairs"), roles=("chosen", "rejected"))
+    shop.run(pairs, _score_answers(shop, "student-sft"))
+
+
+def _score_answers(shop: Workshop, name: str) -> Step:
+    return shop.score(name, data=shop.data("pairs"), roles=("student",), rollouts=name)
+
+
+def _students(shop: Workshop, plan: Plan) -> list[Step]:
+    """The methods that start from the supervised student, the longest first."""
     pairs, signals = str(shop.data("pairs")), shop.signals("pairs")
     shared = {
         "start": "student-sft",
         "steps": plan.student_steps,
         "learning_rate": plan.student_learning_rate,
     }
-    shop.train("student-chosen", method="sft", data=pairs, **shared)
-    shop.train("student-dpo", method="dpo", data=pairs, beta=plan.dpo_beta, **shared)
-    shop.train("student-dckd", method="dckd", signals=signals, alpha=plan.kl_weight, **shared)
-    shop.train("student-abd", method="abd", signals=signals, boost=plan.boost, clip=plan.boost_clip, **shared)
+    return [
+        shop.train("student-dpo", method="dpo", data=pairs, beta=plan.dpo_beta, **shared),
+        shop.train("student-dckd", method="dckd", signals=signals, alpha=plan.kl_weight, **shared),
+        shop.train(
+            "student-abd", method="abd", signals=signals, boost=plan.boost, clip=plan.boost_clip, **shared
+        ),
+        _adpa(shop, plan, "student-adpa", "student-sft"),
+        shop.train("student-chosen", method="sft", data=pairs, **shared),
+    ]
 
 
-def _train_on_answers(shop: Workshop, plan: Plan, name: str, start: str) -> None:
-    shop.train(
+def _adpa(shop: Workshop, plan: Plan, name: str, start: str) -> Step:
+    return shop.train(
         name,
         start=start,
         method="adpa",

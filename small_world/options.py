@@ -16,6 +16,9 @@ class DemoOptions:
     )
     seed: int = option(0, help="seed of the world and of all training", minimum=0)
     fast: bool = option(False, help="fewer steps and samples, the same path")
+    workers: int = option(
+        2, help="steps to run side by side, one CPU thread each", minimum=1, determining=False
+    )
 
     def __post_init__(self) -> None:
         check_options(self)

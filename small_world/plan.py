@@ -43,7 +43,7 @@ class Plan:
     advantage_weight: float = 3.0
     advantage_clip: str = "0:1"
     boost: float = 1.0
-    boost_clip: str = "-1:1"
+    boost_clip: str = "1"
 
 
 FULL = Plan(

@@ -1,6 +1,7 @@
-"""The demo's folder: where each thing lies, and the commands' functions that make it."""
+"""The demo's folder: where each thing lies, and the steps that make it with the commands' functions."""
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 from data.errors import ConfigurationError
 from data.files import write_atomic
 from small_world.commands import command_line
+from small_world.crew import Crew
 from small_world.plan import Plan
 from student_training.options import TrainOptions
 from student_training.run import train_student
@@ -17,20 +19,52 @@ from teacher_scoring.options import SampleOptions, ScoreOptions
 from teacher_scoring.sample import sample_student
 from teacher_scoring.score import score_teacher
 
-__all__ = ["Workshop"]
+__all__ = ["Step", "Workshop"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """One command with its options."""
+
+    command: str
+    options: Any
+
+
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "train-student": train_student,
+    "score-teacher": score_teacher,
+    "sample-student": sample_student,
+}
+
+
+def _timed(step: Step) -> float:
+    """Run a step; the seconds that it took."""
+    started = time.monotonic()
+    _FUNCTIONS[step.command](step.options)
+    return time.monotonic() - started
 
 
 class Workshop:
     """Makes models, rollouts and signals inside one folder; what is finished there is not made again.
+
+    `train`, `score` and `sample` say what a step is; `run` runs steps, side by side where there are several.
 
     Attributes:
         out: the folder.
         commands: the command line of every step so far, in order.
     """
 
-    def __init__(self, out: Path, *, seed: int, plan: Plan, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, out: Path, *, seed: int, plan: Plan, crew: Crew, report: Callable[[str], None]
+    ) -> None:
         """Take a folder over, unless it holds another demo.
 
+        Args:
+            out: the folder.
+            seed: of all training and sampling.
+            plan: how much of everything.
+            crew: runs steps side by side.
+            report: takes lines for the user.
         Raises:
             ConfigurationError: naming what differs.
         """
@@ -38,6 +72,7 @@ class Workshop:
         self.commands: list[str] = []
         self._seed = seed
         self._plan = plan
+        self._crew = crew
         self._report = report
         self._claim({"seed": seed, **dataclasses.asdict(plan)})
 
@@ -55,7 +90,7 @@ class Workshop:
 
     def train(
         self, name: str, *, start: str, method: str, steps: int, learning_rate: float, **more: Any
-    ) -> None:
+    ) -> Step:
         """train-student.
 
         Args:
@@ -78,9 +113,9 @@ class Workshop:
             save_steps=steps,
             **more,
         )
-        self._run("train-student", options, train_student)
+        return Step("train-student", options)
 
-    def score(self, name: str, *, data: Path, roles: tuple[str, ...], rollouts: str | None = None) -> None:
+    def score(self, name: str, *, data: Path, roles: tuple[str, ...], rollouts: str | None = None) -> Step:
         """score-teacher: what the teacher and its reference think of responses, as signals of this name."""
         options = ScoreOptions(
             teacher=str(self.model("teacher")),
@@ -93,13 +128,13 @@ class Workshop:
             pass_cache=str(self.out / "passes"),
             engine="transformers",
         )
-        self._run("score-teacher", options, score_teacher)
+        return Step("score-teacher", options)
 
     def signals(self, name: str) -> tuple[str]:
         """A signal dataset, as train-student takes it."""
         return (str(self.out / "signals" / name),)
 
-    def sample(self, name: str, *, data: Path, max_new_tokens: int) -> None:
+    def sample(self, name: str, *, data: Path, max_new_tokens: int) -> Step:
         """sample-student: one response of a model to each prompt, as rollouts of the model's name."""
         options = SampleOptions(
             student=str(self.model(name)),
@@ -109,13 +144,14 @@ class Workshop:
             out=str(self.out / "rollouts" / name),
             engine="transformers",
         )
-        self._run("sample-student", options, sample_student)
+        return Step("sample-student", options)
 
-    def _run(self, command: str, options: Any, function: Callable[[Any], Any]) -> None:
-        self.commands.append(command_line(command, options))
-        started = time.monotonic()
-        function(options)
-        self._report(f"  {options.out}  ({time.monotonic() - started:.0f} s)")
+    def run(self, *steps: Step) -> None:
+        """Run steps that do not depend on each other."""
+        self.commands += [command_line(step.command, step.options) for step in steps]
+        seconds = self._crew.run([functools.partial(_timed, step) for step in steps])
+        for step, taken in zip(steps, seconds, strict=True):
+            self._report(f"  {step.options.out}  ({taken:.0f} s)")
 
     def _claim(self, demo: dict[str, Any]) -> None:
         record = self.out / "demo.json"
