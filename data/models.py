@@ -26,12 +26,13 @@ class ModelIdentity:
     Attributes:
         source: as the user named it; the base name of a local folder, so that moving it changes nothing.
         revision: commit of a hub model; None for a local folder.
-        weights_sha256: over names and contents of the weight files and the configuration.
+        weights_sha256: over names and contents of the weight files and the configuration; None where the
+            weights are not there.
     """
 
     source: str
     revision: str | None
-    weights_sha256: str
+    weights_sha256: str | None
 
     def as_dict(self) -> dict[str, str | None]:
         """The identity as it goes into manifests."""
@@ -39,7 +40,7 @@ class ModelIdentity:
 
 
 def resolve_model(
-    name: str, *, revision: str | None = None, option: str = "--model"
+    name: str, *, revision: str | None = None, option: str = "--model", need_weights: bool = True
 ) -> tuple[Path, ModelIdentity]:
     """Find a model's folder; a hub name is downloaded into the hub's cache unless it is there already.
 
@@ -47,6 +48,7 @@ def resolve_model(
         name: a local checkpoint or adapter folder, or a hub name.
         revision: branch, tag or commit of a hub model.
         option: the option that the name came from, for messages.
+        need_weights: whether the weights have to be there; without, a hub name brings the small files alone.
     Returns:
         The folder, and what identifies the model in it.
     Raises:
@@ -60,22 +62,24 @@ def resolve_model(
     elif os.sep in name.rstrip(os.sep) and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         raise ConfigurationError(f"{option}: {name}: no such folder")
     else:
-        folder = _snapshot(name, revision, option)
+        folder = _snapshot(name, revision, option, need_weights)
         commit = folder.name
     if not folder.is_dir() or not any((folder / config).is_file() for config in _CONFIG_NAMES):
         raise ConfigurationError(f"{option}: {name} is not a model folder: it has no config.json")
     weights = sorted(path for path in folder.iterdir() if path.suffix in _WEIGHT_SUFFIXES)
-    if not weights:
+    if not weights and need_weights:
         raise ConfigurationError(
             f"{option}: {name} holds no weights (*.safetensors); is its download or training unfinished?"
         )
-    identity = ModelIdentity(name if commit else folder.resolve().name, commit, _hash(folder, weights))
+    digest = _hash(folder, weights) if weights else None
+    identity = ModelIdentity(name if commit else folder.resolve().name, commit, digest)
     return folder, identity
 
 
-def _snapshot(name: str, revision: str | None, option: str) -> Path:
+def _snapshot(name: str, revision: str | None, option: str, need_weights: bool) -> Path:
+    unwanted = None if need_weights else [f"*{suffix}" for suffix in _WEIGHT_SUFFIXES]
     try:
-        return Path(snapshot_download(name, revision=revision))
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=unwanted))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigurationError(

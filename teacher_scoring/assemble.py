@@ -1,20 +1,22 @@
-"""From passes to a signal dataset: support, advantages, tails, shards, manifest."""
+"""From passes to signal rows: support, advantages, tails; pairs that lost scores are left out and named."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from data.manifest import ShardEntry
+from data.errors import ShardError
 from data.schema import ResponseSignals
 from data.shards import read_signal_shard, write_signal_shard
 from data.support import tail_logprobs, truncate_top_p
 from teacher_scoring.engine import GivenScores, SupportScores
-from teacher_scoring.passes import PassFile, read_reference_pass, read_teacher_pass
+from teacher_scoring.pass_files import Lost, PassFile, read_reference, read_teacher
 from teacher_scoring.tasks import EncodedShard
+from teacher_scoring.workplace import LostResponse, ShardRecord
 
-__all__ = ["ScoredShard", "assemble_shard", "signals_of"]
+__all__ = ["ScoredShard", "SupportRule", "assemble_shard", "signals_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,62 +34,92 @@ class ScoredShard:
     reference: Mapping[str, PassFile]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupportRule:
+    """What of the scored tokens goes into the dataset.
+
+    Attributes:
+        top_p: mass of the support to keep.
+        teacher_vocab_size: width of the teacher's logits.
+        reference_vocab_size: width of the reference's; None without one.
+    """
+
+    top_p: float
+    teacher_vocab_size: int
+    reference_vocab_size: int | None
+
+
 def assemble_shard(
-    scored: ScoredShard,
-    path: Path,
-    *,
-    top_p: float,
-    teacher_vocab_size: int,
-    reference_vocab_size: int | None,
-    fingerprint: str,
-    precision: str,
-) -> ShardEntry:
+    scored: ScoredShard, path: Path, rule: SupportRule, *, fingerprint: str, precision: str
+) -> ShardRecord:
     """Write one shard of the dataset from its passes.
+
+    A pair with a response that lost its scores is left out whole: no method may mistake half a pair for one.
 
     Args:
         scored: ids and passes.
         path: the shard's file.
-        top_p: mass of the support to keep.
-        teacher_vocab_size: width of the teacher's logits.
-        reference_vocab_size: width of the reference's; None without one.
+        rule: what to keep.
         fingerprint: the dataset's.
         precision: `rounded` or `exact`.
+    Raises:
+        ShardError: a pass file that has been damaged since it was checked; it is removed.
     """
+    lost: list[LostResponse] = []
 
     def rows() -> Iterator[ResponseSignals]:
-        teacher = {role: read_teacher_pass(file) for role, file in scored.teacher.items()}
-        reference = {role: read_reference_pass(file) for role, file in scored.reference.items()}
-        for row in read_signal_shard(scored.shard.path):
-            if row.role not in teacher:
-                yield row
-                continue
-            yield signals_of(
-                row,
-                next(teacher[row.role]),
-                next(reference[row.role]) if reference else None,
-                top_p=top_p,
-                teacher_vocab_size=teacher_vocab_size,
-                reference_vocab_size=reference_vocab_size,
-            )
+        for _, pair in itertools.groupby(_scored_rows(scored, rule), key=lambda row: row[0].pair_id):
+            responses = list(pair)
+            failures = [failure for _, failure in responses if failure is not None]
+            lost.extend(failures)
+            if not failures:
+                yield from (row for row, _ in responses)
 
-    return write_signal_shard(path, rows(), fingerprint=fingerprint, precision=precision)
+    entry = write_signal_shard(path, rows(), fingerprint=fingerprint, precision=precision)
+    return ShardRecord(scored.shard.index, entry, tuple(lost))
+
+
+def _scored_rows(
+    scored: ScoredShard, rule: SupportRule
+) -> Iterator[tuple[ResponseSignals, LostResponse | None]]:
+    """The shard's rows with their signals, or with what was lost."""
+    answers = {role: _answers(file, scored.reference.get(role)) for role, file in scored.teacher.items()}
+    for row in read_signal_shard(scored.shard.path):
+        if row.role not in answers:
+            yield row, None
+            continue
+        teacher, reference = next(answers[row.role])
+        if isinstance(teacher, Lost):
+            yield row, LostResponse(row.pair_id, row.role, row.sample_index, "teacher", teacher.reason)
+        elif isinstance(reference, Lost):
+            yield row, LostResponse(row.pair_id, row.role, row.sample_index, "reference", reference.reason)
+        else:
+            yield signals_of(row, teacher, reference, rule), None
+
+
+def _answers(
+    teacher: PassFile, reference: PassFile | None
+) -> Iterator[tuple[SupportScores | Lost, GivenScores | Lost | None]]:
+    try:
+        if reference is None:
+            yield from ((scores, None) for scores in read_teacher(teacher.path))
+        else:
+            supports, copies = itertools.tee(read_teacher(teacher.path))
+            yield from zip(supports, read_reference(reference.path, copies), strict=True)
+    except ShardError as error:
+        # Both had been checked before; whichever it is, the next run finds out and scores it again.
+        raise ShardError(f"{error}; it was whole when this run began") from error
 
 
 def signals_of(
-    row: ResponseSignals,
-    teacher: SupportScores,
-    reference: GivenScores | None,
-    *,
-    top_p: float,
-    teacher_vocab_size: int,
-    reference_vocab_size: int | None,
+    row: ResponseSignals, teacher: SupportScores, reference: GivenScores | None, rule: SupportRule
 ) -> ResponseSignals:
     """The signals of one response from both models' answers.
 
     Tokens to which either model gives no probability at all (ids beyond the reference's embedding) leave the
     support and fold into both tails: their log-ratio is not a number that anything could be trained on.
     """
-    _, keep = truncate_top_p(teacher.logprobs, top_p)
+    _, keep = truncate_top_p(teacher.logprobs, rule.top_p)
     keep &= np.isfinite(teacher.logprobs)
     if reference is not None:
         keep &= np.isfinite(reference.logprobs)
@@ -97,27 +129,19 @@ def signals_of(
         "support_sizes": sizes,
         "topk_ids": teacher.topk_ids[keep],
         "teacher_logprobs": logprobs,
-        "teacher_tail_logprobs": tail_logprobs(logprobs, sizes, vocab_size=teacher_vocab_size),
+        "teacher_tail_logprobs": tail_logprobs(logprobs, sizes, vocab_size=rule.teacher_vocab_size),
         "teacher_token_logprobs": teacher.token_logprobs,
     }
     if reference is not None:
-        assert reference_vocab_size is not None
+        assert rule.reference_vocab_size is not None
         reference_logprobs = reference.logprobs[keep]
         signals |= {
             "advantages": logprobs - reference_logprobs,
             "reference_tail_logprobs": tail_logprobs(
-                reference_logprobs, sizes, vocab_size=reference_vocab_size
+                reference_logprobs, sizes, vocab_size=rule.reference_vocab_size
             ),
             "reference_token_logprobs": reference.token_logprobs,
         }
     return ResponseSignals(
         row.pair_id, row.role, row.sample_index, row.prompt_ids, row.response_ids, **signals
     )
-
-
-def missing(files: Sequence[PassFile]) -> list[PassFile]:
-    """Those pass files that have not been written yet; each path once."""
-    seen: dict[Path, PassFile] = {}
-    for file in files:
-        seen.setdefault(file.path, file)
-    return [file for path, file in seen.items() if not path.exists()]

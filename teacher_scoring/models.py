@@ -36,18 +36,34 @@ class FoundModel:
 
 
 def find_model(
-    option: str, name: str, *, revision: str | None, adapter: str | None, trust_remote_code: bool
+    option: str,
+    name: str,
+    *,
+    revision: str | None,
+    adapter: str | None,
+    trust_remote_code: bool,
+    need_weights: bool = True,
 ) -> FoundModel:
     """Find a model and read its configuration.
+
+    Args:
+        option: the option that named it.
+        name: a local folder or a hub name.
+        revision: branch, tag or commit of a hub model.
+        adapter: a LoRA adapter's folder or hub name.
+        trust_remote_code: whether code that comes with the checkpoint may run.
+        need_weights: whether the weights have to be there, too.
 
     Raises:
         ConfigurationError: for a folder or name that is not a language model.
     """
-    folder, identity = resolve_model(name, revision=revision, option=option)
+    folder, identity = resolve_model(name, revision=revision, option=option, need_weights=need_weights)
     description: dict[str, Any] = identity.as_dict()
     adapter_folder = None
     if adapter is not None:
-        adapter_folder, adapter_identity = resolve_model(adapter, option=f"{option}-adapter")
+        adapter_folder, adapter_identity = resolve_model(
+            adapter, option=f"{option}-adapter", need_weights=need_weights
+        )
         description["adapter"] = adapter_identity.as_dict()
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)

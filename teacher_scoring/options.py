@@ -23,7 +23,10 @@ class ScoreOptions:
     rollouts: str | None = option(None, help="folder written by sample-student, for the role student")
     split: str = option("train", help="split of --data")
     score: tuple[str, ...] = option(
-        (), help="roles to score, separated by commas; others carry ids only [all there are]", choices=ROLES, commas=True
+        (),
+        help="roles to score, separated by commas; others carry ids only [all there are]",
+        choices=ROLES,
+        commas=True,
     )
     top_k: int = option(50, help="teacher tokens kept at each position", minimum=1, maximum=65_535)
     top_p: float = option(
@@ -64,6 +67,9 @@ class ScoreOptions:
     pipeline_parallel_size: int = option(
         1, help="GPUs that share the stack of layers (vLLM)", minimum=1, determining=False
     )
+    data_parallel_size: int = option(
+        1, help="copies of the model in one engine (vLLM)", minimum=1, determining=False
+    )
     gpu_memory_utilization: float = option(
         0.85, help="share of each GPU's memory for vLLM", minimum=0.05, maximum=1.0, determining=False
     )
@@ -72,6 +78,9 @@ class ScoreOptions:
     )
     quantization: str | None = option(None, help="vLLM's name of a quantisation method")
     engine_arg: tuple[str, ...] = option((), help="further KEY=VALUE for the engine; repeat for several")
+    own_process: bool | None = option(
+        None, help="run each model in a process of its own [for vLLM and on GPUs]", determining=False
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -122,6 +131,9 @@ class SampleOptions:
     pipeline_parallel_size: int = option(
         1, help="GPUs that share the stack of layers (vLLM)", minimum=1, determining=False
     )
+    data_parallel_size: int = option(
+        1, help="copies of the model in one engine (vLLM)", minimum=1, determining=False
+    )
     gpu_memory_utilization: float = option(
         0.85, help="share of each GPU's memory for vLLM", minimum=0.05, maximum=1.0, determining=False
     )
@@ -130,6 +142,9 @@ class SampleOptions:
     )
     quantization: str | None = option(None, help="vLLM's name of a quantisation method")
     engine_arg: tuple[str, ...] = option((), help="further KEY=VALUE for the engine; repeat for several")
+    own_process: bool | None = option(
+        None, help="run each model in a process of its own [for vLLM and on GPUs]", determining=False
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -155,6 +170,7 @@ def engine_options(
         max_num_batched_tokens=options.max_num_batched_tokens,
         tensor_parallel_size=options.tensor_parallel_size,
         pipeline_parallel_size=options.pipeline_parallel_size,
+        data_parallel_size=options.data_parallel_size,
         gpu_memory_utilization=options.gpu_memory_utilization,
         quantization=options.quantization,
         engine_args=options.engine_arg,

@@ -1,175 +1,177 @@
-"""One model's pass over tasks: score, write, skip what has been scored before.
+"""One model's pass over tasks: score what is missing, write beside the scoring."""
 
-A pass file is named by a hash of everything that determines it: the model, the engine's arithmetic, the token ids,
-and for a reference also the teacher's pass that gave the ids. Passes are therefore found again by any later dataset
-that asks for the same: a second reference scores no teacher, further rows score only themselves.
-"""
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from data.columns import list_array, list_column
-from data.errors import ShardError
-from data.manifest import fingerprint
-from data.parquet import num_row_groups, read_row_group, write_parquet
-from data.schema import list_of
-from teacher_scoring.engine import Engine, GivenScores, SupportScores
-from teacher_scoring.tasks import EncodedShard, Task, read_rows
-
-__all__ = [
-    "PassFile",
-    "plan_pass",
-    "read_reference_pass",
-    "read_teacher_pass",
-    "run_reference_pass",
-    "run_teacher_pass",
-]
-
-_TEACHER_SCHEMA = pa.schema(
-    [
-        ("topk_ids", list_of(pa.int32())),
-        ("logprobs", list_of(pa.float32())),
-        ("token_logprobs", list_of(pa.float32())),
-    ]
+from data.errors import ScoringError, ShardError
+from teacher_scoring.answers import LostAnswersError
+from teacher_scoring.engine import Engine, GivenScores, SupportScores, TokenSequence
+from teacher_scoring.pass_files import (
+    Lost,
+    PassFile,
+    read_reference,
+    read_teacher,
+    write_reference,
+    write_teacher,
 )
-_REFERENCE_SCHEMA = pa.schema(
-    [("logprobs", list_of(pa.float32())), ("token_logprobs", list_of(pa.float32()))]
-)
-_REBUILD = "score-teacher"
+from teacher_scoring.tasks import read_rows
+
+__all__ = ["PassResult", "score_given_ids", "score_support"]
+
+# Results that wait for the writer, at most: what they hold in memory is what a slow disk costs.
+_MAX_WAITING = 2
+# A whole task lost is a model that gives no numbers, not a mishap; the last task may be a single row.
+_SUSPICIOUS_LOSSES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class PassFile:
-    """One task of one pass, and where its result lies or will lie.
+class PassResult:
+    """What became of one pass file.
 
     Attributes:
-        shard: the shard that the task belongs to.
-        task: the task.
-        path: the result's file.
-        teacher: for a reference pass, the teacher's pass file whose ids are scored.
+        file: the file; its result is on the disk.
+        positions: response positions that were scored for it, without those found in an earlier result.
+        lost: rows without scores.
     """
 
-    shard: EncodedShard
-    task: Task
-    path: Path
-    teacher: "PassFile | None" = None
+    file: PassFile
+    positions: int
+    lost: int
 
 
-def plan_pass(
-    shards: Sequence[EncodedShard],
-    cache: Path,
-    request: Mapping[str, Any],
-    teacher: Mapping[tuple[int, str], PassFile] | None = None,
-) -> dict[tuple[int, str], PassFile]:
-    """Say where the results of a pass lie.
-
-    Args:
-        shards: the encoded shards.
-        cache: folder of pass files.
-        request: everything but the ids that determines this pass: model, engine, arithmetic, top-k.
-        teacher: for a reference pass, the teacher's plan.
-    Returns:
-        By (shard index, role).
-    """
-    plan = {}
-    for shard in shards:
-        for task in shard.tasks:
-            source = teacher[shard.index, task.role] if teacher is not None else None
-            key = {**request, "content": task.content, "teacher": source.path.stem if source else None}
-            plan[shard.index, task.role] = PassFile(
-                shard, task, cache / f"{fingerprint(key)}.parquet", source
-            )
-    return plan
-
-
-def run_teacher_pass(
-    engine: Engine, files: Sequence[PassFile], top_k: int, done: Callable[[PassFile], None]
-) -> None:
-    """Score the top-k of every task and write each result as soon as it is there.
+def score_support(engine: Engine, files: Iterable[PassFile], *, top_k: int) -> Iterator[PassResult]:
+    """Score the teacher's top-k of every task.
 
     Args:
         engine: the teacher's.
-        files: what to score; none of them exists yet.
+        files: what to score, taken one at a time.
         top_k: tokens to keep at each position.
-        done: called after each file.
+    Yields:
+        A result for each file, in order, when it has been written.
     Raises:
         ConfigurationError: `top_k` above the vocabulary.
-        ScoringError: an answer that fails the checks.
+        ScoringError: an engine that fails, or loses every answer of a task.
     """
-    for file in files:
-        scores = engine.score_support(read_rows(file.shard, file.task.role), top_k)
-        columns = {
-            "topk_ids": [score.topk_ids.ravel() for score in scores],
-            "logprobs": [score.logprobs.ravel() for score in scores],
-            "token_logprobs": [score.token_logprobs for score in scores],
-        }
-        _write(file.path, columns, _TEACHER_SCHEMA)
-        done(file)
 
-
-def run_reference_pass(engine: Engine, files: Sequence[PassFile], done: Callable[[PassFile], None]) -> None:
-    """Score the teacher's ids of every task; otherwise as `run_teacher_pass`."""
-    for file in files:
-        assert file.teacher is not None
-        ids = [score.topk_ids for score in read_teacher_pass(file.teacher)]
-        scores = engine.score_given(read_rows(file.shard, file.task.role), ids)
-        columns = {
-            "logprobs": [score.logprobs.ravel() for score in scores],
-            "token_logprobs": [score.token_logprobs for score in scores],
-        }
-        _write(file.path, columns, _REFERENCE_SCHEMA)
-        done(file)
-
-
-def read_teacher_pass(file: PassFile) -> Iterator[SupportScores]:
-    """The teacher's scores of a task, row by row."""
-    for columns in _read(file, _TEACHER_SCHEMA):
-        for ids, logprobs, token_logprobs in zip(*columns, strict=True):
-            shape = (len(token_logprobs), -1)
-            yield SupportScores(ids.reshape(shape), logprobs.reshape(shape), token_logprobs)
-
-
-def read_reference_pass(file: PassFile) -> Iterator[GivenScores]:
-    """The reference's scores of a task, row by row."""
-    for columns in _read(file, _REFERENCE_SCHEMA):
-        for logprobs, token_logprobs in zip(*columns, strict=True):
-            yield GivenScores(logprobs.reshape(len(token_logprobs), -1), token_logprobs)
-
-
-def _write(path: Path, columns: Mapping[str, list[np.ndarray]], schema: pa.Schema) -> None:
-    # Row groups bound the memory of whoever reads; a long task at k = 50 has some hundred MB.
-    num_rows = len(columns["token_logprobs"])
-
-    def tables() -> Iterator[pa.Table]:
-        for start in range(0, num_rows, 64):
-            yield pa.table(
-                {
-                    name: list_array(values[start : start + 64], schema.field(name).type)
-                    for name, values in columns.items()
-                },
-                schema=schema,
-            )
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_parquet(path, tables(), schema, fingerprint=path.stem)
-
-
-def _read(file: PassFile, schema: pa.Schema) -> Iterator[list[list[np.ndarray]]]:
-    positions = 0
-    for index in range(num_row_groups(file.path, rebuild=_REBUILD)):
-        table = read_row_group(file.path, index, schema=schema, rebuild=_REBUILD, fingerprint=file.path.stem)
-        columns = [list_column(table[name]) for name in schema.names]
-        positions += len(columns[-1].values)
-        yield [
-            [column.values[a:b] for a, b in zip(column.offsets, column.offsets[1:], strict=False)]
-            for column in columns
-        ]
-    if positions != file.task.positions:
-        raise ShardError(
-            f"{file.path}: {positions} positions, the task has {file.task.positions}; remove it and re-run {_REBUILD}"
+    def score(file: PassFile, writer: "_Writer") -> None:
+        sequences = read_rows(file.shard, file.task.role)
+        known = [] if file.base is None else _readable(read_teacher(file.base))
+        rows, positions = _fill(
+            known, sequences, lambda todo: engine.score_support([sequences[i] for i in todo], top_k), file
         )
+        writer.submit(_write_teacher, file, rows, positions)
+
+    return _run(files, score)
+
+
+def score_given_ids(engine: Engine, files: Iterable[PassFile]) -> Iterator[PassResult]:
+    """Score a reference at the teacher's ids of every task; otherwise as `score_support`."""
+
+    def score(file: PassFile, writer: "_Writer") -> None:
+        assert file.teacher is not None
+        sequences = read_rows(file.shard, file.task.role)
+        supports = list(read_teacher(file.teacher))
+        known = [] if file.base is None else _readable(read_reference(file.base, supports))
+
+        def ask(todo: Sequence[int]) -> list[GivenScores]:
+            return engine.score_given([sequences[i] for i in todo], [_ids(supports[i]) for i in todo])
+
+        unaskable = {i: Lost("no teacher scores") for i, row in enumerate(supports) if isinstance(row, Lost)}
+        rows, positions = _fill(known, sequences, ask, file, unaskable)
+        writer.submit(_write_reference, file, rows, supports, positions)
+
+    return _run(files, score)
+
+
+class _Writer:
+    """One thread that writes results while the engine goes on, and a bounded number of them waiting."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self._waiting: deque[Future[PassResult]] = deque()
+
+    def submit(self, *call) -> None:
+        self._waiting.append(self._pool.submit(*call))
+
+    def finished(self, *, keep: int) -> Iterator[PassResult]:
+        """Hand over what is written; wait until no more than `keep` are left."""
+        while self._waiting and (len(self._waiting) > keep or self._waiting[0].done()):
+            yield self._waiting.popleft().result()
+
+
+def _run(files: Iterable[PassFile], score) -> Iterator[PassResult]:
+    with ThreadPoolExecutor(1, thread_name_prefix="pass-writer") as pool:
+        writer = _Writer(pool)
+        for file in files:
+            score(file, writer)
+            yield from writer.finished(keep=_MAX_WAITING)
+        yield from writer.finished(keep=0)
+
+
+def _fill(known: Sequence, sequences: Sequence[TokenSequence], ask, file: PassFile, unaskable=None):
+    """Complete the rows of a task: those known, those that cannot be asked, and the engine's answers to the rest.
+
+    Returns:
+        (a row or `Lost` for each sequence, the positions that the engine was asked for).
+    """
+    rows = [*known[: len(sequences)], *[None] * (len(sequences) - len(known))]
+    for place, lost in (unaskable or {}).items():
+        rows[place] = lost
+    todo = [
+        i
+        for i, row in enumerate(rows)
+        if i not in (unaskable or {}) and (row is None or isinstance(row, Lost))
+    ]
+    try:
+        answers = ask(todo) if todo else []
+    except LostAnswersError as error:
+        if len(error.reasons) == len(sequences) >= _SUSPICIOUS_LOSSES:
+            raise ScoringError(
+                f"all {len(todo)} answers to {file} were lost ({error.reasons[min(error.reasons)]}); "
+                "the model or its --dtype is not sound, nothing was written for them"
+            ) from error
+        answers = [
+            Lost(error.reasons[number]) if answer is None else answer
+            for number, answer in enumerate(error.answers)
+        ]
+    for place, answer in zip(todo, answers, strict=True):
+        rows[place] = answer
+    return rows, sum(len(sequences[i].response_ids) for i in todo)
+
+
+def _readable(rows: Iterator) -> list:
+    """As many rows of an earlier result as can be read."""
+    found = []
+    try:
+        for row in rows:
+            found.append(row)
+    except ShardError:
+        # A damaged earlier result only saves less work.
+        pass
+    return found
+
+
+def _ids(row: SupportScores | Lost):
+    assert isinstance(row, SupportScores), "rows without a support are never asked for"
+    return row.topk_ids
+
+
+def _write_teacher(file: PassFile, rows: Sequence[SupportScores | Lost], positions: int) -> PassResult:
+    write_teacher(file, rows)
+    return PassResult(file, positions, _count_lost(rows))
+
+
+def _write_reference(
+    file: PassFile,
+    rows: Sequence[GivenScores | Lost],
+    supports: Sequence[SupportScores | Lost],
+    positions: int,
+) -> PassResult:
+    write_reference(file, rows, supports)
+    return PassResult(file, positions, _count_lost(rows))
+
+
+def _count_lost(rows: Sequence[object]) -> int:
+    return sum(isinstance(row, Lost) for row in rows)

@@ -1,11 +1,13 @@
 """sample-student from options to rollouts."""
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
-import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,26 +17,36 @@ from tqdm import tqdm
 
 from data.card import write_card
 from data.conversations import PreferenceRow
-from data.errors import ConfigurationError
-from data.files import write_atomic
-from data.manifest import Manifest, RowGroup, ShardEntry, fingerprint, write_manifest
-from data.preferences import read_preferences
+from data.errors import AdpaError, ConfigurationError, ScoringError
+from data.manifest import Manifest, fingerprint, write_manifest
+from data.preferences import PreferenceReader, read_preferences
 from data.rollouts import Rollout, RolloutDataset, write_rollout_shard
 from data.schema import ResponseSignals
 from data.shards import read_signal_shard
 from data.tokenization import PairEncoder
-from teacher_scoring.engine import Engine, Sampling, open_engine
+from teacher_scoring.answers import LostAnswersError
+from teacher_scoring.complete import write_failed
+from teacher_scoring.engine import Engine, SampledResponse, Sampling
+from teacher_scoring.engine_process import EngineRequest, needs_own_process, run_on_engine
 from teacher_scoring.loading import load_tokenizer
 from teacher_scoring.models import FoundModel, engine_request, find_model
 from teacher_scoring.options import SampleOptions, engine_options
+from teacher_scoring.pass_files import Lost
+from teacher_scoring.request import Report
+from teacher_scoring.stopping import exit_on_sigterm
 from teacher_scoring.tasks import EncodedShard, write_encoded_shards
-from teacher_scoring.workplace import claim_folder, refuse_other_dataset, release_folder
+from teacher_scoring.workplace import (
+    LostResponse,
+    Part,
+    ShardRecord,
+    Workplace,
+    has_dataset,
+    refuse_other_dataset,
+)
 
 __all__ = ["SampleOptions", "response_seed", "sample_student"]
 
 logger = logging.getLogger(__name__)
-
-Report = Callable[[str], None]
 
 
 def sample_student(options: SampleOptions, *, report: Report = logger.info) -> RolloutDataset:
@@ -46,7 +58,8 @@ def sample_student(options: SampleOptions, *, report: Report = logger.info) -> R
         options: which student, which prompts, how to draw.
         report: takes lines for the user.
     Raises:
-        AdpaError: for unusable options, model or data, before any sampling.
+        AdpaError: for unusable options, model or data, before any sampling; or for an engine that fails.
+        SystemExit: with code 143, after SIGTERM.
     """
     if options.max_new_tokens >= options.max_length:
         raise ConfigurationError(
@@ -54,47 +67,32 @@ def sample_student(options: SampleOptions, *, report: Report = logger.info) -> R
             f"{options.max_length}"
         )
     out = Path(options.out)
-    student = find_model(
-        "--student",
-        options.student,
-        revision=options.revision,
-        adapter=options.adapter,
-        trust_remote_code=options.trust_remote_code,
-    )
-    tokenizer = load_tokenizer(
-        student.folder, option="--student", trust_remote_code=options.trust_remote_code
-    )
-    encoder = PairEncoder(
-        tokenizer, max_length=options.max_length - options.max_new_tokens, truncate=options.truncate
-    )
-    known = _known_request(options, student, encoder)
-    reader = read_preferences(options.data, split=options.split, need="prompt")
-    refuse_other_dataset(out, known)
-    if (out / "manifest.json").exists():
-        for _ in reader:
-            pass
-        refuse_other_dataset(out, {**known, "data": reader.data_hash})
-        report(f"{out} holds these rollouts already; nothing to do")
-        return RolloutDataset.open(out)
-
-    work = claim_folder(out, known)
-    prompts = _prompts(reader, encoder)
-    shards = list(write_encoded_shards(prompts, work, roles=(), shard_pairs=options.shard_pairs))
-    report(reader.describe())
-    report(encoder.describe())
-    encoder.require_rows()
-    request = {**known, "data": reader.data_hash}
-    entries = _sample_shards(options, student, encoder, tokenizer, shards, fingerprint(request), report)
-    manifest = Manifest(
-        kind="rollouts",
-        request=request,
-        shards=tuple(entries),
-        created={"by": f"adpa {version('adpa')}", "student": options.student, "data": options.data},
-    )
-    write_card(out, manifest)
-    write_manifest(out, manifest)
-    release_folder(out)
-    return RolloutDataset.open(out)
+    with exit_on_sigterm():
+        student = find_model(
+            "--student",
+            options.student,
+            revision=options.revision,
+            adapter=options.adapter,
+            trust_remote_code=options.trust_remote_code,
+        )
+        tokenizer = load_tokenizer(
+            student.folder, option="--student", trust_remote_code=options.trust_remote_code
+        )
+        encoder = PairEncoder(
+            tokenizer, max_length=options.max_length - options.max_new_tokens, truncate=options.truncate
+        )
+        known = _known_request(options, student, encoder)
+        reader = read_preferences(options.data, split=options.split, need="prompt")
+        refuse_other_dataset(out, known)
+        if has_dataset(out):
+            for _ in reader:
+                pass
+            refuse_other_dataset(out, {**known, "data": reader.data_hash})
+            Workplace(out, Part()).release()
+            report(f"{out} holds these rollouts already; nothing to do")
+            return RolloutDataset.open(out)
+        run = _Run(options, student, encoder, tokenizer, reader, known, report)
+        return run.run()
 
 
 def response_seed(seed: int, pair_id: str, sample_index: int) -> int:
@@ -125,84 +123,192 @@ def _known_request(options: SampleOptions, student: FoundModel, encoder: PairEnc
 
 def _prompts(reader: Iterable[PreferenceRow], encoder: PairEncoder) -> Iterator[list[ResponseSignals]]:
     nothing = np.empty(0, dtype=np.int32)
-    for row in tqdm(reader, desc="encoding", unit="prompt", disable=not sys.stderr.isatty()):
+    for row in reader:
         # The answers must not decide which prompts are short enough.
         encoded = encoder.encode(dataclasses.replace(row, chosen=None, rejected=None))
         if encoded is not None:
             yield [ResponseSignals(encoded.pair_id, "student", 0, encoded.prompt_ids, nothing)]
 
 
-def _sample_shards(
-    options: SampleOptions,
-    student: FoundModel,
-    encoder: PairEncoder,
-    tokenizer: Any,
-    shards: Sequence[EncodedShard],
-    dataset: str,
-    report: Report,
-) -> list[ShardEntry]:
-    """Sample every shard that has no entry beside its prompts yet."""
-    out = Path(options.out)
-    entry_files = {shard.index: shard.path.with_name(f"entry-{shard.index:05d}.json") for shard in shards}
-    todo = [shard for shard in shards if not _is_done(entry_files[shard.index], out, dataset)]
-    report(f"student: {len(shards):,} shards of prompts, {len(shards) - len(todo):,} of them sampled before")
-    if todo:
-        settings = engine_options(
-            options,
-            str(student.folder),
-            str(student.adapter) if student.adapter is not None else None,
-            max_length=options.max_length,
+class _Run:
+    """One run of sample-student, everything found and checked."""
+
+    def __init__(
+        self,
+        options: SampleOptions,
+        student: FoundModel,
+        encoder: PairEncoder,
+        tokenizer: Any,
+        reader: PreferenceReader,
+        known: dict[str, Any],
+        report: Report,
+    ) -> None:
+        self._options = options
+        self._student = student
+        self._encoder = encoder
+        self._tokenizer = tokenizer
+        self._reader = reader
+        self._known = known
+        self._report = report
+        self._out = Path(options.out)
+
+    def run(self) -> RolloutDataset:
+        """Read the data once for their hash, then encode and sample what is missing, and complete the dataset."""
+        # Every shard carries the dataset's fingerprint, so all rows have to be seen before the first prompt is
+        # sampled; and no bad row can then turn up after hours of sampling.
+        for _ in self._reader:
+            pass
+        place = Workplace.claim(self._out, self._known)
+        try:
+            return self._sample_into(place, {**self._known, "data": self._reader.data_hash})
+        except AdpaError:
+            place.abandon()
+            raise
+
+    def _sample_into(self, place: Workplace, request: dict[str, Any]) -> RolloutDataset:
+        records = self._sample(place, fingerprint(request))
+        lost = [response for record in records for response in record.lost]
+        manifest = Manifest(
+            kind=RolloutDataset.kind,
+            request=request,
+            shards=tuple(record.entry for record in records),
+            files=write_failed(self._out, lost, self._report),
+            created={
+                "by": f"adpa {version('adpa')}",
+                "student": self._options.student,
+                "data": self._options.data,
+            },
         )
-        stop = {encoder.terminator_id, tokenizer.eos_token_id} - {None}
+        write_card(self._out, manifest)
+        write_manifest(self._out, manifest)
+        place.release()
+        return RolloutDataset.open(self._out)
+
+    def _sample(self, place: Workplace, dataset: str) -> list[ShardRecord]:
+        """Sample every shard that is not there yet."""
+        records: dict[int, ShardRecord] = {}
+        todo: deque[EncodedShard] = deque()
+
+        def missing() -> Iterator[EncodedShard]:
+            num_found = 0
+            for shard in self._encoded(place):
+                if (record := place.find(shard.index, dataset)) is not None:
+                    records[shard.index] = record
+                    num_found += 1
+                else:
+                    todo.append(shard)
+                    yield shard
+            num_shards = len(records) + len(todo)
+            self._report(f"student: {num_shards:,} shards of prompts, {num_found:,} of them sampled before")
+
+        results = run_on_engine(self._engine(), self._work(), missing())
+        with (
+            contextlib.closing(results),
+            tqdm(desc="student", unit="shard", disable=not sys.stderr.isatty()) as bar,
+        ):
+            # The engine is at the next shard while this one is decoded and written.
+            for answers in results:
+                shard = todo.popleft()
+                record = self._write(shard, answers, place, dataset)
+                place.keep(record, dataset)
+                records[shard.index] = record
+                bar.update()
+        return [records[index] for index in sorted(records)]
+
+    def _encoded(self, place: Workplace) -> Iterator[EncodedShard]:
+        """Shards of prompts, as far ahead as they are taken; at the end, what became of the rows."""
+        prompts = _prompts(self._reader, self._encoder)
+        yield from write_encoded_shards(
+            prompts, place.folder, roles=(), shard_pairs=self._options.shard_pairs, wanted=place.part
+        )
+        self._report(self._reader.describe())
+        self._report(self._encoder.describe())
+        self._encoder.require_rows()
+
+    def _engine(self) -> EngineRequest:
+        options, student = self._options, self._student
+        own = options.own_process
+        return EngineRequest(
+            kind=options.engine,
+            settings=engine_options(
+                options,
+                str(student.folder),
+                str(student.adapter) if student.adapter is not None else None,
+                max_length=options.max_length,
+            ),
+            option=student.option,
+            vocab_size=student.vocab_size,
+            own_process=needs_own_process(options.engine) if own is None else own,
+        )
+
+    def _work(self) -> functools.partial:
+        options = self._options
+        stop = {self._encoder.terminator_id, self._tokenizer.eos_token_id} - {None}
         sampling = Sampling(
             max_new_tokens=options.max_new_tokens,
             temperature=options.temperature,
             top_p=options.top_p,
             stop_token_ids=tuple(sorted(stop)),
         )
-        engine = open_engine(options.engine, settings)
-        try:
-            for shard in tqdm(todo, desc="sampling", unit="shard", disable=not sys.stderr.isatty()):
-                rows = _sample_shard(engine, options, sampling, tokenizer, shard)
-                path = out / f"shard-{shard.index:05d}.parquet"
-                entry = write_rollout_shard(path, rows, fingerprint=dataset)
-                record = {"dataset": dataset, "entry": dataclasses.asdict(entry)}
-                write_atomic(entry_files[shard.index], json.dumps(record))
-        finally:
-            engine.close()
-    return [_read_entry(entry_files[shard.index]) for shard in shards]
-
-
-def _sample_shard(
-    engine: Engine, options: SampleOptions, sampling: Sampling, tokenizer: Any, shard: EncodedShard
-) -> list[Rollout]:
-    asked = [(row, index) for row in read_signal_shard(shard.path) for index in range(options.num_samples)]
-    seeds = [response_seed(options.seed, row.pair_id, index) for row, index in asked]
-    answers = engine.sample([row.prompt_ids for row, _ in asked], seeds, sampling)
-    texts = tokenizer.batch_decode(
-        [answer.response_ids.tolist() for answer in answers], skip_special_tokens=True
-    )
-    return [
-        Rollout(
-            row.pair_id,
-            index,
-            row.prompt_ids,
-            answer.response_ids,
-            text,
-            answer.token_logprobs,
-            answer.finish_reason,
+        return functools.partial(
+            _sample_shards, sampling=sampling, num_samples=options.num_samples, seed=options.seed
         )
-        for (row, index), answer, text in zip(asked, answers, texts, strict=True)
-    ]
+
+    def _write(
+        self, shard: EncodedShard, answers: Sequence[SampledResponse | Lost], place: Workplace, dataset: str
+    ) -> ShardRecord:
+        asked = _asked(shard, self._options.num_samples)
+        lost = [
+            LostResponse(row.pair_id, "student", index, "student", answer.reason)
+            for (row, index), answer in zip(asked, answers, strict=True)
+            if isinstance(answer, Lost)
+        ]
+        failed = {response.pair_id for response in lost}
+        kept = [
+            (row, index, answer)
+            for (row, index), answer in zip(asked, answers, strict=True)
+            if isinstance(answer, SampledResponse) and row.pair_id not in failed
+        ]
+        texts = self._tokenizer.batch_decode(
+            [answer.response_ids.tolist() for _, _, answer in kept], skip_special_tokens=True
+        )
+        rollouts = [
+            Rollout(
+                row.pair_id,
+                index,
+                row.prompt_ids,
+                answer.response_ids,
+                text,
+                answer.token_logprobs,
+                answer.finish_reason,
+            )
+            for (row, index, answer), text in zip(kept, texts, strict=True)
+        ]
+        entry = write_rollout_shard(place.shard_path(shard.index), rollouts, fingerprint=dataset)
+        return ShardRecord(shard.index, entry, tuple(lost))
 
 
-def _is_done(entry_file: Path, out: Path, dataset: str) -> bool:
-    if not entry_file.exists() or json.loads(entry_file.read_text())["dataset"] != dataset:
-        return False
-    return (out / _read_entry(entry_file).file).exists()
+def _asked(shard: EncodedShard, num_samples: int) -> list[tuple[ResponseSignals, int]]:
+    """What the student is asked for in one shard: each prompt and the number of the sample."""
+    return [(row, index) for row in read_signal_shard(shard.path) for index in range(num_samples)]
 
 
-def _read_entry(path: Path) -> ShardEntry:
-    entry = json.loads(path.read_text())["entry"]
-    groups = tuple(RowGroup(**group) for group in entry.pop("row_groups"))
-    return ShardEntry(**entry, row_groups=groups)
+def _sample_shards(
+    engine: Engine, shards: Iterable[EncodedShard], *, sampling: Sampling, num_samples: int, seed: int
+) -> Iterator[Sequence[SampledResponse | Lost]]:
+    """The responses to the prompts of each shard, in the order of `_asked`."""
+    for shard in shards:
+        asked = _asked(shard, num_samples)
+        seeds = [response_seed(seed, row.pair_id, index) for row, index in asked]
+        try:
+            yield engine.sample([row.prompt_ids for row, _ in asked], seeds, sampling)
+        except LostAnswersError as error:
+            if len(error.reasons) == len(asked):
+                raise ScoringError(
+                    f"all {len(asked)} responses of shard {shard.index} were lost "
+                    f"({error.reasons[min(error.reasons)]}); the model or its --dtype is not sound"
+                ) from error
+            yield [
+                Lost(error.reasons[number]) if answer is None else answer
+                for number, answer in enumerate(error.answers)
+            ]

@@ -1,39 +1,34 @@
-"""score-teacher from options to a signal dataset."""
+"""score-teacher from options to a signal dataset: encode, teacher pass, reference pass, assemble, complete."""
 
-import dataclasses
+import functools
 import logging
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from data.card import write_card
-from data.errors import ConfigurationError, DataError, ScoringError
-from data.files import sha256_file
+from data.errors import AdpaError, DataError
 from data.home import adpa_home
-from data.manifest import FileEntry, Manifest, fingerprint, write_manifest
-from data.preferences import read_preferences
-from data.rollouts import RolloutDataset
+from data.manifest import fingerprint
 from data.signals import TOKENIZER_FOLDER, SignalDataset
-from data.tokenization import EncodedPair, PairEncoder
-from data.vocabulary import Vocabulary, check_agreement
-from teacher_scoring.assemble import ScoredShard, assemble_shard, missing
-from teacher_scoring.engine import Engine, open_engine
-from teacher_scoring.loading import load_tokenizer, save_tokenizer
-from teacher_scoring.models import FoundModel, engine_request, find_model
+from data.tokenization import EncodedPair
+from teacher_scoring.assemble import ScoredShard, SupportRule, assemble_shard
+from teacher_scoring.complete import complete_dataset
+from teacher_scoring.engine_process import EngineRequest, needs_own_process
+from teacher_scoring.loading import save_tokenizer
+from teacher_scoring.models import FoundModel
 from teacher_scoring.options import ScoreOptions, engine_options
-from teacher_scoring.passes import PassFile, plan_pass, run_reference_pass, run_teacher_pass
-from teacher_scoring.tasks import EncodedShard, pair_rows, write_encoded_shards
-from teacher_scoring.workplace import claim_folder, refuse_other_dataset, release_folder
+from teacher_scoring.pass_files import PassFile, PassPlan, remove_stale_leftovers
+from teacher_scoring.pass_run import PassRun
+from teacher_scoring.passes import score_given_ids, score_support
+from teacher_scoring.request import Report, ScoringRequest, prepare_request
+from teacher_scoring.stopping import exit_on_sigterm
+from teacher_scoring.tasks import EncodedShard, RolloutsByPair, pair_rows, write_encoded_shards
+from teacher_scoring.workplace import Part, ShardRecord, Workplace, has_dataset, refuse_other_dataset
 
 __all__ = ["ScoreOptions", "score_teacher"]
 
 logger = logging.getLogger(__name__)
-
-Report = Callable[[str], None]
 
 
 def score_teacher(options: ScoreOptions, *, report: Report = logger.info) -> SignalDataset:
@@ -45,227 +40,179 @@ def score_teacher(options: ScoreOptions, *, report: Report = logger.info) -> Sig
         options: what to score, with which models, into which folder.
         report: takes lines for the user.
     Raises:
-        AdpaError: for unusable options, models or data, before any scoring; or for answers that fail the checks.
+        AdpaError: for unusable options, models or data, before any scoring; or for an engine that fails.
+        SystemExit: with code 143, after SIGTERM.
     """
     out = Path(options.out)
-    teacher, reference = _find_models(options)
-    tokenizer = load_tokenizer(
-        teacher.folder, option="--teacher", trust_remote_code=options.trust_remote_code
-    )
-    _check_models(options, teacher, reference, tokenizer, report)
-    rollouts = RolloutDataset.open(options.rollouts) if options.rollouts is not None else None
-    encoder = PairEncoder(tokenizer, max_length=options.max_length, truncate=options.truncate)
-    known = _known_request(options, teacher, reference, encoder, rollouts)
-    reader = read_preferences(options.data, split=options.split, need="chosen")
-    refuse_other_dataset(out, known)
-    if (out / "manifest.json").exists():
-        for _ in reader:
-            pass
-        refuse_other_dataset(out, {**known, "data": reader.data_hash})
-        report(f"{out} holds this dataset already; nothing to do")
-        return SignalDataset.open(out)
+    with exit_on_sigterm():
+        request = prepare_request(options, report)
+        refuse_other_dataset(out, request.known)
+        if has_dataset(out):
+            return _open_finished(request, out, report)
+        place = _score_part(request, out, Part(), report)
+        return complete_dataset(out, [place], report)
 
-    work = claim_folder(out, known)
-    pairs = _encode(reader, encoder)
-    rows = pair_rows(pairs, rollouts, truncated=options.truncate)
-    shards = list(write_encoded_shards(rows, work, roles=options.roles, shard_pairs=options.shard_pairs))
-    report(reader.describe())
-    report(encoder.describe())
-    encoder.require_rows()
-    _check_tasks(options, shards)
-    request = {**known, "data": reader.data_hash}
 
-    teacher_files, reference_files = _run_passes(options, teacher, reference, known, shards, report)
-    entries = [
-        assemble_shard(
-            ScoredShard(
-                shard,
-                {role: file for (index, role), file in teacher_files.items() if index == shard.index},
-                {role: file for (index, role), file in reference_files.items() if index == shard.index},
-            ),
-            out / f"shard-{shard.index:05d}.parquet",
-            top_p=options.top_p,
-            teacher_vocab_size=teacher.vocab_size,
-            reference_vocab_size=reference.vocab_size if reference is not None else None,
-            fingerprint=fingerprint(request),
-            precision=options.precision,
-        )
-        for shard in tqdm(shards, desc="writing shards", unit="shard", disable=not sys.stderr.isatty())
-    ]
-    save_tokenizer(tokenizer, out / TOKENIZER_FOLDER)
-    manifest = Manifest(
-        kind="signals",
-        request=request,
-        shards=tuple(entries),
-        files=tuple(_file_entries(out, (out / TOKENIZER_FOLDER).iterdir())),
-        created=_created(options),
-    )
-    write_card(out, manifest)
-    write_manifest(out, manifest)
-    release_folder(out)
+def _open_finished(request: ScoringRequest, out: Path, report: Report) -> SignalDataset:
+    for _ in request.reader:
+        pass
+    refuse_other_dataset(out, {**request.known, "data": request.reader.data_hash})
+    # Left there when the run was killed between its last two steps.
+    Workplace(out, Part()).release()
+    report(f"{out} holds this dataset already; nothing to do")
     return SignalDataset.open(out)
 
 
-def _find_models(options: ScoreOptions) -> tuple[FoundModel, FoundModel | None]:
-    teacher = find_model(
-        "--teacher",
-        options.teacher,
-        revision=options.teacher_revision,
-        adapter=options.teacher_adapter,
-        trust_remote_code=options.trust_remote_code,
-    )
-    if options.reference is None:
-        return teacher, None
-    reference = find_model(
-        "--reference",
-        options.reference,
-        revision=options.reference_revision,
-        adapter=options.reference_adapter,
-        trust_remote_code=options.trust_remote_code,
-    )
-    return teacher, reference
-
-
-def _check_models(
-    options: ScoreOptions, teacher: FoundModel, reference: FoundModel | None, tokenizer: Any, report: Report
-) -> None:
-    """Refuse before any work what would fail or mislead after hours of it."""
-    if options.top_k > teacher.vocab_size:
-        raise ConfigurationError(
-            f"--top-k: {options.top_k} is above the teacher's vocabulary of {teacher.vocab_size} tokens"
-        )
-    if reference is None:
-        return
-    other = load_tokenizer(
-        reference.folder, option="--reference", trust_remote_code=options.trust_remote_code
-    )
-    notes = check_agreement(
-        Vocabulary.from_tokenizer(tokenizer),
-        Vocabulary.from_tokenizer(other),
-        teacher_name=options.teacher,
-        student_name=str(options.reference),
-    )
-    for note in notes:
-        report(f"note: {note}")
-
-
-def _known_request(
-    options: ScoreOptions,
-    teacher: FoundModel,
-    reference: FoundModel | None,
-    encoder: PairEncoder,
-    rollouts: RolloutDataset | None,
-) -> dict[str, Any]:
-    """The determining part of the manifest, but for the hash of data that have not been read yet."""
-    return {
-        **engine_request(options),
-        "teacher": teacher.identity,
-        "reference": reference.identity if reference is not None else None,
-        "tokenizer": encoder.tokenizer_hash,
-        "chat_template": encoder.template_hash,
-        "rollouts": rollouts.manifest.fingerprint if rollouts is not None else None,
-        "roles": list(options.roles),
-        "top_k": options.top_k,
-        "top_p": options.top_p,
-        "max_length": options.max_length,
-        "truncate": options.truncate,
-        "precision": options.precision,
-        "shard_pairs": options.shard_pairs,
-    }
-
-
-def _encode(reader: Iterable, encoder: PairEncoder) -> Iterable[EncodedPair]:
-    rows = tqdm(reader, desc="encoding", unit="pair", disable=not sys.stderr.isatty())
-    return (encoded for row in rows if (encoded := encoder.encode(row)) is not None)
-
-
-def _check_tasks(options: ScoreOptions, shards: Sequence[EncodedShard]) -> None:
-    found = {task.role for shard in shards for task in shard.tasks}
-    for role in options.roles:
-        if role not in found:
-            if role == "student":
-                raise DataError(
-                    f"{options.rollouts}: none of its pairs is in {options.data}; sample from the same data"
-                )
-            raise DataError(f"{options.data}: no {role} response to score; leave it out of --score")
-
-
-def _run_passes(
-    options: ScoreOptions,
-    teacher: FoundModel,
-    reference: FoundModel | None,
-    known: Mapping[str, Any],
-    shards: Sequence[EncodedShard],
-    report: Report,
-) -> tuple[dict[tuple[int, str], PassFile], dict[tuple[int, str], PassFile]]:
-    """Run the teacher over all tasks, then the reference; one model in memory at a time."""
-    cache = Path(options.pass_cache) if options.pass_cache is not None else adpa_home() / "passes"
-    request = {**engine_request(options), "model": teacher.identity, "top_k": options.top_k}
-    teacher_files = plan_pass(shards, cache, request)
-
-    def teacher_pass(engine: Engine, files: Sequence[PassFile], done: Callable[[PassFile], None]) -> None:
-        run_teacher_pass(engine, files, options.top_k, done)
-
-    _run_pass(options, teacher, list(teacher_files.values()), teacher_pass, report)
-    if reference is None:
-        return teacher_files, {}
-    reference_files = plan_pass(
-        shards, cache, {**engine_request(options), "model": reference.identity}, teacher_files
-    )
-    _run_pass(options, reference, list(reference_files.values()), run_reference_pass, report)
-    return teacher_files, reference_files
-
-
-def _run_pass(
-    options: ScoreOptions,
-    model: FoundModel,
-    files: Sequence[PassFile],
-    run: Callable[[Engine, Sequence[PassFile], Callable[[PassFile], None]], None],
-    report: Report,
-) -> None:
-    todo = missing(files)
-    total = sum(file.task.positions for file in files)
-    remaining = sum(file.task.positions for file in todo)
-    name = model.option.removeprefix("--")
-    report(f"{name}: {total:,} positions, {total - remaining:,} of them scored before")
-    if not todo:
-        return
-    settings = engine_options(
-        options,
-        str(model.folder),
-        str(model.adapter) if model.adapter is not None else None,
-        max_length=options.max_length,
-    )
-    engine = open_engine(options.engine, settings)
+def _score_part(request: ScoringRequest, out: Path, part: Part, report: Report) -> Workplace:
+    """Score and write some of the shards; what this needs of the output folder is removed if it cannot begin."""
+    rollouts = request.rollouts_by_pair()
+    request.check_data(rollouts)
+    place = Workplace.claim(out, request.known, part)
+    run = _PartRun(request, place, rollouts, report)
     try:
-        if engine.vocab_size != model.vocab_size:
-            raise ScoringError(
-                f"{model.option}: the engine's logits are {engine.vocab_size} wide, config.json says {model.vocab_size}"
+        run.run()
+    except AdpaError:
+        if not run.has_results:
+            place.abandon()
+        raise
+    return place
+
+
+class _PartRun:
+    """One run over one part of the dataset."""
+
+    def __init__(
+        self, request: ScoringRequest, place: Workplace, rollouts: RolloutsByPair | None, report: Report
+    ) -> None:
+        self.has_results = False
+        self._request = request
+        self._options = request.options
+        self._place = place
+        self._rollouts = rollouts
+        self._report = report
+        cache = Path(self._options.pass_cache) if self._options.pass_cache else adpa_home() / "passes"
+        remove_stale_leftovers(cache)
+        self._teacher_plan, self._reference_plan = request.plans(cache)
+        self._shards: list[EncodedShard] = []
+        self._records: list[ShardRecord] = []
+        self._scored_now: set[int] = set()
+
+    def run(self) -> None:
+        """Encode and run the teacher over what comes, then the reference, writing shards as they get complete."""
+        request, options = self._request, self._options
+        teacher_work = functools.partial(score_support, top_k=options.top_k)
+        teacher = PassRun(self._engine(request.teacher), self._teacher_plan, teacher_work, self._report)
+        for result in teacher.run(self._files(self._encoded(), self._teacher_plan)):
+            self._note(result.file, result.positions)
+        dataset = {**request.known, "data": request.reader.data_hash}
+        name = fingerprint(dataset)
+        if request.reference is not None:
+            assert self._reference_plan is not None
+            reference = PassRun(
+                self._engine(request.reference), self._reference_plan, score_given_ids, self._report
             )
-        with tqdm(
-            total=remaining, desc=name, unit="pos", unit_scale=True, disable=not sys.stderr.isatty()
-        ) as bar:
+            files = self._files(iter(self._shards), self._reference_plan)
+            for result in reference.run(files):
+                self._note(result.file, result.positions)
+                # All before this one are complete, and the engine goes on with the next ones meanwhile.
+                self._write_shards(result.file.shard.index, name)
+        self._write_shards(None, name)
+        save_tokenizer(request.tokenizer, self._place.out / TOKENIZER_FOLDER)
+        self._place.finish(dataset, self._records, self._created())
 
-            def advance(file: PassFile) -> None:
-                bar.update(file.task.positions)
+    def _note(self, file: PassFile, positions: int) -> None:
+        self.has_results = True
+        if positions:
+            self._scored_now.add(file.shard.index)
 
-            run(engine, todo, advance)
-    finally:
-        engine.close()
+    def _engine(self, model: FoundModel) -> EngineRequest:
+        options = self._options
+        settings = engine_options(
+            options,
+            str(model.folder),
+            str(model.adapter) if model.adapter is not None else None,
+            max_length=options.max_length,
+        )
+        own = options.own_process
+        return EngineRequest(
+            kind=options.engine,
+            settings=settings,
+            option=model.option,
+            vocab_size=model.vocab_size,
+            own_process=needs_own_process(options.engine) if own is None else own,
+        )
+
+    def _encoded(self) -> Iterator[EncodedShard]:
+        """Shards of token ids, as far ahead as they are taken; at the end, what became of the rows."""
+        request, options = self._request, self._options
+        rows = pair_rows(_encode(request), self._rollouts)
+        shards = write_encoded_shards(
+            rows,
+            self._place.folder,
+            roles=options.roles,
+            shard_pairs=options.shard_pairs,
+            wanted=self._place.part,
+        )
+        for shard in shards:
+            self._shards.append(shard)
+            yield shard
+        self._report(request.reader.describe())
+        self._report(request.encoder.describe())
+        request.encoder.require_rows()
+        found = {task.role for shard in self._shards for task in shard.tasks}
+        for role in options.roles:
+            if self._place.part.is_whole and role not in found:
+                raise DataError(
+                    f"{options.data}: no {role} response is left to score; leave it out of --score"
+                )
+
+    @staticmethod
+    def _files(shards: Iterable[EncodedShard], plan: PassPlan) -> Iterator[PassFile]:
+        return (plan.file(shard, task) for shard in shards for task in shard.tasks)
+
+    def _write_shards(self, before: int | None, dataset: str) -> None:
+        """Write the shards whose passes are complete: those before an index, or all."""
+        for shard in self._shards[len(self._records) :]:
+            if before is not None and shard.index >= before:
+                return
+            record = None
+            if shard.index not in self._scored_now:
+                record = self._place.find(shard.index, dataset)
+            if record is None:
+                record = self._assemble(shard, dataset)
+                self._place.keep(record, dataset)
+            self._records.append(record)
+
+    def _assemble(self, shard: EncodedShard, dataset: str) -> ShardRecord:
+        request = self._request
+        files = [
+            {task.role: plan.file(shard, task) for task in shard.tasks} if plan is not None else {}
+            for plan in (self._teacher_plan, self._reference_plan)
+        ]
+        rule = SupportRule(
+            top_p=self._options.top_p,
+            teacher_vocab_size=request.teacher.vocab_size,
+            reference_vocab_size=request.reference.vocab_size if request.reference is not None else None,
+        )
+        return assemble_shard(
+            ScoredShard(shard, *files),
+            self._place.shard_path(shard.index),
+            rule,
+            fingerprint=dataset,
+            precision=self._options.precision,
+        )
+
+    def _created(self) -> dict[str, Any]:
+        """What is worth knowing of how the dataset came about but does not determine it; no times, no hosts."""
+        options = self._options
+        return {
+            "by": f"adpa {version('adpa')}",
+            "teacher": options.teacher,
+            "reference": options.reference,
+            "data": options.data,
+            "rollouts": options.rollouts,
+        }
 
 
-def _file_entries(out: Path, paths: Iterable[Path]) -> Iterable[FileEntry]:
-    for path in sorted(paths):
-        yield FileEntry(path.relative_to(out).as_posix(), path.stat().st_size, sha256_file(path))
-
-
-def _created(options: ScoreOptions) -> dict[str, Any]:
-    """What is worth knowing of how the dataset came about but does not determine it."""
-    given = dataclasses.asdict(options)
-    return {
-        "by": f"adpa {version('adpa')}",
-        "teacher": given["teacher"],
-        "reference": given["reference"],
-        "data": given["data"],
-        "rollouts": given["rollouts"],
-    }
+def _encode(request: ScoringRequest) -> Iterator[EncodedPair]:
+    return (pair for row in request.reader if (pair := request.encoder.encode(row)) is not None)

@@ -1,18 +1,96 @@
-"""The hidden folder in which an unfinished dataset grows, and whose it is."""
+"""The hidden folder in which an unfinished dataset grows: whose it is, and what of it is done."""
 
+import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from data.errors import ShardError
 from data.files import remove_leftovers, write_atomic
-from data.manifest import MANIFEST_NAME, compare_requests, read_manifest
+from data.manifest import MANIFEST_NAME, RoleCount, RowGroup, ShardEntry, compare_requests, read_manifest
 
-__all__ = ["claim_folder", "refuse_other_dataset", "release_folder"]
+__all__ = ["LostResponse", "Part", "ShardRecord", "Workplace", "has_dataset", "refuse_other_dataset"]
 
-_WORK, _REQUEST = ".work", "request.json"
+_WORK, _REQUEST, _DONE = ".work", "request.json", "done.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LostResponse:
+    """A response that got no scores; one line of `failed.jsonl`.
+
+    Attributes:
+        pair_id: the pair, all of which the dataset leaves out.
+        role: `chosen`, `rejected` or `student`.
+        sample_index: which of several samples.
+        model: `teacher`, `reference` or `student`: who gave no sound answer.
+        reason: what was wrong with the last answer.
+    """
+
+    pair_id: str
+    role: str
+    sample_index: int
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """A shard of the dataset that has been written.
+
+    Attributes:
+        index: its place.
+        entry: what the manifest will say of it.
+        lost: responses without scores.
+    """
+
+    index: int
+    entry: ShardEntry
+    lost: tuple[LostResponse, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as it is stored."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """The record as it was stored."""
+        entry = dict(content["entry"])
+        groups = tuple(RowGroup(**group) for group in entry.pop("row_groups"))
+        roles = {role: RoleCount(**count) for role, count in entry.pop("roles").items()}
+        lost = tuple(LostResponse(**response) for response in content["lost"])
+        return cls(content["index"], ShardEntry(**entry, row_groups=groups, roles=roles), lost)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of the shards of a dataset: those whose index is `number - 1` modulo `of`.
+
+    Attributes:
+        number: which part, from 1.
+        of: how many parts there are.
+    """
+
+    number: int = 1
+    of: int = 1
+
+    def __contains__(self, shard_index: int) -> bool:
+        return shard_index % self.of == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}-of-{self.of}"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the dataset."""
+        return self.of == 1
+
+
+def has_dataset(out: Path) -> bool:
+    """Whether a folder holds a finished dataset."""
+    return (out / MANIFEST_NAME).exists()
 
 
 def refuse_other_dataset(out: Path, known: Mapping[str, Any]) -> None:
@@ -24,7 +102,7 @@ def refuse_other_dataset(out: Path, known: Mapping[str, Any]) -> None:
     Raises:
         ShardError: naming the fields that differ.
     """
-    if not (out / MANIFEST_NAME).exists():
+    if not has_dataset(out):
         return
     found = read_manifest(out).request
     differing = compare_requests({name: found.get(name) for name in known}, known)
@@ -35,35 +113,113 @@ def refuse_other_dataset(out: Path, known: Mapping[str, Any]) -> None:
         )
 
 
-def claim_folder(out: Path, known: Mapping[str, Any]) -> Path:
-    """Make the work folder of a request, or find the one that an interrupted run left.
+class Workplace:
+    """The work folder of one part of a dataset, inside the output folder.
 
-    Args:
-        out: the output folder; made if need be.
-        known: the request, as far as it is known before the data have been read.
-    Returns:
-        The work folder.
-    Raises:
-        ShardError: when it belongs to another request, or `out` holds foreign files.
+    Attributes:
+        out: the output folder.
+        folder: where this part keeps what it needs until it is done.
     """
-    work = out / _WORK
-    request = work / _REQUEST
-    if request.exists():
-        differing = compare_requests(json.loads(request.read_text()), known)
-        if differing:
-            raise ShardError(
-                f"{out} holds another, unfinished dataset: {', '.join(differing)} differ; "
-                "choose another --out or remove the folder"
-            )
-    elif out.exists() and any(path.name != _WORK for path in out.iterdir()):
-        raise ShardError(f"{out} is not empty and holds no dataset; choose another --out")
-    work.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(out)
-    remove_leftovers(work)
-    write_atomic(request, json.dumps(known, indent=2) + "\n")
-    return work
 
+    def __init__(self, out: Path, part: Part) -> None:
+        self.out = out
+        self.part = part
+        self.folder = out / _WORK / str(part)
 
-def release_folder(out: Path) -> None:
-    """Remove the work folder of a finished dataset."""
-    shutil.rmtree(out / _WORK, ignore_errors=True)
+    @classmethod
+    def claim(cls, out: Path, known: Mapping[str, Any], part: Part = Part()) -> Self:
+        """Make the work folder of a request, or find the one that an interrupted run left.
+
+        Args:
+            out: the output folder; made if need be.
+            known: the request, as far as it is known before the data have been read.
+            part: which part of the dataset this process makes.
+        Raises:
+            ShardError: when it belongs to another request, or `out` holds foreign files.
+        """
+        request = out / _WORK / _REQUEST
+        if request.exists():
+            differing = compare_requests(json.loads(request.read_text()), known)
+            if differing:
+                raise ShardError(
+                    f"{out} holds another, unfinished dataset: {', '.join(differing)} differ; "
+                    "choose another --out or remove the folder"
+                )
+        elif out.is_file():
+            raise ShardError(f"{out} is a file; choose another --out")
+        elif out.exists() and any(path.name != _WORK for path in out.iterdir()):
+            raise ShardError(f"{out} is not empty and holds no dataset; choose another --out")
+        place = cls(out, part)
+        try:
+            place.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ShardError(f"{out}: cannot be written: {error.strerror}; choose another --out") from error
+        remove_leftovers(place.folder)
+        if part.is_whole:
+            # Other parts may be writing there at this moment.
+            remove_leftovers(out)
+        write_atomic(request, json.dumps(known, indent=2) + "\n")
+        return place
+
+    def shard_path(self, index: int) -> Path:
+        """Where a shard of the dataset belongs."""
+        return self.out / f"shard-{index:05d}.parquet"
+
+    def keep(self, record: ShardRecord, dataset: str) -> None:
+        """Note that a shard has been written.
+
+        Args:
+            record: the shard's.
+            dataset: fingerprint of the dataset that it belongs to.
+        """
+        content = {"dataset": dataset, "record": record.as_json()}
+        write_atomic(self._record_path(record.index), json.dumps(content))
+
+    def find(self, index: int, dataset: str) -> ShardRecord | None:
+        """The record of a shard that was written before for the same dataset, and is still there."""
+        path = self._record_path(index)
+        if not path.exists():
+            return None
+        content = json.loads(path.read_text())
+        record = ShardRecord.from_json(content["record"])
+        shard = self.shard_path(index)
+        is_there = shard.exists() and shard.stat().st_size == record.entry.size_bytes
+        return record if is_there and content["dataset"] == dataset else None
+
+    def finish(
+        self, request: Mapping[str, Any], records: Sequence[ShardRecord], created: Mapping[str, Any]
+    ) -> None:
+        """Note that all shards of this part are there."""
+        content = {
+            "request": request,
+            "created": created,
+            "records": [record.as_json() for record in records],
+        }
+        write_atomic(self.folder / _DONE, json.dumps(content))
+
+    def finished(self) -> tuple[dict[str, Any], list[ShardRecord], dict[str, Any]] | None:
+        """What `finish` noted: request, records, and how they came about; None before."""
+        path = self.folder / _DONE
+        if not path.exists():
+            return None
+        content = json.loads(path.read_text())
+        records = [ShardRecord.from_json(record) for record in content["records"]]
+        return content["request"], records, content["created"]
+
+    def abandon(self) -> None:
+        """Remove this part's folder after a run that could not begin, and what else would be left empty."""
+        if any(self.out.glob("shard-*.parquet")) or any(self.folder.glob("done-*.json")):
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        work = self.out / _WORK
+        if not any(path.is_dir() for path in work.iterdir()):
+            shutil.rmtree(work, ignore_errors=True)
+        if not any(self.out.iterdir()):
+            self.out.rmdir()
+
+    def release(self) -> None:
+        """Remove the work folder of a finished dataset, of all its parts."""
+        shutil.rmtree(self.out / _WORK, ignore_errors=True)
+
+    def _record_path(self, index: int) -> Path:
+        return self.folder / f"done-{index:05d}.json"

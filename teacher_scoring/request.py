@@ -1,0 +1,163 @@
+"""What determines a signal dataset's numbers: models, tokenizer, rollouts, options; found and checked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.errors import ConfigurationError, DataError
+from data.preferences import PreferenceReader, read_preferences
+from data.rollouts import RolloutDataset
+from data.tokenization import PairEncoder
+from data.vocabulary import Vocabulary, check_agreement
+from teacher_scoring.loading import load_tokenizer
+from teacher_scoring.models import FoundModel, engine_request, find_model
+from teacher_scoring.options import ScoreOptions
+from teacher_scoring.pass_files import PassPlan
+from teacher_scoring.tasks import RolloutsByPair
+
+__all__ = ["Report", "ScoringRequest", "prepare_request"]
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringRequest:
+    """All that a run of score-teacher needs, checked before it does anything.
+
+    Attributes:
+        options: the command's.
+        teacher: the model that chooses the support.
+        reference: the model that is asked about it; None without one.
+        tokenizer: the teacher's.
+        encoder: turns rows into ids; counts what it drops.
+        reader: the preference rows.
+        rollouts: the student's samples; None without any.
+        known: the determining part of the manifest, but for the hash of data that have not been read yet.
+    """
+
+    options: ScoreOptions
+    teacher: FoundModel
+    reference: FoundModel | None
+    tokenizer: Any
+    encoder: PairEncoder
+    reader: PreferenceReader
+    rollouts: RolloutDataset | None
+    known: dict[str, Any]
+
+    def plans(self, cache: Path) -> tuple[PassPlan, PassPlan | None]:
+        """Where the results of the teacher's and the reference's pass lie."""
+        engine = engine_request(self.options)
+        teacher = PassPlan(cache, {**engine, "model": self.teacher.identity, "top_k": self.options.top_k})
+        if self.reference is None:
+            return teacher, None
+        return teacher, PassPlan(cache, {**engine, "model": self.reference.identity}, teacher=teacher)
+
+    def rollouts_by_pair(self) -> RolloutsByPair | None:
+        """The rollouts, ready to be looked up by pair."""
+        if self.rollouts is None:
+            return None
+        return RolloutsByPair(self.rollouts, truncated=self.options.truncate)
+
+    def check_data(self, rollouts: RolloutsByPair | None) -> None:
+        """Refuse data or rollouts that cannot give what was asked for, as far as the first rows tell.
+
+        Raises:
+            DataError: no row at all, a role that no row has, or rollouts for other prompts.
+        """
+        first = next(iter(self.reader))
+        for role in self.options.roles:
+            if role != "student" and getattr(first, role) is None:
+                raise DataError(f"{self.options.data}: no {role} response to score; leave it out of --score")
+        if rollouts is not None and not any(row.pair_id in rollouts for row in self.reader):
+            raise DataError(
+                f"{self.options.rollouts}: none of its pairs is in {self.options.data}; sample from the same data"
+            )
+
+
+def prepare_request(options: ScoreOptions, report: Report, *, need_weights: bool = True) -> ScoringRequest:
+    """Find models, tokenizers, data and rollouts, and check them against each other.
+
+    Args:
+        options: the command's.
+        report: takes notes for the user.
+        need_weights: whether model folders have to hold weights, too; a plan does without.
+    Raises:
+        AdpaError: for whatever is missing or does not fit.
+    """
+    teacher, reference = _find_models(options, need_weights)
+    tokenizer = load_tokenizer(
+        teacher.folder, option="--teacher", trust_remote_code=options.trust_remote_code
+    )
+    _check_models(options, teacher, reference, tokenizer, report)
+    rollouts = RolloutDataset.open(options.rollouts) if options.rollouts is not None else None
+    encoder = PairEncoder(tokenizer, max_length=options.max_length, truncate=options.truncate)
+    return ScoringRequest(
+        options=options,
+        teacher=teacher,
+        reference=reference,
+        tokenizer=tokenizer,
+        encoder=encoder,
+        reader=read_preferences(options.data, split=options.split, need="chosen"),
+        rollouts=rollouts,
+        known={
+            **engine_request(options),
+            "teacher": teacher.identity,
+            "reference": reference.identity if reference is not None else None,
+            "tokenizer": encoder.tokenizer_hash,
+            "chat_template": encoder.template_hash,
+            "rollouts": rollouts.manifest.fingerprint if rollouts is not None else None,
+            "roles": list(options.roles),
+            "top_k": options.top_k,
+            "top_p": options.top_p,
+            "max_length": options.max_length,
+            "truncate": options.truncate,
+            "precision": options.precision,
+            "shard_pairs": options.shard_pairs,
+        },
+    )
+
+
+def _find_models(options: ScoreOptions, need_weights: bool) -> tuple[FoundModel, FoundModel | None]:
+    teacher = find_model(
+        "--teacher",
+        options.teacher,
+        revision=options.teacher_revision,
+        adapter=options.teacher_adapter,
+        trust_remote_code=options.trust_remote_code,
+        need_weights=need_weights,
+    )
+    if options.reference is None:
+        return teacher, None
+    reference = find_model(
+        "--reference",
+        options.reference,
+        revision=options.reference_revision,
+        adapter=options.reference_adapter,
+        trust_remote_code=options.trust_remote_code,
+        need_weights=need_weights,
+    )
+    return teacher, reference
+
+
+def _check_models(
+    options: ScoreOptions, teacher: FoundModel, reference: FoundModel | None, tokenizer: Any, report: Report
+) -> None:
+    """Refuse before any work what would fail or mislead after hours of it."""
+    if options.top_k > teacher.vocab_size:
+        raise ConfigurationError(
+            f"--top-k: {options.top_k} is above the teacher's vocabulary of {teacher.vocab_size} tokens"
+        )
+    if reference is None:
+        return
+    other = load_tokenizer(
+        reference.folder, option="--reference", trust_remote_code=options.trust_remote_code
+    )
+    notes = check_agreement(
+        Vocabulary.from_tokenizer(tokenizer),
+        Vocabulary.from_tokenizer(other),
+        teacher_name=options.teacher,
+        student_name=str(options.reference),
+    )
+    for note in notes:
+        report(f"note: {note}")
