@@ -129,8 +129,7 @@ def test_a_damaged_pass_file_is_scored_again(run, how):
         damage(path, how)
     again, counts = run()
     assert same_bytes(dataset, again)
-    for total, reused in counts.values():
-        assert total == dataset.num_positions
+    assert {total for total, _ in counts.values()} == {dataset.num_positions}
     assert sum(reused for _, reused in counts.values()) < 2 * dataset.num_positions
 
 
@@ -142,9 +141,8 @@ def test_reference_scores_at_other_ids_than_the_teachers_are_not_used(run, tiny_
     for path in run.cache.iterdir():
         try:
             rows = list(read_teacher(path))
-        except ShardError as error:
-            # The reference's.
-            assert "columns are not those" in str(error)
+        except ShardError:
+            # The reference's: its columns are others.
             continue
         # As if the last token of every position had been another one.
         for row in rows:
