@@ -1,6 +1,7 @@
 """Run independent steps side by side, each in a process with one thread."""
 
 import multiprocessing
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Self
@@ -12,26 +13,34 @@ __all__ = ["Crew"]
 Job = Callable[[], Any]
 
 
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")  # as in cli.py: nothing to change about it
+
+
 class Crew:
     """A few worker processes, started when there is first something to do side by side.
 
-    Models this small gain little from a second thread: two steps at once on two cores take a little over half
-    the time of one after the other with two threads each (docs/lab_notes.md).
+    Every job has one thread, also one that runs alone: models this small lose by a second one
+    (docs/lab_notes.md), and results do not depend on how many workers there are.
     """
 
     def __init__(self, num_workers: int) -> None:
         self._num_workers = num_workers
         self._pool: ProcessPoolExecutor | None = None
+        self._threads_before = torch.get_num_threads()
 
     def __enter__(self) -> Self:
+        torch.set_num_threads(1)
         return self
 
     def __exit__(self, *exception: object) -> None:
+        torch.set_num_threads(self._threads_before)
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def run(self, jobs: list[Job]) -> list[Any]:
-        """Run jobs and return their results in order; a single one runs here, with all threads.
+        """Run jobs and return their results in order; a single one runs in this process.
 
         Args:
             jobs: picklable functions without arguments (`functools.partial` of importable ones).
@@ -45,8 +54,7 @@ class Crew:
             self._pool = ProcessPoolExecutor(
                 self._num_workers,
                 mp_context=multiprocessing.get_context("spawn"),
-                initializer=torch.set_num_threads,
-                initargs=(1,),
+                initializer=_start_worker,
             )
         futures = [self._pool.submit(job) for job in jobs]
         try:

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from small_world.language import ANSWER_WORDS, PROMPT_WORDS, TOPICS
 
@@ -78,5 +79,6 @@ def _save_untrained(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
+    transformers_logging.disable_progress_bar()  # a bar for writing one small file
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -111,6 +111,7 @@ class Workshop:
             warmup_steps=self._plan.warmup_steps,
             seed=self._seed,
             save_steps=steps,
+            threads=1,  # as in a crew; typed by hand it gives the same weights to the last bit
             **more,
         )
         return Step("train-student", options)

@@ -4,6 +4,7 @@ import functools
 import os
 
 import pytest
+import torch
 
 from small_world.crew import Crew
 
@@ -21,3 +22,14 @@ def test_results_come_in_order_and_from_other_processes():
 def test_one_worker_runs_everything_here():
     with Crew(1) as crew:
         assert crew.run([os.getpid] * 2) == [os.getpid()] * 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_job_has_one_thread_and_the_caller_keeps_its_own(workers: int):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    with Crew(workers) as crew:
+        assert crew.run([torch.get_num_threads] * 2) == [1, 1]
+        assert crew.run([torch.get_num_threads]) == [1]
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
