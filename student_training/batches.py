@@ -7,29 +7,42 @@ import torch
 
 from data.schema import ResponseSignals
 from student_training.methods.base import ROLES, Needs
+from student_training.pairs import PairSource
 
-__all__ = ["COUNT_NAMES", "InitialLogprobs", "PairCollator", "PairDataset"]
+__all__ = ["COUNT_NAMES", "PairCollator", "PairDataset", "TokenLogprobs"]
 
 #: What a batch counts, in the order of its `counts` tensor; losses are divided by these, summed over the step.
 COUNT_NAMES = (*(f"positions/{role}" for role in ROLES), *(f"responses/{role}" for role in ROLES), "pairs")
 
 #: (pair index, role, sample index) -> log-probabilities of the response tokens, nats, shape (T,).
-InitialLogprobs = dict[tuple[int, str, int], np.ndarray]
+TokenLogprobs = dict[tuple[int, str, int], np.ndarray]
 
 
 class PairDataset(torch.utils.data.Dataset):
     """Pairs by index, each as (index, rows of the roles that the method needs)."""
 
-    def __init__(self, source, roles: frozenset[str]) -> None:
+    def __init__(self, source: PairSource, roles: frozenset[str], indices: np.ndarray | None = None) -> None:
+        """Choose what of a source to see.
+
+        Args:
+            source: where the pairs come from.
+            roles: rows of other roles are left out.
+            indices: the pairs to see, in order; all by default. Pairs keep their index in the source.
+        """
         self._source = source
         self._roles = roles
-        self.blocks = source.blocks
+        self._indices = indices
 
     def __len__(self) -> int:
-        return self._source.num_pairs
+        return self._source.num_pairs if self._indices is None else len(self._indices)
 
-    def __getitem__(self, index: int) -> tuple[int, list[ResponseSignals]]:
+    def __getitem__(self, place: int) -> tuple[int, list[ResponseSignals]]:
+        index = place if self._indices is None else int(self._indices[place])
         return index, [row for row in self._source.pair(index) if row.role in self._roles]
+
+    def pair_id(self, index: int) -> str:
+        """The id of a pair, by its index in the source."""
+        return self._source.pair(index)[0].pair_id
 
 
 class PairCollator:
@@ -46,8 +59,8 @@ class PairCollator:
         *,
         vocab_size: int,
         pad_token_id: int,
-        initial: InitialLogprobs | None = None,
-        behavior: InitialLogprobs | None = None,
+        initial: TokenLogprobs | None = None,
+        behavior: TokenLogprobs | None = None,
     ) -> None:
         """Prepare a collator.
 
@@ -69,7 +82,8 @@ class PairCollator:
         Returns:
             `input_ids`, `attention_mask` (B, L) int64, right-padded; `position_index` (N,) int64 into the
             flattened (B·L) hidden states; `position_row` (N,) int64; `row_pair`, `row_role`, `row_length` (B,);
-            `counts` in the order of `COUNT_NAMES`; and the columns of `Positions`, (N,) or (N, K).
+            `pair_index` (P,), the pairs' indices in the source; `counts` in the order of `COUNT_NAMES`; and the
+            columns of `Positions`, (N,) or (N, K).
         """
         rows = [
             (pair, index, row)
@@ -103,10 +117,15 @@ class PairCollator:
             "row_pair": np.array([pair for pair, _, _ in rows], dtype=np.int64),
             "row_role": role_numbers,
             "row_length": lengths,
+            "pair_index": np.array([index for index, _ in pairs], dtype=np.int64),
             "counts": np.array(counts, dtype=np.int64),
             "labels": _concatenate([row.response_ids for _, _, row in rows], np.int64),
+            "terminator": _terminators(rows, lengths),
             **self._signal_columns([row for _, _, row in rows], int(lengths.sum())),
         }
+        batch["response_advantage"] = _response_sums(
+            batch["teacher_token"] - batch["reference_token"], lengths
+        )
         for name, known in self._token_columns.items():
             batch[name] = np.zeros(int(lengths.sum()), dtype=np.float32)
             if known is not None:
@@ -139,12 +158,23 @@ class PairCollator:
                 continue
             assert row.topk_ids is not None, "the reader gives a scored row all of the teacher's columns"
             assert row.teacher_logprobs is not None
-            mask = np.arange(support_ids.shape[1]) < row.support_sizes[:, None]
-            support_mask[here] = mask
-            support_ids[here][mask] = row.topk_ids
-            values["teacher_logprobs"][here][mask] = row.teacher_logprobs
+            flat = {"teacher_logprobs": row.teacher_logprobs}
             if row.advantages is not None:
-                values["advantages"][here][mask] = row.advantages
+                flat["advantages"] = row.advantages
+            columns = [
+                (support_ids, row.topk_ids),
+                *((values[name], column) for name, column in flat.items()),
+            ]
+            if (row.support_sizes == width).all():
+                # No slot stays empty, as in every dataset with top_p 1: whole blocks, several times faster.
+                support_mask[here] = True
+                for target, column in columns:
+                    target[here] = column.reshape(-1, width)
+            else:
+                mask = np.arange(support_ids.shape[1]) < row.support_sizes[:, None]
+                support_mask[here] = mask
+                for target, column in columns:
+                    target[here][mask] = column
             for name in names:
                 column = getattr(row, f"{name}_logprobs")
                 if column is not None:
@@ -163,6 +193,29 @@ class PairCollator:
             scalars[name][:] = np.logaddexp(scalars[name], np.logaddexp.reduce(folded, axis=1))
         support_mask &= ~beyond
         support_ids[beyond] = 0
+
+
+def _terminators(rows: Sequence[tuple[int, int, ResponseSignals]], lengths: np.ndarray) -> np.ndarray:
+    """Which positions hold the token that ends a response, shape (N,), bool.
+
+    Chosen and rejected responses end with it; a sampled one that was cut at its limit does not, which its last
+    token tells when it is compared with that of a chosen one.
+    """
+    ends = {int(row.response_ids[-1]) for _, _, row in rows if row.role != "student"}
+    last = np.cumsum(lengths) - 1
+    found = np.zeros(int(lengths.sum()), dtype=bool)
+    for place, (_, _, row) in zip(last, rows, strict=True):
+        found[place] = row.role != "student" or int(row.response_ids[-1]) in ends
+    return found
+
+
+def _response_sums(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Give every position the sum over its response, shape (N,), float32."""
+    if not len(values):
+        return values
+    starts = np.cumsum(lengths) - lengths
+    # In float64, as the sum over a long response would lose digits.
+    return np.repeat(np.add.reduceat(values.astype(np.float64), starts), lengths).astype(np.float32)
 
 
 def _concatenate(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from data.files import atomic_output
-from student_training.batches import InitialLogprobs, PairCollator, PairDataset
+from student_training.batches import PairCollator, PairDataset, TokenLogprobs
 from student_training.lm_head import split_model
 from student_training.methods.base import ROLES
 from student_training.sparse_head import sparse_logprobs
@@ -36,7 +36,7 @@ def initial_logprobs(
     head_chunk: int,
     device: torch.device,
     quiet: bool,
-) -> InitialLogprobs:
+) -> TokenLogprobs:
     """Log-probability of every response token under the student as it is now.
 
     Args:
@@ -56,7 +56,7 @@ def initial_logprobs(
         return _read(cache)
     was_training = student.training
     student.eval().to(device)
-    results: InitialLogprobs = {}
+    results: TokenLogprobs = {}
     backbone, head = split_model(student)
     starts = range(0, len(dataset), batch_size)
     for start in tqdm(starts, desc="initial student", unit="batch", disable=quiet):
@@ -87,7 +87,7 @@ def initial_logprobs(
     return results
 
 
-def _write(path: Path, results: InitialLogprobs) -> None:
+def _write(path: Path, results: TokenLogprobs) -> None:
     keys = sorted(results)
     columns = [
         [key[0] for key in keys],
@@ -100,7 +100,7 @@ def _write(path: Path, results: InitialLogprobs) -> None:
         pq.write_table(table, file)
 
 
-def _read(path: Path) -> InitialLogprobs:
+def _read(path: Path) -> TokenLogprobs:
     table = pq.read_table(path, schema=_SCHEMA)
     lists = table["token_logprobs"].combine_chunks()
     values, offsets = lists.values.to_numpy(), lists.offsets.to_numpy()

@@ -1,14 +1,24 @@
 """Load a student and its tokenizer from a checkpoint folder."""
 
+import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
-from data.errors import ConfigurationError, TrainingError
+from data.errors import ConfigurationError
 
-__all__ = ["add_lora", "load_student", "load_tokenizer", "training_dtype"]
+__all__ = [
+    "add_lora",
+    "load_student",
+    "load_tokenizer",
+    "merge_lora",
+    "require_bitsandbytes",
+    "training_dtype",
+]
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> Any:
@@ -24,34 +34,96 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> Any:
         raise ConfigurationError(f"--student: {folder} has no usable tokenizer: {reason}") from error
 
 
-def load_student(folder: Path, *, trust_remote_code: bool) -> PreTrainedModel:
-    """Load a causal language model with float32 weights, whatever it was saved in.
+def load_student(folder: Path, *, trust_remote_code: bool, quantize: str = "none") -> PreTrainedModel:
+    """Load a causal language model with float32 weights, whatever it was saved in, or quantised ones.
 
     Optimizer steps are smaller than bfloat16's resolution; low precision belongs into the arithmetic only.
 
+    Args:
+        folder: the checkpoint.
+        trust_remote_code: run code that comes with it.
+        quantize: `none`, or `nf4` or `int8` for weights that stay frozen under adapters.
     Raises:
         ConfigurationError: when the folder does not hold such a model.
     """
+    quantized = {} if quantize == "none" else _quantized(quantize)
     try:
         return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, trust_remote_code=trust_remote_code, local_files_only=True
+            folder,
+            dtype=torch.float32,
+            trust_remote_code=trust_remote_code,
+            local_files_only=True,
+            **quantized,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigurationError(
             f"--student: {folder} does not load as a causal language model: {reason}"
         ) from error
 
 
-def add_lora(student: PreTrainedModel, rank: int) -> Any:
-    """Put LoRA adapters of the given rank on every linear layer but the LM head."""
-    from peft import LoraConfig, get_peft_model  # noqa: PLC0415  (slow to import, rarely needed)
+def _quantized(quantize: str) -> dict[str, Any]:
+    """Arguments of from_pretrained for frozen weights in 4 or 8 bits; the LM head keeps its precision."""
+    if quantize == "nf4":
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+    else:
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
 
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+
+def require_bitsandbytes(option: str) -> None:
+    """Check that bitsandbytes can work here.
+
+    Raises:
+        ConfigurationError: without a CUDA device or without the package.
+    """
+    missing = "a CUDA device" if not torch.cuda.is_available() else None
+    if missing is None and importlib.util.find_spec("bitsandbytes") is None:
+        missing = "the package bitsandbytes (pip install bitsandbytes)"
+    if missing:
+        raise ConfigurationError(f"{option}: needs {missing}, which is not here; leave the option out")
+
+
+def add_lora(student: PreTrainedModel, rank: int, targets: Sequence[str] = ()) -> Any:
+    """Put LoRA adapters of the given rank on the named layers, or on every linear layer but the LM head."""
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training  # noqa: PLC0415  (slow)
+
+    if getattr(student, "is_quantized", False):
+        student = prepare_model_for_kbit_training(student)
+    config = LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM"
+    )
     try:
         return get_peft_model(student, config)
     except ValueError as error:
-        raise TrainingError(f"--lora-rank: no adapter fits this student: {error}") from error
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"--lora-rank: no adapter fits this student: {reason}") from error
+
+
+def merge_lora(student: Any, folder: Path, *, trust_remote_code: bool) -> PreTrainedModel:
+    """The student with its adapters added into the weights.
+
+    Args:
+        student: with adapters; used up unless its weights are quantised.
+        folder: where the student came from; read again where its weights are quantised, since adapters
+            rounded to 4 bits would lose most of what was learned.
+        trust_remote_code: run code that comes with it.
+    """
+    if not getattr(student.get_base_model(), "is_quantized", False):
+        return student.merge_and_unload()
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict  # noqa: PLC0415
+
+    whole = get_peft_model(
+        load_student(folder, trust_remote_code=trust_remote_code), student.active_peft_config
+    )
+    state = {name: value.float().cpu() for name, value in get_peft_model_state_dict(student).items()}
+    set_peft_model_state_dict(whole, state)
+    return whole.merge_and_unload()
 
 
 def training_dtype(name: str) -> str:

@@ -14,9 +14,11 @@ from data.files import write_atomic
 from data.manifest import compare_requests
 from student_training.options import TrainOptions
 
-__all__ = ["RUN_RECORD", "determining_request", "library_versions", "open_run"]
+__all__ = ["RUN_RECORD", "determining_request", "holds_run", "library_versions", "record_run"]
 
 RUN_RECORD = "run.toml"
+#: Recorded by what they hold, so that moving them changes nothing.
+_INPUTS = {"out", "student", "signals", "rollouts", "data"}
 _LIBRARIES = ("adpa", "torch", "transformers", "accelerate", "peft", "numpy", "pyarrow")
 
 
@@ -41,8 +43,11 @@ def determining_request(
     chosen = {
         field.name: getattr(options, field.name)
         for field in dataclasses.fields(options)
-        if field.metadata["determining"] and field.name not in {"out", "student", "signals", "data"}
+        if field.metadata["determining"] and field.name not in _INPUTS
     }
+    if options.keep_best or options.early_stopping:
+        # Which checkpoints exist then decides which one is saved.
+        chosen["save_steps"] = options.save_steps
     chosen |= settings
     return {"options": _without_none(chosen), "inputs": _without_none(inputs)}
 
@@ -55,34 +60,46 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def open_run(out: Path, request: dict[str, Any], versions: dict[str, str], paths: dict[str, Any]) -> None:
-    """Claim an output folder for a run, or recognise it as this run's own.
+def holds_run(out: Path, request: dict[str, Any]) -> bool:
+    """Whether a folder holds this very run, finished or not. Writes nothing.
+
+    Args:
+        out: the output folder.
+        request: from `determining_request`.
+    Raises:
+        TrainingError: when it holds another run, naming the fields that differ, or foreign files.
+    """
+    record = out / RUN_RECORD
+    if out.exists() and not out.is_dir():
+        raise TrainingError(f"{out} is a file, not a folder; choose another --out")
+    if not record.exists():
+        if out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
+            raise TrainingError(f"{out} is not empty and holds no {RUN_RECORD}; choose another --out")
+        return False
+    try:
+        found = tomllib.loads(record.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise TrainingError(
+            f"{record}: not TOML ({error}); choose another --out or remove the folder"
+        ) from error
+    differing = compare_requests({key: found.get(key, {}) for key in request}, request)
+    if differing:
+        raise TrainingError(
+            f"{out} holds another run: {', '.join(differing)} differ from {RUN_RECORD}; choose another --out or "
+            "remove the folder"
+        )
+    return True
+
+
+def record_run(out: Path, request: dict[str, Any], versions: dict[str, str], paths: dict[str, Any]) -> None:
+    """Claim an output folder for a run.
 
     Args:
         out: the folder; made if need be.
         request: from `determining_request`.
         versions: from `library_versions`; recorded, not compared.
         paths: where the inputs lay; recorded, not compared.
-    Raises:
-        TrainingError: when the folder holds another run, naming the fields that differ, or foreign files.
     """
-    record = out / RUN_RECORD
-    if record.exists():
-        try:
-            found = tomllib.loads(record.read_text())
-        except tomllib.TOMLDecodeError as error:
-            raise TrainingError(
-                f"{record}: not TOML ({error}); choose another --out or remove the folder"
-            ) from error
-        differing = compare_requests({key: found.get(key, {}) for key in request}, request)
-        if differing:
-            raise TrainingError(
-                f"{out} holds another run: {', '.join(differing)} differ from {RUN_RECORD}; choose another --out or "
-                "remove the folder"
-            )
-        return
-    if out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
-        raise TrainingError(f"{out} is not empty and holds no {RUN_RECORD}; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     content = {**request, "paths": _without_none(paths), "versions": versions}
-    write_atomic(record, tomli_w.dumps(content))
+    write_atomic(out / RUN_RECORD, tomli_w.dumps(content))

@@ -28,6 +28,8 @@ _POSITION_COLUMNS = (
     "reference_token",
     "behavior_token",
     "initial_token",
+    "response_advantage",
+    "terminator",
 )
 
 
@@ -61,6 +63,11 @@ class StudentWithObjective(nn.Module):
     def config(self):
         """The student's own configuration."""
         return self.student.config
+
+    @property
+    def _no_split_modules(self) -> Any:
+        """The student's own: accelerate asks the module that it shards which layers belong together."""
+        return self.student._no_split_modules
 
     def gradient_checkpointing_enable(self, **arguments) -> None:
         """Pass through: transformers.Trainer asks the module that it holds."""

@@ -1,17 +1,22 @@
 """transformers.Trainer, taught to normalise over the whole step and to save the bare student."""
 
+import itertools
 import logging
-import time
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from safetensors.torch import load_file
-from transformers import Trainer
+from transformers import Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from data.errors import TrainingError
-from student_training.order import BlockShuffleSampler
+from student_training.checkpoints import mark_whole, rotate_whole_checkpoints
+from student_training.flops import StepFlops, peak_flops
+from student_training.order import EpochOrder
+from student_training.speed import Speed
 from student_training.student import EXPECTED_ADVANTAGE, TEACHER_EXPECTED_ADVANTAGE, StudentWithObjective
 
 __all__ = ["StudentTrainer"]
@@ -21,6 +26,8 @@ logger = logging.getLogger(__name__)
 #: A student whose expected advantage exceeds this many times the teacher's own, plus the margin, is exploiting
 #: accidental log-ratios: healthy small-world runs ended near the teacher's level, collapsed ones at four times it.
 _COLLAPSE_FACTOR, _COLLAPSE_MARGIN_NATS = 2.0, 0.25
+#: Pairs that a message names.
+_NAMED_PAIRS = 8
 
 
 class StudentTrainer(Trainer):
@@ -30,31 +37,62 @@ class StudentTrainer(Trainer):
     neither gradient accumulation nor the number of processes changes the loss or its gradient.
     """
 
-    def __init__(self, model: StudentWithObjective, *, order: BlockShuffleSampler, **arguments: Any) -> None:
+    def __init__(
+        self,
+        model: StudentWithObjective,
+        *,
+        order: EpochOrder,
+        pair_id: Callable[[int], str],
+        keep_checkpoints: int,
+        **arguments: Any,
+    ) -> None:
+        """Set up training.
+
+        Args:
+            model: the student in its wrapper.
+            order: of the training pairs.
+            pair_id: name of a pair by its index, for messages.
+            keep_checkpoints: how many resumable checkpoints to keep.
+            **arguments: as for transformers.Trainer.
+        """
         super().__init__(model=model, **arguments)
         # compute_loss divides by the step's counts itself.
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = True
         self._order = order
+        self._pair_id = pair_id
+        self._keep_checkpoints = keep_checkpoints
+        self._step_pairs: list[int] = []
+        self._eval_counts: torch.Tensor | None = None
         self._metrics: dict[str, torch.Tensor] = {}
-        self._positions_since_log = 0
-        self._last_log_s = time.monotonic()
+        self._speed = Speed(peak_flops(self.args.device))
+        self._flops = StepFlops(model.student)
         self._warned_of_collapse = False
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> BlockShuffleSampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
         return self._order
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, torch.Tensor | None]:
         """Fetch the micro-batches of one optimizer step and count what they hold, over all processes."""
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._speed.start_fetching()
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        self._speed.end_fetching()
         if not batches:
             return batches, None
-        counts = torch.stack([batch["counts"].to(device) for batch in batches]).sum(0)
+        self._step_pairs = torch.cat([batch["pair_index"] for batch in batches]).tolist()
+        return batches, self._summed([batch["counts"] for batch in batches])
+
+    def _summed(self, counts: list[torch.Tensor]) -> torch.Tensor:
+        """Counts added up over batches and processes."""
+        total = torch.stack([count.to(self.args.device) for count in counts]).sum(0)
+        return self._over_processes(total)
+
+    def _over_processes(self, value: torch.Tensor) -> torch.Tensor:
         if self.args.world_size > 1:
-            counts = self.accelerator.reduce(counts, reduction="sum")
-        return batches, cast(torch.Tensor, counts)
+            return cast(torch.Tensor, self.accelerator.reduce(value, reduction="sum"))
+        return value
 
     def compute_loss(
         self,
@@ -65,9 +103,8 @@ class StudentTrainer(Trainer):
     ) -> Any:
         """This batch's share of the step's loss."""
         outputs = model(step_counts=num_items_in_batch, **inputs)
-        for name, value in outputs["metrics"].items():
-            self._metrics[name] = self._metrics[name] + value if name in self._metrics else value
-        self._positions_since_log += len(inputs["labels"])
+        _add_up(self._metrics, outputs["metrics"])
+        self._speed.add(len(inputs["labels"]), self._flops(inputs))
         # Data-parallel wrappers average gradients over processes; the shares have to be added up.
         loss = outputs["loss"] * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
@@ -85,26 +122,71 @@ class StudentTrainer(Trainer):
         """
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
-            raise TrainingError(
-                f"step {self.state.global_step + 1}: the loss is {loss.item()}; nothing was updated. "
-                "Lower --learning-rate, or continue from the last checkpoint with another --seed"
-            )
+            self._stop("loss", loss.item(), inputs["pair_index"].tolist())
         return loss
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient's norm; called before every optimizer step.
+
+        Raises:
+            TrainingError: when it is not finite.
+        """
+        norm = super()._get_grad_norm(model, grad_norm)
+        if norm is not None and not math.isfinite(norm):
+            self._stop("gradient's norm", float(norm), self._step_pairs)
+        return norm
+
+    def _stop(self, what: str, value: float, pairs: Sequence[int]) -> NoReturn:
+        """Stop before the optimizer moves."""
+        names = ", ".join(self._pair_id(index) for index in pairs[:_NAMED_PAIRS])
+        more = f" and {len(pairs) - _NAMED_PAIRS} more" if len(pairs) > _NAMED_PAIRS else ""
+        raise TrainingError(
+            f"step {self.state.global_step + 1}: the {what} is {value}, on pairs {names}{more}; the optimizer did not "
+            "move and the checkpoints are those of before. Look at these pairs (adpa signals inspect), or train into "
+            "another --out with a lower --learning-rate"
+        )
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Loss and every term over the held-out pairs, normalised over all of them as over one batch."""
+        loader = self.get_eval_dataloader(eval_dataset)
+        if self._eval_counts is None:
+            self._eval_counts = self._summed([batch["counts"] for batch in loader])
+        model = cast(torch.nn.Module, self.model_wrapped)
+        was_training = model.training
+        model.eval()
+        loss = torch.zeros((), dtype=torch.float64, device=self.args.device)
+        metrics: dict[str, torch.Tensor] = {}
+        for batch in loader:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                outputs = model(step_counts=self._eval_counts, **batch)
+            loss += outputs["loss"].double()
+            _add_up(metrics, outputs["metrics"])
+        model.train(was_training)
+        logs = {f"{metric_key_prefix}_loss": self._over_processes(loss).item()}
+        for name, value in self._means(metrics).items():
+            logs[f"{metric_key_prefix}_{name}"] = value
+        self.log(logs)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
+        return logs
+
+    def _means(self, metrics: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Metrics kept as (sum, count), averaged over everything on all processes."""
+        totals = {name: self._over_processes(metrics[name]) for name in sorted(metrics)}
+        return {name: (total[0] / total[1].clamp(min=1)).item() for name, total in totals.items()}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the method's terms, averaged over all positions since the last line, and the throughput."""
         if "loss" in logs:
-            now = time.monotonic()
-            for name in sorted(self._metrics):
-                total = self._metrics[name]
-                if self.args.world_size > 1:
-                    total = self.accelerator.reduce(total, reduction="sum")
-                logs[name] = (total[0] / total[1].clamp(min=1)).item()
-            positions = torch.tensor(self._positions_since_log, device=self.args.device)
-            if self.args.world_size > 1:
-                positions = cast(torch.Tensor, self.accelerator.reduce(positions, reduction="sum"))
-            logs["tokens_per_second"] = positions.item() / max(now - self._last_log_s, 1e-9)
-            self._metrics, self._positions_since_log, self._last_log_s = {}, 0, now
+            logs |= self._means(self._metrics)
+            own = torch.tensor([self._speed.positions, self._speed.flops], device=self.args.device)
+            positions, flops = self._over_processes(own).tolist()
+            logs |= self._speed.take(positions, flops, self.args.world_size)
+            self._metrics = {}
             self._warn_of_collapse(logs)
         super().log(logs, start_time)
 
@@ -133,27 +215,70 @@ class StudentTrainer(Trainer):
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
 
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Save, and only when every process is done mark the checkpoint as whole and let older ones go."""
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            assert self.args.output_dir is not None
+            folder = Path(self.args.output_dir)
+            mark_whole(folder / f"checkpoint-{self.state.global_step}")
+            rotate_whole_checkpoints(
+                folder, limit=self._keep_checkpoints, best=self.state.best_model_checkpoint
+            )
+
+    def finish_from(self, checkpoint: Path) -> bool:
+        """Take over a checkpoint that was the run's last one, if it was, without training on.
+
+        Returns:
+            Whether it was; then the student and the trainer's state are those at the end of the run.
+        """
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if state.global_step < state.max_steps:
+            return False
+        self.state = state
+        best = state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        # By its name: the folder may have moved since.
+        self.restore_weights(checkpoint if best is None else checkpoint.parent / Path(best).name)
+        return True
+
+    def _load_best_model(self) -> None:
+        assert self.state.best_model_checkpoint is not None
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
     ) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        student = self.accelerator.unwrap_model(model or self.model, keep_torch_compile=False).student
+        else:
+            self.restore_weights(Path(resume_from_checkpoint))
+
+    def restore_weights(self, checkpoint: Path) -> None:
+        """Put a checkpoint's weights into the student, or its adapters where it has some.
+
+        Raises:
+            TrainingError: when they do not fit.
+        """
+        student = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).student
         if hasattr(student, "peft_config"):
             from peft import set_peft_model_state_dict  # noqa: PLC0415  (peft is slow to import)
 
-            state = load_file(Path(resume_from_checkpoint) / "adapter_model.safetensors")
-            set_peft_model_state_dict(student, state)
+            set_peft_model_state_dict(student, load_file(checkpoint / "adapter_model.safetensors"))
             return
         state = {}
-        for file in sorted(Path(resume_from_checkpoint).glob("model*.safetensors")):
+        for file in sorted(checkpoint.glob("model*.safetensors")):
             state |= load_file(file)
         missing, unexpected = student.load_state_dict(state, strict=False)
         # Tied heads are stored once and come back through the tie.
         tied = set(getattr(student, "all_tied_weights_keys", {}) or {})
         if set(missing) - tied or unexpected:
             raise TrainingError(
-                f"{resume_from_checkpoint}: does not fit the student (missing {missing}, unexpected {unexpected}); "
+                f"{checkpoint}: does not fit the student (missing {missing}, unexpected {unexpected}); "
                 "remove it to continue from an older checkpoint"
             )
+
+
+def _add_up(totals: dict[str, torch.Tensor], metrics: dict[str, torch.Tensor]) -> None:
+    for name, value in metrics.items():
+        totals[name] = totals[name] + value if name in totals else value

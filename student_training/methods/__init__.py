@@ -7,23 +7,45 @@ from typing import Any
 from data.errors import ConfigurationError
 from student_training.methods.abd import ABD
 from student_training.methods.adpa import ADPA
-from student_training.methods.base import Method, MethodSpec, Needs, Settings
+from student_training.methods.base import (
+    Method,
+    MethodSpec,
+    Needs,
+    Positions,
+    Responses,
+    SequenceTerm,
+    Settings,
+    Term,
+)
 from student_training.methods.dckd import DCKD
+from student_training.methods.dpkd import DPKD
 from student_training.methods.dpo import DPO
+from student_training.methods.dppo import DPPO_SEQUENCE, DPPO_TOKEN
+from student_training.methods.presets import preset_settings
 from student_training.methods.sft import SFT
+from student_training.methods.simpo import SIMPO
+from student_training.methods.vanilla_kd import VANILLA_KD
 
 __all__ = [
     "METHODS",
     "Method",
     "MethodSpec",
     "Needs",
+    "Positions",
+    "Responses",
+    "SequenceTerm",
     "Settings",
+    "Term",
     "build_method",
     "find_method",
     "parse_clip",
+    "preset_settings",
 ]
 
-METHODS = {spec.name: spec for spec in (SFT, DPO, DCKD, ADPA, ABD)}
+METHODS = {
+    spec.name: spec
+    for spec in (SFT, DPO, SIMPO, VANILLA_KD, DCKD, ADPA, ABD, DPKD, DPPO_TOKEN, DPPO_SEQUENCE)
+}
 
 
 def find_method(name: str) -> MethodSpec:
@@ -74,7 +96,11 @@ def build_method(spec: MethodSpec, given: dict[str, Any]) -> tuple[Method, dict[
     if "clip" in arguments:
         arguments["clip"] = parse_clip(arguments["clip"])
     known = {field.name for field in dataclasses.fields(Settings)}
-    assert known >= set(arguments), "a method can only declare settings that exist as options"
+    if unknown := sorted(set(arguments) - known):
+        raise ConfigurationError(
+            f"method {spec.name}: declares {', '.join(unknown)}, which no option sets; "
+            f"known are {', '.join(sorted(known))}"
+        )
     return spec.build(Settings(**arguments)), resolved
 
 

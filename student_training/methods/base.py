@@ -36,7 +36,10 @@ class Settings:
     kl_tail: str | None = None
     advantage_tail: str | None = None
     clip_range: float | None = None
+    advantage_scale: float | None = None
+    initial_kl: float | None = None
     length_normalize: bool | None = None
+    formula: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,8 @@ class Positions:
         reference_token: as above, of the reference.
         behavior_token: the label's log-probability under the student that sampled it, nats, shape (N,).
         initial_token: the label's log-probability under the student before training, nats, shape (N,).
+        response_advantage: teacher minus reference log-probability of the whole response, nats, shape (N,).
+        terminator: whether the label is the token that ends the response, shape (N,), bool.
 
     Columns that the method did not ask for are empty of meaning (zeros).
     """
@@ -90,6 +95,8 @@ class Positions:
     reference_token: torch.Tensor
     behavior_token: torch.Tensor
     initial_token: torch.Tensor
+    response_advantage: torch.Tensor
+    terminator: torch.Tensor
 
     def __getitem__(self, index: slice) -> "Positions":
         return Positions(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))

@@ -4,18 +4,27 @@ from collections.abc import Callable
 
 import torch
 
+from data.errors import ConfigurationError
 from student_training.methods.base import Method, MethodSpec, Needs, Positions, Settings, Term
 from student_training.methods.sft import nll_term
-from student_training.objectives import forward_kl
+from student_training.objectives import forward_kl, published_forward_kl
 from student_training.sparse_head import SparseLogprobs
 
 __all__ = ["DCKD", "kl_values"]
 
 
-def kl_values(tail: str) -> Callable[[Positions, SparseLogprobs], torch.Tensor]:
-    """Per-position forward KL(teacher || student) with the given treatment of the tail."""
+def kl_values(settings: Settings) -> Callable[[Positions, SparseLogprobs], torch.Tensor]:
+    """Per-position forward KL(teacher || student), as `kl_tail` and `formula` say.
 
-    def values(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
+    Raises:
+        ConfigurationError: for a tail that the published formula does not have.
+    """
+    tail = settings.kl_tail
+    assert tail is not None
+    if settings.formula == "published" and tail != "bucket":
+        raise ConfigurationError(f"--kl-tail {tail}: the published formula has a tail bucket; leave it out")
+
+    def exact(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
         return forward_kl(
             student.support,
             student.tail,
@@ -25,15 +34,24 @@ def kl_values(tail: str) -> Callable[[Positions, SparseLogprobs], torch.Tensor]:
             tail=tail,
         )
 
-    return values
+    def published(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
+        values = published_forward_kl(
+            student.support,
+            student.tail,
+            positions.teacher_logprobs,
+            positions.teacher_tail,
+            support_mask=positions.support_mask,
+        )
+        return torch.where(positions.terminator, 0.0, values)
+
+    return published if settings.formula == "published" else exact
 
 
 def _build(settings: Settings) -> Method:
     assert settings.alpha is not None
     assert settings.nll_weight is not None
-    assert settings.kl_tail is not None
     roles = frozenset({"chosen", "rejected"})
-    kl = kl_values(settings.kl_tail)
+    kl = kl_values(settings)
     return Method(
         "dckd",
         Needs(roles=roles, signals=roles),
@@ -48,6 +66,6 @@ def _build(settings: Settings) -> Method:
 DCKD = MethodSpec(
     name="dckd",
     summary="NLL(chosen) + α (KL(chosen) + KL(rejected))",
-    defaults={"alpha": 5.0, "nll_weight": 1.0, "kl_tail": "bucket"},
+    defaults={"alpha": 5.0, "nll_weight": 1.0, "kl_tail": "bucket", "formula": "exact"},
     build=_build,
 )

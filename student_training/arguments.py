@@ -1,0 +1,85 @@
+"""Training options as transformers.TrainingArguments."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+from transformers.utils import logging as transformers_logging
+
+from data.errors import ConfigurationError
+from student_training.loading import require_bitsandbytes, training_dtype
+from student_training.options import TrainOptions
+
+__all__ = ["check_machine", "training_arguments"]
+
+_OPTIMIZERS = {
+    "adamw": "adamw_torch",
+    "adamw-8bit": "adamw_bnb_8bit",
+    "paged-adamw-8bit": "paged_adamw_8bit",
+    "adafactor": "adafactor",
+}
+
+
+def check_machine(options: TrainOptions) -> None:
+    """Check that what the options ask for exists on this machine.
+
+    Raises:
+        ConfigurationError: naming the option and what is missing.
+    """
+    if options.optimizer.endswith("8bit"):
+        require_bitsandbytes(f"--optimizer {options.optimizer}")
+    if options.quantize != "none":
+        require_bitsandbytes(f"--quantize {options.quantize}")
+    for name in options.report_to:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigurationError(f"--report-to: the package {name} is not installed; pip install {name}")
+
+
+def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArguments:
+    """Translate.
+
+    Args:
+        options: the run's.
+        evaluate: whether pairs are held out.
+    """
+    transformers_logging.set_verbosity_warning()
+    keep_best = options.keep_best or options.early_stopping is not None
+    return TrainingArguments(
+        output_dir=str(Path(options.out) / "checkpoints"),
+        learning_rate=options.learning_rate,
+        optim=_OPTIMIZERS[options.optimizer],
+        lr_scheduler_type=options.lr_scheduler,
+        warmup_steps=options.warmup_steps,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        num_train_epochs=options.epochs,
+        max_steps=-1 if options.max_steps is None else options.max_steps,
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.gradient_accumulation,
+        gradient_checkpointing=options.gradient_checkpointing,
+        bf16=training_dtype(options.dtype) == "bfloat16",
+        seed=options.seed,
+        logging_steps=options.logging_steps,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        save_steps=options.save_steps,
+        # The trainer lets old checkpoints go itself, once the new one is known to be whole.
+        save_total_limit=None,
+        eval_strategy="steps" if evaluate else "no",
+        eval_steps=options.save_steps if evaluate else None,
+        load_best_model_at_end=keep_best,
+        metric_for_best_model="eval_loss" if keep_best else None,
+        greater_is_better=False if keep_best else None,
+        # How long the held-out loss has not improved has to survive an interruption.
+        restore_callback_states_from_checkpoint=options.early_stopping is not None,
+        dataloader_num_workers=options.loader_workers,
+        report_to=list(options.report_to),
+        # Said aloud, or processes without accelerators would not look for each other.
+        use_cpu=not torch.accelerator.is_available(),
+        remove_unused_columns=False,
+        label_names=[],
+        disable_tqdm=not sys.stderr.isatty(),
+    )

@@ -1,0 +1,56 @@
+"""Floating-point operations that a student's training needs, and what a card can do at most."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from student_training.lm_head import read_head
+
+__all__ = ["StepFlops", "peak_flops"]
+
+#: Dense operations per second in bfloat16, from the vendors' data sheets, by a part of the card's name.
+_PEAK_FLOPS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10": 125e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+}
+
+
+class StepFlops:
+    """Model FLOPs of a batch: what the mathematics needs, whatever is recomputed or spent on padding.
+
+    A product with a weight costs 2 operations per token and entry forward, as many for the gradient of its
+    input, and as many for that of the weight where it is trained. Causal attention costs 2 operations per
+    layer, width and pair of tokens that see each other, for queries with keys and again for values, and twice
+    that backward. The LM head is counted at response positions, where alone it runs.
+    """
+
+    def __init__(self, student: nn.Module) -> None:
+        head = read_head(student).weight
+        embeddings = {id(head), id(student.get_input_embeddings().weight)}
+        body = [value for value in student.parameters() if id(value) not in embeddings and value.dim() > 1]
+        self._per_token = sum((6 if value.requires_grad else 4) * value.numel() for value in body)
+        self._per_position = (6 if head.requires_grad else 4) * head.numel()
+        config = student.config.get_text_config()
+        self._per_attended = 12 * config.num_hidden_layers * config.hidden_size
+
+    def __call__(self, batch: Mapping[str, torch.Tensor]) -> float:
+        """Operations of a batch from `PairCollator`, forward and backward."""
+        lengths = batch["attention_mask"].sum(1).double()
+        attended = (lengths * (lengths + 1) / 2).sum()
+        dense = self._per_token * lengths.sum() + self._per_attended * attended
+        return float(dense) + self._per_position * len(batch["labels"])
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Operations per second that a card can do at most in bfloat16; None for one that is not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in _PEAK_FLOPS.items() if part in name), None)

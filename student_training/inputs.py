@@ -1,0 +1,178 @@
+"""What a run trains on: opened, checked against the method and the student, split and weighted."""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data.errors import ConfigurationError, DataError
+from data.rollouts import RolloutDataset
+from data.signals import SignalDataset
+from data.vocabulary import Vocabulary, check_agreement
+from student_training.batches import TokenLogprobs
+from student_training.methods import Needs
+from student_training.options import TrainOptions
+from student_training.pairs import ConcatenatedPairs, EncodedPairs, PairSource, read_encoded_pairs
+from student_training.rollouts import behavior_logprobs
+
+__all__ = ["Inputs", "open_inputs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Pairs to train on and to evaluate on.
+
+    Attributes:
+        source: all of them, by index.
+        train_blocks: for each dataset its blocks: indices of training pairs that are stored together.
+        eval_indices: the held-out pairs.
+        identity: what run.toml says of the inputs.
+        signals: the signal datasets, in order; none for `--data`.
+        rollouts: the rollouts that they were scored on, if given.
+    """
+
+    source: PairSource
+    train_blocks: list[list[np.ndarray]]
+    eval_indices: np.ndarray
+    identity: dict[str, Any]
+    signals: tuple[SignalDataset, ...] = ()
+    rollouts: tuple[RolloutDataset, ...] = ()
+
+    def behavior(self) -> TokenLogprobs:
+        """Log-probabilities of the student rows under the student that sampled them; reads all rollouts.
+
+        Raises:
+            DataError: when the rollouts are not those that the signals were scored on.
+        """
+        found: TokenLogprobs = {}
+        first_index = 0
+        for signals, rollouts in zip(self.signals, self.rollouts, strict=True):
+            found |= behavior_logprobs(signals, rollouts, first_index=first_index)
+            first_index += signals.num_pairs
+        return found
+
+
+def open_inputs(options: TrainOptions, needs: Needs, tokenizer: Any, report: Callable[[str], None]) -> Inputs:
+    """Open what the options name and check that it holds what the method needs.
+
+    Args:
+        options: the run's.
+        needs: the method's.
+        tokenizer: the student's.
+        report: takes lines for the user.
+    Raises:
+        AdpaError: for inputs that cannot be used, with this method or this student.
+    """
+    _check_options(options, needs)
+    if options.data is not None:
+        pairs, data_hash, described = read_encoded_pairs(
+            options.data,
+            tokenizer,
+            split=options.split,
+            roles=needs.roles,
+            max_length=options.max_length,
+            truncate=options.truncate,
+        )
+        for line in described:
+            report(line)
+        return _split(options, pairs, [pairs], {"data": data_hash}, report)
+    signals = tuple(_open_signals(options, needs, tokenizer, report))
+    rollouts = tuple(
+        RolloutDataset.open(path, check_shards=options.check_shards) for path in options.rollouts
+    )
+    identity = {"signals": [dataset.manifest.fingerprint for dataset in signals]}
+    if rollouts:
+        identity["rollouts"] = [dataset.manifest.fingerprint for dataset in rollouts]
+    source = signals[0] if len(signals) == 1 else ConcatenatedPairs(signals)
+    return _split(options, source, signals, identity, report, signals=signals, rollouts=rollouts)
+
+
+def _check_options(options: TrainOptions, needs: Needs) -> None:
+    if options.data is not None and needs.signals:
+        raise ConfigurationError(
+            f"method {options.method} learns from a teacher: give --signals (made by score-teacher), not --data"
+        )
+    if needs.behavior and not options.rollouts:
+        raise ConfigurationError(
+            f"method {options.method} needs the sampling student's log-probabilities: give --rollouts, the folder "
+            "that score-teacher read, one for each --signals"
+        )
+    if options.rollouts and not needs.behavior:
+        raise ConfigurationError(
+            f"--rollouts: method {options.method} does not read them; leave the option out"
+        )
+
+
+def _open_signals(options: TrainOptions, needs: Needs, tokenizer: Any, report: Callable[[str], None]):
+    student = Vocabulary.from_tokenizer(tokenizer)
+    for path in options.signals:
+        dataset = SignalDataset.open(path, check_shards=options.check_shards)
+        teacher = Vocabulary.from_folder(dataset.tokenizer_folder)
+        notes = check_agreement(
+            teacher, student, teacher_name=f"{path} (teacher)", student_name=options.student
+        )
+        for note in notes:
+            report(f"note: {note}")
+        report(
+            f"{path}: {dataset.num_pairs:,} pairs, {dataset.num_rows:,} responses, "
+            f"{dataset.num_positions:,} scored positions"
+        )
+        _check_needs(needs, options.method, path, dataset)
+        yield dataset
+
+
+def _check_needs(needs: Needs, method: str, path: str, dataset: SignalDataset) -> None:
+    present = [role for role, count in dataset.manifest.roles.items() if count.rows]
+    missing = sorted(needs.roles - set(present))
+    if missing:
+        hint = "; add --rollouts (made by sample-student) and" if "student" in missing else ";"
+        raise DataError(
+            f"{path}: method {method} needs {' and '.join(missing)} responses, this dataset has "
+            f"{' and '.join(present) or 'none'}{hint} score it with --score {','.join(sorted(needs.roles))}"
+        )
+    unscored = sorted(needs.signals - set(dataset.roles))
+    if unscored:
+        raise DataError(
+            f"{path}: method {method} needs the teacher's signals on {' and '.join(unscored)} responses, here they "
+            f"carry ids only; score again with --score {','.join(sorted(needs.signals))}"
+        )
+    if needs.advantages and not dataset.has_advantages:
+        raise DataError(
+            f"{path}: method {method} needs advantages, but no reference was scored; "
+            "run score-teacher again with --reference"
+        )
+
+
+def _split(
+    options: TrainOptions,
+    source: PairSource,
+    parts: Sequence[SignalDataset | EncodedPairs],
+    identity: dict[str, Any],
+    report: Callable[[str], None],
+    **opened: Any,
+) -> Inputs:
+    """Hold pairs out by a hash of their ids: the same ones in every run and dataset that has them."""
+    held_out = np.zeros(source.num_pairs, dtype=bool)
+    if options.eval_fraction:
+        pair_ids = itertools.chain.from_iterable(part.pair_ids for part in parts)
+        held_out[:] = [_hash_fraction(pair_id) < options.eval_fraction for pair_id in pair_ids]
+        if not held_out.any() or held_out.all():
+            raise ConfigurationError(
+                f"--eval-fraction: {options.eval_fraction:g} of {source.num_pairs:,} pairs leaves none to "
+                f"{'train on' if held_out.all() else 'evaluate on'}; choose another share"
+            )
+        report(f"{int(held_out.sum()):,} of {source.num_pairs:,} pairs are held out for evaluation")
+    train_blocks, first = [], 0
+    for part in parts:
+        blocks = (np.arange(first + block.start, first + block.stop) for block in part.blocks)
+        train_blocks.append([kept for kept in (block[~held_out[block]] for block in blocks) if len(kept)])
+        first += part.num_pairs
+    return Inputs(source, train_blocks, np.flatnonzero(held_out), identity, **opened)
+
+
+def _hash_fraction(pair_id: str) -> float:
+    """A pair's own number in [0, 1), the same everywhere."""
+    return int.from_bytes(hashlib.sha256(pair_id.encode()).digest()[:8], "big") / 2**64

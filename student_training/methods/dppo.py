@@ -1,0 +1,65 @@
+"""Proximal policy optimisation on stored rollouts; the teacher's log-ratio to its reference is the reward."""
+
+from collections.abc import Callable
+
+import torch
+
+from student_training.methods.base import Method, MethodSpec, Needs, Positions, Settings, Term
+from student_training.methods.initial_kl import initial_kl_terms
+from student_training.objectives import clipped_surrogate
+from student_training.sparse_head import SparseLogprobs
+
+__all__ = ["DPPO_SEQUENCE", "DPPO_TOKEN"]
+
+
+def _token(positions: Positions) -> torch.Tensor:
+    return positions.teacher_token - positions.reference_token
+
+
+def _sequence(positions: Positions) -> torch.Tensor:
+    return positions.response_advantage
+
+
+def _build(name: str, reward: Callable[[Positions], torch.Tensor], settings: Settings) -> Method:
+    clip_range, scale = settings.clip_range, settings.advantage_scale
+    assert clip_range is not None
+    assert scale is not None
+
+    def rewards(positions: Positions) -> torch.Tensor:
+        values = scale * reward(positions)
+        return values if settings.clip is None else values.clamp(*settings.clip)
+
+    def surrogate(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
+        return clipped_surrogate(
+            student.token, positions.behavior_token, rewards(positions), clip_range=clip_range
+        )
+
+    def ratio(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
+        return (student.token - positions.behavior_token).exp()
+
+    roles, anchors = frozenset({"student"}), initial_kl_terms(settings.initial_kl)
+    needs = Needs(roles=roles, signals=roles, advantages=True, behavior=True, initial=bool(anchors))
+    # The ratio's weight is 0: it is reported, since far from 1 the surrogate has stopped teaching.
+    terms = (
+        Term("loss/surrogate", "student", 1.0, surrogate),
+        Term("ratio", "student", 0.0, ratio),
+        *anchors,
+    )
+    return Method(name, needs, terms=terms)
+
+
+_DEFAULTS = {"clip_range": 0.2, "clip": "none", "advantage_scale": 1.0, "initial_kl": 0.0}
+
+DPPO_TOKEN = MethodSpec(
+    name="dppo-token",
+    summary="clipped surrogate; the reward of a token is its own advantage",
+    defaults=_DEFAULTS,
+    build=lambda settings: _build("dppo-token", _token, settings),
+)
+
+DPPO_SEQUENCE = MethodSpec(
+    name="dppo-sequence",
+    summary="clipped surrogate; the reward of every token is the summed advantage of its response",
+    defaults=_DEFAULTS,
+    build=lambda settings: _build("dppo-sequence", _sequence, settings),
+)

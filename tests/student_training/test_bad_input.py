@@ -1,0 +1,157 @@
+"""Inputs that cannot be trained on: one clear error each, and nothing written."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from data.errors import ConfigurationError, DataError, ShardError, TrainingError
+from student_training.options import TrainOptions
+
+
+def copied(source, target):
+    shutil.copytree(source, target)
+    return target
+
+
+def swapped_tokenizer(scored, folder):
+    """The student with two tokens' ids exchanged."""
+    student = copied(scored.student, folder / "student")
+    tokenizer = json.loads((student / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["w3"], vocabulary["w4"] = vocabulary["w4"], vocabulary["w3"]
+    (student / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return {"student": str(student)}
+
+
+def no_model(scored, folder):
+    (folder / "student").mkdir()
+    return {"student": str(folder / "student")}
+
+
+def torn_weights(scored, folder):
+    student = copied(scored.student, folder / "student")
+    content = (student / "model.safetensors").read_bytes()
+    (student / "model.safetensors").write_bytes(content[: len(content) // 2])
+    return {"student": str(student)}
+
+
+def damaged_shard(scored, folder):
+    signals = copied(scored.full, folder / "signals")
+    shard = next(signals.glob("shard-*.parquet"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    return {"signals": (str(signals),)}
+
+
+def changed(**changes):
+    def prepare(scored, folder):
+        return {
+            name: (str(getattr(scored, value[1:])),)
+            if isinstance(value, str) and value.startswith("@")
+            else value
+            for name, value in changes.items()
+        }
+
+    return prepare
+
+
+def on_pairs(**changes):
+    return lambda scored, folder: {"data": str(scored.pairs), **changes}
+
+
+CASES = {
+    "another tokenizer": ("dckd", swapped_tokenizer, DataError, "'w3' is 9 and 10"),
+    "not a model": ("dckd", no_model, ConfigurationError, "is not a model folder: it has no config.json"),
+    "torn weights": ("dckd", torn_weights, ConfigurationError, "does not load as a causal language model"),
+    "damaged shard": ("dckd", damaged_shard, ShardError, "damaged: SHA-256"),
+    "no student rows": (
+        "adpa",
+        changed(signals="@pairs_only"),
+        DataError,
+        "method adpa needs student responses",
+    ),
+    "no reference": (
+        "adpa",
+        changed(signals="@plain"),
+        DataError,
+        "needs advantages, but no reference was scored",
+    ),
+    "unknown method": (
+        "dkcd",
+        changed(),
+        ConfigurationError,
+        "'dkcd' is not one of sft, dpo, simpo, vanilla-kd",
+    ),
+    "stray setting": (
+        "dckd",
+        changed(gamma=1.0),
+        ConfigurationError,
+        "--gamma: method dckd does not read it",
+    ),
+    "data for a teacher method": (
+        "dckd",
+        on_pairs(),
+        ConfigurationError,
+        "method dckd learns from a teacher",
+    ),
+    "everything too long": ("sft", on_pairs(max_length=3), DataError, "no row is left: 10 rows, 0 kept"),
+    "no rollouts": ("dppo-token", changed(rollouts=()), ConfigurationError, "give --rollouts"),
+    "idle rollouts": ("dckd", changed(rollouts="@rollouts"), ConfigurationError, "does not read them"),
+    "no bitsandbytes": ("dckd", changed(optimizer="adamw-8bit"), ConfigurationError, "needs a CUDA device"),
+    "quantised": ("dckd", changed(quantize="nf4", lora_rank=2), ConfigurationError, "needs a CUDA device"),
+    "no such layer": (
+        "dckd",
+        changed(lora_rank=2, lora_targets=("q",)),
+        ConfigurationError,
+        "no adapter fits",
+    ),
+    "nothing held out": (
+        "dckd",
+        changed(eval_fraction=1e-6),
+        ConfigurationError,
+        "leaves none to evaluate on",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_unusable_input_gives_one_error_and_leaves_nothing(name, scored, tmp_path, monkeypatch):
+    method, prepare, error, message = CASES[name]
+    if error is ConfigurationError and "CUDA" in message:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    out = tmp_path / "run"
+    with pytest.raises(error, match=re.escape(message)):
+        scored.train(method, out, **prepare(scored, tmp_path))
+    assert not out.exists()
+
+
+def test_a_folder_of_other_things_is_left_alone(scored, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(TrainingError, match=r"is not empty and holds no run\.toml"):
+        scored.train("dckd", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+OPTIONS = {
+    "both": ({"signals": ("s",), "data": "d"}, "exclude each other"),
+    "neither": ({}, "nothing to train on"),
+    "weights": ({"signals": ("s",), "signal_weight": (1.0, 2.0)}, "2 weights for 1 --signals"),
+    "no weight": ({"signals": ("s",), "signal_weight": (0.0,)}, "must be above 0"),
+    "rollouts": ({"signals": ("s",), "rollouts": ("a", "b")}, "2 folders for 1 --signals"),
+    "best": ({"signals": ("s",), "keep_best": True}, "give --eval-fraction"),
+    "adapters": ({"signals": ("s",), "quantize": "nf4"}, "give --lora-rank too"),
+    "logger": (
+        {"signals": ("s",), "report_to": ("mlflow",)},
+        "--report-to: 'mlflow' is not one of tensorboard",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_that_contradict_each_other_are_refused(name):
+    changes, message = OPTIONS[name]
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        TrainOptions(method="dckd", student="student", out="out", **changes)

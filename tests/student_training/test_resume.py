@@ -1,0 +1,123 @@
+"""Killed at any moment and started again: the same numbers as without an interruption, bit for bit."""
+
+import json
+import os
+import random
+import signal
+import traceback
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from student_training.checkpoints import last_whole_checkpoint, mark_whole, rotate_whole_checkpoints
+from student_training.run import train_student
+from student_training.trainer import StudentTrainer
+
+#: What a killed run and its continuation cannot share: the time they took.
+CLOCKED = {"tokens_per_second", "data_share", "tflops", "model_flops_utilisation"}
+
+
+@pytest.fixture(scope="module")
+def student_with_dropout(scored, tmp_path_factory):
+    """Random numbers in every step, so that a generator that is not restored shows."""
+    folder = tmp_path_factory.mktemp("dropout")
+    model = AutoModelForCausalLM.from_pretrained(scored.student, attention_dropout=0.2)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(scored.student).save_pretrained(folder)
+    return folder
+
+
+def killed_after(num_events: int, options) -> bool:
+    """Run in a process that kills itself before its n-th event; whether it got to the end.
+
+    Events are training steps and the writes of a save: every file made durable, renamed or serialised.
+    """
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        assert status in (0, signal.SIGKILL), (
+            "the run failed by itself; its traceback is in the captured output"
+        )
+        return status == 0
+    left = [num_events]
+
+    def counted(function):
+        def wrapper(*arguments, **named):
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **named)
+
+        return wrapper
+
+    os.fsync, os.replace, torch.save = map(counted, (os.fsync, os.replace, torch.save))
+    StudentTrainer.training_step = counted(StudentTrainer.training_step)
+    code = 1
+    try:
+        train_student(options)
+        code = 0
+    finally:
+        if code:
+            traceback.print_exc()
+        # Not sys.exit: the copy of pytest in this process must not run on.
+        os._exit(code)
+
+
+def numbers(out):
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in CLOCKED} for line in lines]
+
+
+def test_killed_at_random_moments_a_run_ends_with_the_same_losses_and_weights(
+    scored, student_with_dropout, tmp_path
+):
+    # 10 pairs in batches of 2, two micro-batches a step: 3 steps an epoch, the last one short, and a stop in the
+    # middle of the third epoch; lines every 3 steps, checkpoints every 2, so that neither divides the other.
+    changes = {
+        "student": str(student_with_dropout),
+        "max_steps": 8,
+        "batch_size": 2,
+        "gradient_accumulation": 2,
+        "save_steps": 2,
+        "logging_steps": 3,
+        "threads": 1,
+    }
+    train_student(scored.options("dckd", tmp_path / "whole", **changes))
+    options = scored.options("dckd", tmp_path / "killed", **changes)
+    draw = random.Random(0)
+    kills = 0
+    while not killed_after(draw.randrange(5, 50), options):
+        kills += 1
+        assert kills < 30, "no progress"
+    assert kills >= 3, "the run was not interrupted often enough to show anything"
+    assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (tmp_path / "killed" / ".saving").exists()
+
+
+def checkpoint(folder, step, *, whole=True):
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / "model.safetensors").write_bytes(b"weights")
+    if whole:
+        mark_whole(path)
+    return path
+
+
+def test_a_half_written_checkpoint_is_never_picked_up(tmp_path):
+    assert last_whole_checkpoint(tmp_path / "none") is None
+    checkpoint(tmp_path, 4)
+    expected = checkpoint(tmp_path, 10)
+    checkpoint(tmp_path, 12, whole=False)
+    assert last_whole_checkpoint(tmp_path) == expected
+
+
+def test_the_newest_and_the_best_checkpoint_outlive_the_limit(tmp_path):
+    for step in (1, 2, 3, 10):
+        checkpoint(tmp_path, step)
+    rotate_whole_checkpoints(tmp_path, limit=2, best=str(tmp_path / "elsewhere" / "checkpoint-1"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "checkpoint-10"]
+    rotate_whole_checkpoints(tmp_path, limit=1, best=None)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-10"]

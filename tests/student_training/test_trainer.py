@@ -1,0 +1,172 @@
+"""What a run leaves behind, what stops it, and what never changes its numbers."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from data.errors import TrainingError
+from data.signals import SignalDataset
+from student_training.checkpoints import last_whole_checkpoint
+from student_training.methods import METHODS, Method, MethodSpec, Needs, Term
+from student_training.run import train_student
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(out):
+    return load_file(out / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def finished(scored, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "dckd"
+    scored.train("dckd", out)
+    return out
+
+
+def test_the_checkpoint_loads_with_transformers_and_has_moved(finished, scored):
+    model = AutoModelForCausalLM.from_pretrained(finished)
+    assert AutoTokenizer.from_pretrained(finished).eos_token == "</s>"
+    before = AutoModelForCausalLM.from_pretrained(scored.student)
+    assert not torch.equal(model.lm_head.weight, before.lm_head.weight)
+    assert {path.name for path in finished.iterdir()} >= {
+        "run.toml",
+        "metrics.jsonl",
+        "config.json",
+        "checkpoints",
+    }
+
+
+def test_metrics_hold_every_promised_key_at_every_step(finished):
+    keys = {"step", "epoch", "loss", "learning_rate", "grad_norm", "tokens_per_second", "loss/nll",
+            "loss/kl_chosen", "loss/kl_rejected", "advantage_coverage", "entropy"}  # fmt: skip
+    assert [line["step"] for line in lines(finished)] == [1, 2]
+    for line in lines(finished):
+        assert keys <= set(line)
+        expected = line["loss/nll"] + 5 * (line["loss/kl_chosen"] + line["loss/kl_rejected"])
+        assert line["loss"] == pytest.approx(expected, rel=1e-5)  # both are float32 sums
+
+
+def test_running_a_finished_run_again_does_nothing(finished, scored):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    said = []
+    result = train_student(scored.options("dckd", finished), report=said.append)
+    assert "finished; nothing to do" in said[-1]
+    assert (result.steps, result.metrics) == (0, {})
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_another_run_is_refused_in_the_same_folder_and_the_field_named(finished, scored):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    with pytest.raises(TrainingError, match=r"holds another run: options.learning_rate differ from run.toml"):
+        scored.train("dckd", finished, learning_rate=0.5)
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_accumulated_gradients_equal_one_big_batch(scored, finished, tmp_path):
+    scored.train("dckd", tmp_path / "split", batch_size=1, gradient_accumulation=4)
+    for whole, split in zip(lines(finished), lines(tmp_path / "split"), strict=True):
+        assert split["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+        assert split["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-4)
+    other = weights(tmp_path / "split")
+    for name, value in weights(finished).items():
+        # Adam divides by a gradient's own size: where that is near 0, rounding decides the sign of a whole
+        # step of 1e-3. So most weights agree to rounding, and none is off by more than its two steps.
+        assert (other[name] - value).abs().max() <= 4.1e-3, name
+        assert (other[name] - value).abs().median() < 1e-6, name
+
+
+def test_adapters_are_merged_into_the_saved_student(scored, tmp_path):
+    scored.train("dckd", tmp_path / "run", lora_rank=2)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "run")
+    assert not [name for name in weights(tmp_path / "run") if "lora" in name]
+    checkpoint = last_whole_checkpoint(tmp_path / "run" / "checkpoints")
+    base = AutoModelForCausalLM.from_pretrained(scored.student)
+    ids = torch.arange(8)[None]
+    with torch.no_grad():
+        untrained = base(ids).logits
+        adapted = PeftModel.from_pretrained(base, checkpoint)(ids).logits
+        torch.testing.assert_close(
+            merged(ids).logits, adapted, rtol=1e-4, atol=1e-4
+        )  # float32 sums in another order
+        assert (adapted - untrained).abs().max() > 1e-3
+
+
+def broken_method(fail, from_step):
+    """Supervised training that goes wrong from the given step on, in its value or only in its gradient."""
+    steps = []
+
+    def values(positions, student):
+        if student.token.requires_grad:
+            steps.append(1)
+        broken = student.token * float("nan") if fail == "loss" else (student.token * 0).sqrt()
+        return -student.token + (broken if len(steps) >= from_step else 0)
+
+    def build(settings):
+        return Method(
+            "broken", Needs(roles=frozenset({"chosen"})), terms=(Term("loss/x", "chosen", 1.0, values),)
+        )
+
+    return MethodSpec(name="broken", summary="", defaults={}, build=build)
+
+
+@pytest.mark.parametrize("fail", ["loss", "gradient"])
+def test_a_number_that_is_not_finite_stops_before_the_optimizer_moves(fail, scored, tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "broken", broken_method(fail, from_step=3))
+    with pytest.raises(TrainingError, match=rf"step 3: the {fail}.* is nan, on pairs ") as raised:
+        scored.train("broken", tmp_path / "run", batch_size=5, max_steps=5, save_steps=1)
+    named = str(raised.value).split("on pairs ")[1].split("; ")[0].split(", ")
+    known = set(SignalDataset.open(scored.full).pair_ids)
+    assert len(named) == 5
+    assert set(named) <= known
+    checkpoint = last_whole_checkpoint(tmp_path / "run" / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.name == "checkpoint-2"
+    assert all(value.isfinite().all() for value in weights(checkpoint).values())
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_the_best_checkpoint_on_held_out_pairs_is_the_one_that_is_saved(scored, tmp_path):
+    out = tmp_path / "run"
+    # A learning rate that is far too high: the held-out loss is best early and patience runs out.
+    scored.train(
+        "dckd", out, max_steps=12, save_steps=1, learning_rate=0.5, eval_fraction=0.3, early_stopping=1
+    )
+    evaluations = [line for line in lines(out) if "eval_loss" in line]
+    terms = {"eval_loss/nll", "eval_loss/kl_chosen", "eval_loss/kl_rejected", "eval_entropy"}
+    assert all(terms <= set(line) for line in evaluations)
+    for line in evaluations:
+        parts = line["eval_loss/nll"] + 5 * (line["eval_loss/kl_chosen"] + line["eval_loss/kl_rejected"])
+        assert line["eval_loss"] == pytest.approx(parts, rel=1e-5)
+    assert len(evaluations) < 12, "it did not stop early"
+    best = min(evaluations, key=lambda line: line["eval_loss"])["step"]
+    saved, kept = weights(out), weights(out / "checkpoints" / f"checkpoint-{best}")
+    assert all(torch.equal(saved[name], kept[name]) for name in saved)
+
+
+def test_held_out_pairs_never_enter_training(scored):
+    from student_training.inputs import open_inputs
+    from student_training.run import resolve_method
+
+    options = scored.options("dckd", scored.full / "unused", eval_fraction=0.3)
+    method, _ = resolve_method(options)
+    tokenizer = AutoTokenizer.from_pretrained(scored.student)
+    inputs = open_inputs(options, method.needs, tokenizer, lambda line: None)
+    training = {index for blocks in inputs.train_blocks for block in blocks for index in block.tolist()}
+    assert not training & set(inputs.eval_indices.tolist())
+    assert training | set(inputs.eval_indices.tolist()) == set(range(10))
+
+
+def test_a_moved_signal_dataset_is_still_the_same_run(scored, finished, tmp_path):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(scored.full, moved)
+    said = []
+    train_student(scored.options("dckd", finished, signals=(str(moved),)), report=said.append)
+    assert "nothing to do" in said[-1]
