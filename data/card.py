@@ -1,14 +1,12 @@
 """The dataset card: README.md with what the hub and `datasets.load_dataset` need to know."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from data.files import write_atomic
-from data.manifest import Manifest
+from data.manifest import Manifest, describe_request
 
 __all__ = ["CARD_NAME", "render_card", "write_card"]
 
@@ -56,7 +54,7 @@ def _body(manifest: Manifest) -> str:
     )
     heading = "| role | responses | of them scored | scored positions |\n| --- | --- | --- | --- |"
     table = f"\n{heading}\n{counts}\n" if counts else ""
-    settings = "\n".join(f"- `{name}`: {value}" for name, value in _flatten(manifest.request))
+    settings = "\n".join(f"- `{name}`: {value}" for name, value in describe_request(manifest.request))
     return f"""
 # {_TITLES[manifest.kind]}
 
@@ -75,13 +73,3 @@ its checksum; `adpa signals verify` checks them.
 
 {settings}
 """
-
-
-def _flatten(request: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs = []
-    for name, value in request.items():
-        if isinstance(value, Mapping):
-            pairs += _flatten(value, f"{prefix}{name}.")
-        else:
-            pairs.append((prefix + name, value))
-    return pairs

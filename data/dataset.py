@@ -50,6 +50,11 @@ class ShardedDataset(ABC, Generic[Row]):
     for.
 
     It may be copied to other processes: only the path and the manifest travel, not what is cached.
+
+    Attributes:
+        path: the folder.
+        manifest: what it holds and what determined it.
+        places: where each block lies: (shard's file name, row group within it).
     """
 
     kind: ClassVar[str]
@@ -60,8 +65,7 @@ class ShardedDataset(ABC, Generic[Row]):
         self.manifest = manifest
         self._cached_blocks = cached_blocks
         self._cache: OrderedDict[int, Group[Row]] = OrderedDict()
-        # Where each block lies: (shard's file name, row group within it).
-        self._places = [
+        self.places = [
             (shard.file, index) for shard in manifest.shards for index in range(len(shard.row_groups))
         ]
         groups = [group for shard in manifest.shards for group in shard.row_groups]
@@ -114,7 +118,7 @@ class ShardedDataset(ABC, Generic[Row]):
     def pair_ids(self) -> list[str]:
         """The pairs' ids, by pair index; reads one small column of every shard at first use."""
         ids: list[str] = []
-        for file, index in self._places:
+        for file, index in self.places:
             ids += read_pair_ids(self._local_file(file), index, rebuild=self.rebuild_command)
         return ids
 
@@ -137,7 +141,7 @@ class ShardedDataset(ABC, Generic[Row]):
         Raises:
             ShardError: when a shard cannot be read.
         """
-        for block in range(len(self._places)):
+        for block in range(len(self.places)):
             yield from self._read_block(block)
 
     def __getstate__(self) -> dict[str, object]:
@@ -165,7 +169,7 @@ class ShardedDataset(ABC, Generic[Row]):
         return self._cache[block]
 
     def _read_block(self, block: int) -> Group[Row]:
-        file, index = self._places[block]
+        file, index = self.places[block]
         group = self._read_group(file, index)
         expected = (self._row_counts[block], self._starts[block + 1] - self._starts[block])
         if (len(group), group.num_pairs) != expected:

@@ -23,6 +23,7 @@ __all__ = [
     "ShardEntry",
     "compare_requests",
     "describe_files",
+    "describe_request",
     "fingerprint",
     "parse_manifest",
     "read_manifest",
@@ -202,6 +203,17 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: str)
         elif json.dumps(old[key], sort_keys=True) != json.dumps(new[key], sort_keys=True):
             names.append(prefix + key)
     return names
+
+
+def describe_request(request: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """A request's fields with dotted names, nested ones flattened."""
+    pairs: list[tuple[str, Any]] = []
+    for name, value in request.items():
+        if isinstance(value, Mapping):
+            pairs += describe_request(value, f"{prefix}{name}.")
+        else:
+            pairs.append((prefix + name, value))
+    return pairs
 
 
 def write_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["PRECISIONS", "grids", "round_by_probability", "round_logprobs"]
+__all__ = ["PRECISIONS", "grids", "round_to"]
 
 PRECISIONS = ("rounded", "exact")
 
@@ -17,24 +17,20 @@ def grids(teacher_logprobs: np.ndarray) -> np.ndarray:
     """The rounding grid of each token, nats, float32, same shape as the teacher's log-probabilities."""
     steps = np.full(teacher_logprobs.shape, _GRIDS[-1][1], dtype=np.float32)
     for bound, grid in reversed(_GRIDS[:-1]):
-        steps[teacher_logprobs >= np.float32(bound)] = grid
+        np.copyto(steps, np.float32(grid), where=teacher_logprobs >= np.float32(bound))
     return steps
 
 
-def round_by_probability(values: np.ndarray, teacher_logprobs: np.ndarray) -> np.ndarray:
-    """Round values to a grid that depends on the teacher's probability of the token that they belong to.
+def round_to(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Round values to the nearest multiple of their grid.
 
     Args:
-        values: nats, float32, any shape.
-        teacher_logprobs: the teacher's log-probabilities of the same tokens, nats, same shape.
+        values: nats, float32, any shape; infinite ones stay.
+        steps: what `grids` gave for the teacher's log-probabilities of the same tokens.
     Returns:
-        float32, a new array. Infinite values stay.
+        float32, a new array.
     """
-    steps = grids(teacher_logprobs)
     # Scaling by a power of two is exact: only rint rounds.
-    return np.rint(values / steps) * steps
-
-
-def round_logprobs(logprobs: np.ndarray) -> np.ndarray:
-    """Round log-probabilities to the grid of their own probability; see `round_by_probability`."""
-    return round_by_probability(logprobs, logprobs)
+    rounded = values / steps
+    np.rint(rounded, out=rounded)
+    return np.multiply(rounded, steps, out=rounded)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from data.columns import ListColumn, list_array, list_column
 from data.manifest import RoleCount, RowGroup, ShardEntry
 from data.parquet import num_row_groups, read_row_group, run_starts, write_parquet
-from data.rounding import PRECISIONS, round_by_probability, round_logprobs
+from data.rounding import PRECISIONS, grids, round_to
 from data.schema import REFERENCE_COLUMNS, ROLES, SIGNAL_SCHEMA, TEACHER_COLUMNS, ResponseSignals
 
 __all__ = [
@@ -147,14 +147,12 @@ def _table(rows: Sequence[ResponseSignals], precision: str) -> pa.Table:
 
 def _round(columns: dict[str, Any]) -> None:
     """Round the large columns of a table in place; both grids follow the unrounded teacher probability."""
-    teacher = columns["teacher_logprobs"]
+    teacher, advantages = columns["teacher_logprobs"], columns["advantages"]
     logprobs = teacher.values.to_numpy()
-    columns["teacher_logprobs"] = _with_values(teacher, round_logprobs(logprobs))
-    advantages = columns["advantages"]
+    steps = grids(logprobs)
+    columns["teacher_logprobs"] = _with_values(teacher, round_to(logprobs, steps))
     if len(advantages.values):
-        columns["advantages"] = _with_values(
-            advantages, round_by_probability(advantages.values.to_numpy(), logprobs)
-        )
+        columns["advantages"] = _with_values(advantages, round_to(advantages.values.to_numpy(), steps))
 
 
 def _with_values(array: pa.Array, values: np.ndarray) -> pa.Array:

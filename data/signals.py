@@ -35,5 +35,16 @@ class SignalDataset(ShardedDataset[ResponseSignals]):
         """The dataset's copy of the tokenizer, to check a student against and to decode ids with."""
         return self.path / TOKENIZER_FOLDER
 
+    def group(self, block: int) -> SignalGroup:
+        """One decoded row group: all columns of a block at once, for statistics.
+
+        Args:
+            block: index into `blocks`.
+        Raises:
+            ShardError: when its shard cannot be read.
+        """
+        file, index = self.places[block]
+        return self._read_group(file, index)
+
     def _read_group(self, file: str, index: int) -> SignalGroup:
         return read_signal_group(self._local_file(file), index, fingerprint=self.manifest.fingerprint)

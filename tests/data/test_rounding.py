@@ -3,7 +3,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from data.rounding import grids, round_by_probability, round_logprobs
+from data.rounding import grids, round_to
+
+
+def round_logprobs(values):
+    return round_to(values, grids(values))
+
 
 logprobs = arrays(np.float32, st.integers(1, 60), elements=st.floats(-80, 0, width=32))
 
@@ -22,7 +27,7 @@ def test_values_worked_by_hand():
     values = np.array([0.0101, -0.0021, 0.1], dtype=np.float32)
     teacher = np.array([-1.0, -5.0, -9.0], dtype=np.float32)
     # 10.3 / 1024 -> 10; -0.54 / 256 -> -1; 3.2 / 32 -> 3.
-    assert round_by_probability(values, teacher).tolist() == [10 / 1024, -1 / 256, 3 / 32]
+    assert round_to(values, grids(teacher)).tolist() == [10 / 1024, -1 / 256, 3 / 32]
 
 
 @given(logprobs)

@@ -1,0 +1,71 @@
+"""`signals inspect`: a dataset on the terminal."""
+
+from collections.abc import Iterator
+
+from data.manifest import describe_request
+from data.summary import DatasetSummary, Histogram, RoleSummary, TokenAdvantage
+from data.token_text import TokenText
+
+__all__ = ["inspect_lines"]
+
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+def inspect_lines(summary: DatasetSummary) -> Iterator[str]:
+    """Describe a dataset for the terminal, line by line.
+
+    Args:
+        summary: what `summarize_dataset` found.
+    """
+    dataset = summary.dataset
+    manifest = dataset.manifest
+    yield f"{dataset.path}"
+    yield (
+        f"  {manifest.rows:,} responses of {manifest.pairs:,} pairs, {manifest.positions:,} scored positions,"
+        f" {summary.bytes_per_position:.1f} bytes a position, fingerprint {manifest.fingerprint[:12]}"
+    )
+    for name, value in [*manifest.created.items(), *describe_request(manifest.request)]:
+        yield f"  {name}: {value}"
+    if summary.num_groups < summary.num_all_groups:
+        yield f"  (statistics of {summary.num_groups} of {summary.num_all_groups} row groups)"
+    for role in summary.roles:
+        yield ""
+        yield from _role_lines(role)
+    texts = TokenText(dataset.tokenizer_folder)
+    for title, tokens in (("raised", summary.raised), ("lowered", summary.lowered)):
+        if tokens:
+            yield ""
+            yield f"tokens that the teacher has {title} most, mean advantage in nats (times seen):"
+            yield "  " + "  ".join(_token(token, texts) for token in tokens)
+
+
+def _role_lines(role: RoleSummary) -> Iterator[str]:
+    positions = role.num_positions
+    yield (
+        f"{role.role}: {role.num_responses:,} responses, {positions / role.num_responses:.1f} tokens each,"
+        f" {role.num_support_tokens / positions:.1f} support tokens a position"
+    )
+    yield f"  mass on the support  {role.covered / positions:.2%}"
+    yield f"  tail mass            {_sparkline(role.tail_mass)}  10^{role.tail_mass.edges[0]:g} to 1"
+    if role.token_advantage.counts.any():
+        kl, advantage = role.kl, role.token_advantage
+        mean = role.kl_sum / positions
+        low, high = kl.edges[0], kl.edges[-1]
+        yield f"  KL(teacher || ref)   {_sparkline(kl)}  10^{low:g} to 10^{high:g} nats, mean {mean:.3f}"
+        low, high = advantage.edges[0], advantage.edges[-1]
+        yield f"  token advantage      {_sparkline(advantage)}  {low:g} to {high:g} nats, mean {advantage.mean:+.3f}"
+
+
+def _sparkline(histogram: Histogram, width: int = 26) -> str:
+    """Counts as bars; neighbouring bins are joined to fit the width."""
+    step = -(-len(histogram.counts) // width)
+    counts = [
+        int(histogram.counts[start : start + step].sum()) for start in range(0, len(histogram.counts), step)
+    ]
+    highest = max(*counts, 1)
+    # What is there at all stays visible.
+    return "".join(_BARS[0] if count == 0 else _BARS[max(1, round(8 * count / highest))] for count in counts)
+
+
+def _token(token: TokenAdvantage, texts: TokenText) -> str:
+    return f"{texts[token.token_id]!r} {token.mean:+.2f} ({token.count:,})"

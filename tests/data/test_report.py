@@ -1,0 +1,207 @@
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from data.inspect import inspect_lines
+from data.report import render_report, write_report
+from data.report_charts import histogram_chart
+from data.signals import SignalDataset
+from data.summary import Histogram, summarize_dataset
+from data.token_text import TokenText
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture
+def dataset(tmp_path, make_dataset):
+    """A dataset whose tokenizer knows 97 tokens, some of them hostile to HTML."""
+    folder = tmp_path / "signals <1>"
+    make_dataset(
+        folder, roles=("chosen", "rejected", "student"), scored=("chosen", "student"), pairs_per_shard=6
+    )
+    vocabulary = {f"Ġword{i}": i for i in range(94)} | {"</script><b>": 94, "&amp;": 95, "ĊĊ": 96}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="Ġword0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.ByteLevel()
+    (folder / "tokenizer").mkdir()
+    tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    return SignalDataset.open(folder)
+
+
+def test_the_summary_agrees_with_sums_over_single_rows(dataset):
+    summary = summarize_dataset(dataset)
+    rows = [row for row in dataset.iterate() if row.role == "student"]
+    (student,) = [role for role in summary.roles if role.role == "student"]
+    assert [role.role for role in summary.roles] == ["chosen", "student"]
+    assert student.num_responses == 18
+    assert student.num_positions == sum(len(row.response_ids) for row in rows)
+    assert student.num_support_tokens == 4 * student.num_positions
+    covered = sum(float((1 - np.exp(row.teacher_tail_logprobs.astype(np.float64))).sum()) for row in rows)
+    # Both add float64 numbers, in another order.
+    np.testing.assert_allclose(student.covered, covered, rtol=1e-12)
+    advantages = np.concatenate([row.teacher_token_logprobs - row.reference_token_logprobs for row in rows])
+    np.testing.assert_allclose(student.token_advantage.mean, advantages.mean(), rtol=1e-5)
+    kl = 0.0
+    for row in rows:
+        teacher, tails = np.exp(row.teacher_logprobs.astype(np.float64)), row.teacher_tail_logprobs
+        inner = (teacher * row.advantages).reshape(-1, 4).sum(axis=1)
+        kl += np.maximum(inner + np.exp(tails) * (tails - row.reference_tail_logprobs), 1e-5).sum()
+    np.testing.assert_allclose(student.kl_sum, kl, rtol=1e-6)
+    assert student.tail_mass.counts.sum() == student.num_positions
+    assert len(student.lengths) == 18
+
+
+def test_the_tokens_listed_have_the_largest_mean_advantages(dataset):
+    summary = summarize_dataset(dataset, num_tokens=3)
+    sums, counts = np.zeros(97), np.zeros(97)
+    for row in dataset.iterate():
+        if row.is_scored:
+            np.add.at(sums, row.response_ids, row.teacher_token_logprobs - row.reference_token_logprobs)
+            np.add.at(counts, row.response_ids, 1)
+    means = np.where(counts >= 5, sums / np.maximum(counts, 1), np.nan)
+    best = np.argsort(-np.nan_to_num(means, nan=-np.inf))[:3]
+    assert [token.token_id for token in summary.raised] == [i for i in best.tolist() if means[i] > 0]
+    assert all(token.mean < 0 for token in summary.lowered)
+
+
+def test_a_summary_of_some_row_groups_says_so(dataset):
+    summary = summarize_dataset(dataset, max_groups=2)
+    assert (summary.num_groups, summary.num_all_groups) == (2, len(dataset.blocks))
+    assert f"  (statistics of 2 of {len(dataset.blocks)} row groups)" in list(inspect_lines(summary))
+
+
+def test_inspect_describes_the_dataset(dataset):
+    lines = list(inspect_lines(summarize_dataset(dataset)))
+    text = "\n".join(lines)
+    assert "54 responses of 18 pairs" in text
+    assert "  teacher.source: tiny" in lines
+    assert re.search(
+        r"^chosen: 18 responses, \d\.\d tokens each, 4\.0 support tokens a position$", text, re.MULTILINE
+    )
+    assert re.search(r"mass on the support +\d\d\.\d\d%", text)
+
+
+def test_datasets_without_reference_or_scores_are_described_too(tmp_path, make_dataset):
+    make_dataset(tmp_path / "a", reference=False)
+    make_dataset(tmp_path / "b", scored=())
+    for name, roles in (("a", 2), ("b", 0)):
+        dataset = SignalDataset.open(tmp_path / name)
+        summary = summarize_dataset(dataset)
+        assert (len(summary.roles), list(summary.raised)) == (roles, [])
+        assert "token advantage" not in "\n".join(inspect_lines(summary))
+        page = render_report(summary, [dataset.pair(0)])
+        assert "Advantage of the response" not in page
+
+
+class _Page(HTMLParser):
+    """Collects the JSON elements and every address that the page would load."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.addresses, self.tags, self._open = {}, [], [], None
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.tags.append(tag)
+        self.addresses += [attributes[name] for name in ("src", "href") if name in attributes]
+        self._open = attributes.get("id") if attributes.get("type") == "application/json" else None
+
+    def handle_data(self, data):
+        if self._open:
+            self.elements[self._open] = self.elements.get(self._open, "") + data
+
+    def handle_endtag(self, tag):
+        self._open = None
+
+
+def test_the_report_is_one_file_that_loads_nothing(tmp_path, dataset):
+    write_report(dataset, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = _Page(text)
+    assert page.addresses == []
+    assert "@import" not in text
+    assert "url(" not in text
+    assert "signals &lt;1&gt;" in text
+    # The token "</script><b>" is data and becomes no element.
+    assert page.tags.count("b") == 6
+    assert page.tags.count("script") == 2 + 18
+
+
+def test_the_report_carries_each_token_its_advantage_and_the_alternatives(dataset):
+    pair = dataset.pair(3)
+    page = _Page(render_report(summarize_dataset(dataset), [dataset.pair(0), pair]))
+    conversation = json.loads(page.elements["conversation-1"])
+    texts = json.loads(page.elements["texts"])
+    assert conversation["prompt"] == pair[0].prompt_ids.tolist()
+    chosen, rejected, student = conversation["responses"]
+    assert [chosen["role"], rejected["role"], student["role"]] == ["chosen", "rejected", "student"]
+    assert "alternatives" not in rejected
+    row = pair[2]
+    assert student["ids"] == row.response_ids.tolist()
+    expected = np.rint((row.teacher_token_logprobs - row.reference_token_logprobs) * 100)
+    assert student["advantages"] == expected.tolist()
+    assert [entry[0] for entry in student["alternatives"][1]] == row.topk_ids[4:8].tolist()
+    used = {*conversation["prompt"], *student["ids"], *(e[0] for p in student["alternatives"] for e in p)}
+    assert {str(token_id) for token_id in used} <= texts.keys()
+
+
+def test_tokens_are_shown_with_their_spaces(dataset, tmp_path):
+    texts = TokenText(dataset.tokenizer_folder)
+    assert (texts[5], texts[96], texts[94]) == (" word5", "\n\n", "</script><b>")
+    assert TokenText(tmp_path / "absent")[5] == "⟨5⟩"
+    assert texts[500] == "⟨500⟩"
+
+
+def test_a_histogram_is_drawn_to_scale():
+    histogram = Histogram(np.array([0.0, 1.0, 2.0]))
+    histogram.add(np.array([0.5, 1.5, 1.5, 7.0]))
+    assert histogram.counts.tolist() == [1, 3]
+    assert histogram.mean == 10.5 / 4
+    chart = histogram_chart({"chosen": histogram}, label="nats")
+    points = [tuple(map(float, point.split(","))) for point in re.search(r'points="(.*?)"', chart)[1].split()]
+    baseline = points[0][1]
+    left, right = baseline - points[1][1], baseline - points[3][1]
+    # Coordinates are written with one decimal.
+    assert left / right == pytest.approx(1 / 3, abs=2e-3)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_chromium_draws_the_conversation_from_the_file(tmp_path, dataset):
+    write_report(dataset, tmp_path / "report.html")
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=3000",
+        "--dump-dom",
+    ]
+    drawn = subprocess.run(
+        [*command, (tmp_path / "report.html").as_uri()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    ).stdout
+    box = drawn.split('id="conversation"')[1]
+    row = dataset.pair(0)[0]
+    texts = TokenText(dataset.tokenizer_folder)
+    assert box.count('<h3 style="color: var(--chosen);">chosen</h3>') == 1
+    for token_id in row.response_ids.tolist()[:1]:
+        assert texts[token_id].strip() in box
+    shades = re.findall(r"rgba\(var\(--(raised|lowered)\), [0-9.]+\)", box)
+    assert len(shades) >= len(row.response_ids)
+
+
+def test_the_number_of_conversations_is_limited(dataset, tmp_path):
+    write_report(dataset, tmp_path / "report.html", num_conversations=4)
+    page = _Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert sum(name.startswith("conversation-") for name in page.elements) == 4
