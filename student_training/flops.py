@@ -1,9 +1,9 @@
 """Floating-point operations that a student's training needs, and what a card can do at most."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import nn
 
 from student_training.lm_head import read_head
 
@@ -31,7 +31,8 @@ class StepFlops:
     that backward. The LM head is counted at response positions, where alone it runs.
     """
 
-    def __init__(self, student: nn.Module) -> None:
+    def __init__(self, student: Any) -> None:
+        """Count the student's weights; it may carry adapters."""
         head = read_head(student).weight
         embeddings = {id(head), id(student.get_input_embeddings().weight)}
         body = [value for value in student.parameters() if id(value) not in embeddings and value.dim() > 1]

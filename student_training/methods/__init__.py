@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib
+import os
+import sys
 from typing import Any
 
 from data.errors import ConfigurationError
@@ -62,6 +64,9 @@ def find_method(name: str) -> MethodSpec:
         raise ConfigurationError(
             f"--method: {name!r} is not one of {known}; module:ATTRIBUTE names a method of your own"
         )
+    if os.getcwd() not in sys.path:
+        # As `python -m` does it; the console script's own folder is no place for a user's method.
+        sys.path.append(os.getcwd())
     try:
         spec = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:

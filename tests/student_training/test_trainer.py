@@ -151,6 +151,14 @@ def test_the_best_checkpoint_on_held_out_pairs_is_the_one_that_is_saved(scored, 
     assert all(torch.equal(saved[name], kept[name]) for name in saved)
 
 
+def test_datasets_mix_by_weight_and_batches_may_be_grouped_by_length(scored, tmp_path):
+    signals, weight = (str(scored.full), str(scored.pairs_only)), (1.0, 0.5)
+    changes = {"max_steps": None, "batch_size": 5, "group_by_length": True}
+    result = scored.train("dckd", tmp_path / "run", signals=signals, signal_weight=weight, **changes)
+    assert result.steps == 3  # 10 pairs of one and 5 of the other, in batches of 5
+    assert "signal_weight = [\n    1.0,\n    0.5,\n]" in (tmp_path / "run" / "run.toml").read_text()
+
+
 def test_held_out_pairs_never_enter_training(scored):
     from student_training.inputs import open_inputs
     from student_training.run import resolve_method
