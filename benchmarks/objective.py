@@ -6,8 +6,10 @@ NLL, forward KL with the tail bucket and the clipped expected advantage, with gr
 weight. On a CPU: N = 2,048 positions, d = 1,024, V = 64,000, K = 50, float32, two threads. On CUDA: N = 8,192,
 d = 4,096, V = 128,256, K = 50, bfloat16.
 
-Times are of interleaved rounds in one process, so that a busy machine slows all alike; the ratio is the median over
-rounds. Memory is the peak in a fresh process, above what the inputs and, on a CPU, the weight's gradient take.
+Times are of interleaved rounds in one process, so that a busy machine slows all alike; ratios are given as the
+median over rounds and of the best times. On a machine that does other work, `--threads 1 --clock cpu` counts the
+seconds that this process had. Memory is the peak in a fresh process, above what the inputs and, on a CPU, the
+weight's gradient take.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,6 +34,7 @@ from student_training.objectives import expected_advantage, forward_kl
 from student_training.sparse_head import SparseLogprobs, default_chunk_size, fused_objective, sparse_logprobs
 
 MIB = 2**20
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,29 +142,29 @@ def bare_products(problem: Problem) -> Callable[[], None]:
     return run
 
 
-def seconds(run: Callable[[], None], device: str) -> float:
-    """Wall-clock seconds of one run, all of its kernels included."""
+def seconds(run: Callable[[], None], device: str, clock: Callable[[], float]) -> float:
+    """Seconds of one run, all of its kernels included."""
     if device == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     run()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def measure_times(
-    shape: Shape, chunk_size: int | None, rounds: int, names: list[str]
-) -> dict[str, list[float]]:
+def measure_times(arguments: argparse.Namespace, shape: Shape, names: list[str]) -> dict[str, list[float]]:
     """Seconds of the bare products and of each variant, one number a round, interleaved."""
     problem = Problem(shape)
     products = bare_products(problem)
+    clock = CLOCKS[arguments.clock]
     times: dict[str, list[float]] = {"products": []} | {name: [] for name in names}
-    for turn in range(rounds + 1):
-        row = {"products": seconds(products, shape.device)}
+    for turn in range(arguments.rounds + 1):
+        row = {"products": seconds(products, shape.device, clock)}
         for name in names:
             problem.forget_gradients()
-            row[name] = seconds(lambda name=name: VARIANTS[name](problem, chunk_size), shape.device)
+            run = partial(VARIANTS[name], problem, arguments.chunk_size)
+            row[name] = seconds(run, shape.device, clock)
         if turn:  # the first round warms up
             for name, value in row.items():
                 times[name].append(value)
@@ -205,25 +209,27 @@ def memory_in_a_fresh_process(arguments: argparse.Namespace, name: str) -> int:
 def report(arguments: argparse.Namespace) -> dict:
     """Measure one device and print its tables."""
     shape = SHAPES[arguments.device]
-    names = ["fused", "sparse", "dense"]
-    if shape.device == "cuda":
-        if importlib.util.find_spec("liger_kernel"):
-            names.append("liger")
-        else:
-            print("liger_kernel is not installed: left out")
+    names = arguments.variants.split(",")
+    if "liger" in names and (shape.device == "cpu" or not importlib.util.find_spec("liger_kernel")):
+        print("liger: needs CUDA and the package liger_kernel, left out")
+        names.remove("liger")
     chunk_size = arguments.chunk_size or default_chunk_size(shape.vocabulary, shape.device)
     print(f"{shape}, chunks of {chunk_size}, torch {torch.__version__}")
-    times = measure_times(shape, arguments.chunk_size, arguments.rounds, names)
+    times = measure_times(arguments, shape, names)
     memory = {name: memory_in_a_fresh_process(arguments, name) for name in names}
     ratios = {
         name: statistics.median(a / b for a, b in zip(values, times["products"], strict=True))
         for name, values in times.items()
     }
-    print("variant    median s   best s   times products   peak MiB")
+    print(
+        f"variant    median s   best s   times products: median   best   peak MiB   ({arguments.clock} clock)"
+    )
     for name, values in times.items():
         peak = f"{memory[name] / MIB:10,.0f}" if name in memory else "         –"
-        print(f"{name:9}  {statistics.median(values):8.3f}  {min(values):7.3f}  {ratios[name]:15.3f} {peak}")
-    print(f"peak memory, fused / dense: 1/{memory['dense'] / memory['fused']:.1f}")
+        seen = f"{statistics.median(values):8.3f}  {min(values):7.3f}"
+        print(f"{name:9}  {seen}  {ratios[name]:22.3f}  {min(values) / min(times['products']):5.3f} {peak}")
+    if "fused" in memory and "dense" in memory:
+        print(f"peak memory, fused / dense: 1/{memory['dense'] / memory['fused']:.1f}")
     return {"shape": asdict(shape), "seconds": times, "times_products": ratios, "peak_bytes": memory}
 
 
@@ -238,6 +244,8 @@ def main() -> None:
     parser.add_argument(
         "--chunk-size", type=int, help="positions at a time; the library's choice unless given"
     )
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--variants", default=",".join(VARIANTS), help="which, separated by commas")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
