@@ -1,6 +1,7 @@
 """adpa: parse options, call one function, turn domain errors into exit codes."""
 
 import dataclasses
+import functools
 import logging
 import os
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import click
 import yaml
 
+from data import signal_commands
 from data.errors import AdpaError, ConfigurationError
 from data.options import flag_name, from_mapping, option_type
 from small_world.options import DemoOptions
@@ -40,34 +42,38 @@ class _CommaSeparated(click.ParamType):
 
 
 def options_from(options_class: type) -> Callable[[Callable[[Any], None]], click.Command]:
+    """Decorate a function of one options dataclass: it becomes the command of its own name."""
+
+    def decorate(function: Callable[[Any], None]) -> click.Command:
+        return command_from(options_class, function, function.__name__.replace("_", "-"), function.__doc__)
+
+    return decorate
+
+
+def command_from(
+    options_class: type, function: Callable[[Any], Any], name: str, help_text: str | None
+) -> click.Command:
     """Make a click command of a function that takes one options dataclass.
 
-    Every field becomes an option, `--config FILE` fills in what the command line leaves out, and the rest comes
-    from the dataclass's own defaults.
+    Every field becomes an option, `--config FILE` fills in what the command line leaves out, and the rest
+    comes from the dataclass's own defaults.
     """
     hints = typing.get_type_hints(options_class)
 
-    def decorate(function: Callable[[Any], None]) -> click.Command:
-        def callback(config: str | None, **flags: Any) -> None:
-            given = {name: value for name, value in flags.items() if value is not None and value != ()}
-            values = {**_read_config(config, options_class), **given}
-            for field in dataclasses.fields(options_class):
-                if field.default is dataclasses.MISSING and field.name not in values:
-                    raise ConfigurationError(
-                        f"{flag_name(field.name)} is required (as an option or in --config)"
-                    )
-            function(options_class(**values))
+    def callback(config: str | None, **flags: Any) -> None:
+        given = {name: value for name, value in flags.items() if value is not None and value != ()}
+        values = {**_read_config(config, options_class), **given}
+        for field in dataclasses.fields(options_class):
+            if field.default is dataclasses.MISSING and field.name not in values:
+                raise ConfigurationError(f"{flag_name(field.name)} is required (as an option or in --config)")
+        function(options_class(**values))
 
-        callback.__doc__ = function.__doc__ or options_class.__doc__
-        command = click.command(function.__name__.replace("_", "-"))(callback)
-        command.params = [
-            _click_option(field, hints[field.name]) for field in dataclasses.fields(options_class)
-        ]
-        help_text = "TOML or YAML file with values for these options; flags win over it"
-        command.params.append(click.Option(["--config"], type=click.Path(dir_okay=False), help=help_text))
-        return command
-
-    return decorate
+    parameters: list[click.Parameter] = [
+        _click_option(field, hints[field.name]) for field in dataclasses.fields(options_class)
+    ]
+    config_help = "TOML or YAML file with values for these options; flags win over it"
+    parameters.append(click.Option(["--config"], type=click.Path(dir_okay=False), help=config_help))
+    return click.Command(name, callback=callback, params=parameters, help=help_text)
 
 
 def _click_option(field: dataclasses.Field, annotation: Any) -> click.Option:
@@ -174,6 +180,27 @@ def train_student(options: TrainOptions) -> None:
         shown = ("loss", "grad_norm", "expected_advantage", "entropy", "tokens_per_second")
         line = ", ".join(f"{name} {result.metrics[name]:.4g}" for name in shown if name in result.metrics)
         click.echo(f"{result.out}: {result.steps:,} steps, {line}")
+
+
+@commands.group()
+def signals() -> None:
+    """List, inspect, verify, report on, pull, push and prune signal datasets."""
+
+
+for _name, _options_class, _function in (
+    ("list", signal_commands.SignalsListOptions, signal_commands.list_signals),
+    ("inspect", signal_commands.SignalsInspectOptions, signal_commands.inspect_signals),
+    ("verify", signal_commands.SignalsVerifyOptions, signal_commands.verify_signals),
+    ("report", signal_commands.SignalsReportOptions, signal_commands.report_signals),
+    ("pull", signal_commands.SignalsPullOptions, signal_commands.pull_signals),
+    ("push", signal_commands.SignalsPushOptions, signal_commands.push_signals),
+    ("prune", signal_commands.SignalsPruneOptions, signal_commands.prune_signals),
+):
+    signals.add_command(
+        command_from(
+            _options_class, functools.partial(_function, report=click.echo), _name, _options_class.__doc__
+        )
+    )
 
 
 def main() -> None:

@@ -30,7 +30,9 @@ the file, the file over the default. Exit codes: 0 done, 1 something in the data
 
 def render_reference() -> str:
     """The whole page docs/cli.md."""
-    return _HEAD + "".join(_command(command, f"adpa {name}") for name, command in sorted(commands.commands.items()))
+    return _HEAD + "".join(
+        _command(command, f"adpa {name}") for name, command in sorted(commands.commands.items())
+    )
 
 
 def render_readme() -> str:

@@ -1,0 +1,201 @@
+"""The `signals` commands: options, and one function for each that reports lines."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from data.errors import ShardError
+from data.inspect import inspect_lines
+from data.options import check_options, option
+from data.report import write_report
+from data.store import StoredDataset, list_datasets, prune_store, store_folder
+from data.summary import summarize_dataset
+from data.transfer import open_signals, pull_dataset, push_dataset
+from data.verify import repair_plan, verify_dataset
+
+__all__ = [
+    "SignalsInspectOptions",
+    "SignalsListOptions",
+    "SignalsPruneOptions",
+    "SignalsPullOptions",
+    "SignalsPushOptions",
+    "SignalsReportOptions",
+    "SignalsVerifyOptions",
+    "inspect_signals",
+    "list_signals",
+    "prune_signals",
+    "pull_signals",
+    "push_signals",
+    "report_signals",
+    "verify_signals",
+]
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Checked:
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsListOptions(_Checked):
+    """List the datasets in the store: size, models, rows, when."""
+
+    store: str | None = option(None, help="another store than ADPA_HOME/signals")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsInspectOptions(_Checked):
+    """Describe a signal dataset: who made it from what, coverage, tails, divergences, advantages."""
+
+    signals: str = option(help="folder or address of a signal dataset")
+    max_groups: int = option(64, help="row groups to take statistics from; 0 takes all", minimum=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsVerifyOptions(_Checked):
+    """Check a dataset completely: files, checksums, schema, counts, and every row's numbers."""
+
+    signals: str = option(help="folder of a signal or rollout dataset")
+    repair: bool = option(False, help="also say exactly what to run to mend it")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsReportOptions(_Checked):
+    """Write one self-contained HTML file about a signal dataset."""
+
+    signals: str = option(help="folder or address of a signal dataset")
+    out: str = option("report.html", help="the HTML file")
+    conversations: int = option(200, help="pairs to show token by token", minimum=0)
+    max_groups: int = option(64, help="row groups to take statistics from; 0 takes all", minimum=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsPullOptions(_Checked):
+    """Copy a dataset from an address into a folder; sound files that are there already stay."""
+
+    address: str = option(help="what fsspec understands: s3://..., gs://..., hf://datasets/..., file://...")
+    out: str = option(help="folder for the dataset")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsPushOptions(_Checked):
+    """Copy a complete dataset to an address, the manifest last; an interrupted push continues."""
+
+    signals: str = option(help="folder of a signal or rollout dataset")
+    address: str = option(help="what fsspec understands: s3://..., gs://..., hf://datasets/..., file://...")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsPruneOptions(_Checked):
+    """Delete datasets from the store that were not used for long, or the least recently used ones."""
+
+    store: str | None = option(None, help="another store than ADPA_HOME/signals")
+    unused_days: float | None = option(None, help="delete what was not used for so many days", minimum=0)
+    max_gb: float | None = option(
+        None, help="delete the least recently used above so many gigabytes (10^9 bytes)", minimum=0
+    )
+    dry_run: bool = option(False, help="only say what would be deleted")
+
+
+def list_signals(options: SignalsListOptions, *, report: Report = logger.info) -> list[StoredDataset]:
+    """Report one line for each dataset in the store."""
+    datasets = list_datasets(options.store)
+    if not datasets:
+        report(f"{options.store or store_folder()}: no datasets")
+    for dataset in datasets:
+        report(_line(dataset))
+    return datasets
+
+
+def inspect_signals(options: SignalsInspectOptions, *, report: Report = logger.info) -> None:
+    """Report what a dataset holds.
+
+    Raises:
+        ShardError: when it cannot be read.
+    """
+    dataset = open_signals(options.signals)
+    for line in inspect_lines(summarize_dataset(dataset, max_groups=options.max_groups or None)):
+        report(line)
+
+
+def verify_signals(options: SignalsVerifyOptions, *, report: Report = logger.info) -> None:
+    """Check a dataset and report each finding.
+
+    Raises:
+        ShardError: when there are any.
+    """
+    findings = verify_dataset(options.signals)
+    for finding in findings:
+        report(str(finding))
+    if options.repair:
+        for line in repair_plan(options.signals, findings):
+            report(line)
+    if findings:
+        hint = "" if options.repair else "; --repair says what to run"
+        raise ShardError(
+            f"{options.signals}: {len(findings)} finding{'s' if len(findings) > 1 else ''}{hint}"
+        )
+    report(f"{options.signals}: sound")
+
+
+def report_signals(options: SignalsReportOptions, *, report: Report = logger.info) -> None:
+    """Write the HTML report.
+
+    Raises:
+        ShardError: when the dataset cannot be read or the file not be written.
+    """
+    dataset = open_signals(options.signals)
+    write_report(
+        dataset, options.out, num_conversations=options.conversations, max_groups=options.max_groups or None
+    )
+    report(f"{options.out}: {Path(options.out).stat().st_size / 1e6:.1f} MB")
+
+
+def pull_signals(options: SignalsPullOptions, *, report: Report = logger.info) -> None:
+    """Copy a dataset here.
+
+    Raises:
+        ShardError: a damaged or incomplete source, or another dataset in the folder.
+        ConfigurationError: an address of a kind that nothing installed can reach.
+    """
+    manifest = pull_dataset(options.address, options.out, report=report)
+    report(f"{options.out}: {manifest.rows:,} responses, complete")
+
+
+def push_signals(options: SignalsPushOptions, *, report: Report = logger.info) -> None:
+    """Copy a dataset to an address.
+
+    Raises:
+        ShardError: a damaged dataset, or another one at the address.
+        ConfigurationError: an address of a kind that nothing installed can reach.
+    """
+    manifest = push_dataset(options.signals, options.address, report=report)
+    report(f"{options.address}: {manifest.rows:,} responses, complete")
+
+
+def prune_signals(options: SignalsPruneOptions, *, report: Report = logger.info) -> list[StoredDataset]:
+    """Delete datasets from the store and report each."""
+    max_bytes = None if options.max_gb is None else int(options.max_gb * 1e9)
+    doomed = prune_store(
+        root=options.store, unused_days=options.unused_days, max_bytes=max_bytes, dry_run=options.dry_run
+    )
+    for dataset in doomed:
+        report(f"{'would delete' if options.dry_run else 'deleted'}: {_line(dataset)}")
+    return doomed
+
+
+def _line(dataset: StoredDataset) -> str:
+    facts = dataset.describe()
+    models = " ".join(f"{name}={facts[name]}" for name in ("teacher", "reference", "student") if facts[name])
+    used = time.strftime("%Y-%m-%d", time.localtime(dataset.last_used))
+    return (
+        f"{dataset.path}  {facts['kind']}  {models}  {facts['rows']:,} responses, {facts['positions']:,} positions,"
+        f" {dataset.size_bytes / 1e6:,.1f} MB, used {used}"
+    )
