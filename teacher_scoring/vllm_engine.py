@@ -68,10 +68,11 @@ class VllmEngine:
         self.version: str = vllm.__version__
         self._sampling_params = vllm.SamplingParams
         self._label = options.model
+        self._failures = (*LOAD_FAILURES, vllm.exceptions.VLLMError)
         arguments = vllm_arguments(options)
         try:
             self._llm = vllm.LLM(**arguments)
-        except LOAD_FAILURES as error:
+        except self._failures as error:
             raise ScoringError(f"{options.model}: vLLM cannot serve this model: {one_line(error)}") from error
         config = self._llm.llm_engine.vllm_config
         self.vocab_size: int = config.model_config.get_vocab_size()
