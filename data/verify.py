@@ -164,7 +164,7 @@ def repair_plan(path: str | os.PathLike[str], findings: list[Finding]) -> list[s
         shards = [file for file in damaged if file != MANIFEST_NAME]
         lines += [
             "Fetch the damaged files again from where the dataset came from (the sound ones are kept):",
-            f"  adpa signals pull ADDRESS --out {shlex.quote(str(folder))}",
+            f"  adpa signals pull --address ADDRESS --out {shlex.quote(str(folder))}",
             "or make them again; what was scored before is taken from the cache:",
             f"  {_removal(folder, [MANIFEST_NAME, *shards])}",
             f"  {_command(folder)}",

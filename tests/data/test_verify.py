@@ -187,7 +187,7 @@ def test_the_repair_plan_says_what_to_run(dataset):
         "Delete what does not belong to the dataset:",
         f"  rm -f {dataset}/shard-00009.parquet",
         "Fetch the damaged files again from where the dataset came from (the sound ones are kept):",
-        f"  adpa signals pull ADDRESS --out {dataset}",
+        f"  adpa signals pull --address ADDRESS --out {dataset}",
         "or make them again; what was scored before is taken from the cache:",
         f"  rm -f {dataset}/manifest.json {dataset}/shard-00001.parquet",
         f"  {command}",

@@ -1,0 +1,64 @@
+import shutil
+
+import pytest
+
+from data import signal_commands as commands
+from data.errors import ConfigurationError, ShardError
+from data.verify import verify_dataset
+
+
+@pytest.fixture
+def lines():
+    return []
+
+
+def test_verify_reports_and_fails_only_on_findings(tmp_path, make_dataset, lines):
+    make_dataset(tmp_path)
+    commands.verify_signals(commands.SignalsVerifyOptions(signals=str(tmp_path)), report=lines.append)
+    assert lines == [f"{tmp_path}: sound"]
+    (tmp_path / "shard-00001.parquet").unlink()
+    lines.clear()
+    options = commands.SignalsVerifyOptions(signals=str(tmp_path), repair=True)
+    with pytest.raises(ShardError, match=r": 1 finding$"):
+        commands.verify_signals(options, report=lines.append)
+    assert lines[0] == "shard-00001.parquet: missing; re-run score-teacher to rebuild it"
+    assert lines[-1] == "  the adpa score-teacher command that made the dataset"
+
+
+def test_push_pull_list_and_prune(tmp_path, make_dataset, lines):
+    make_dataset(tmp_path / "made")
+    address = f"file://{tmp_path}/shared"
+    commands.push_signals(
+        commands.SignalsPushOptions(signals=str(tmp_path / "made"), address=address), report=lines.append
+    )
+    store = tmp_path / "store"
+    commands.pull_signals(
+        commands.SignalsPullOptions(address=address, out=str(store / "copy")), report=lines.append
+    )
+    assert lines[-1] == f"{store / 'copy'}: 30 responses, complete"
+    assert verify_dataset(store / "copy") == []
+    lines.clear()
+    commands.list_signals(commands.SignalsListOptions(store=str(store)), report=lines.append)
+    assert len(lines) == 1
+    assert "signals  teacher=tiny  30 responses" in lines[0]
+    commands.prune_signals(commands.SignalsPruneOptions(store=str(store), max_gb=0), report=lines.append)
+    assert lines[1] == f"deleted: {lines[0]}"
+    commands.list_signals(commands.SignalsListOptions(store=str(store)), report=lines.append)
+    assert lines[2] == f"{store}: no datasets"
+
+
+def test_inspect_and_report_read_an_address(tmp_path, make_dataset, lines, monkeypatch):
+    monkeypatch.setenv("ADPA_HOME", str(tmp_path / "home"))
+    make_dataset(tmp_path / "made")
+    address = f"file://{tmp_path}/made"
+    commands.inspect_signals(commands.SignalsInspectOptions(signals=address), report=lines.append)
+    assert any(line.startswith("chosen: 15 responses") for line in lines)
+    shutil.rmtree(tmp_path / "home")
+    out = tmp_path / "report.html"
+    commands.report_signals(commands.SignalsReportOptions(signals=address, out=str(out)), report=lines.append)
+    assert lines[-1] == f"{out}: {out.stat().st_size / 1e6:.1f} MB"
+
+
+def test_options_are_checked():
+    with pytest.raises(ConfigurationError, match="--max-gb"):
+        commands.SignalsPruneOptions(max_gb=-1.0)
