@@ -75,7 +75,7 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         greater_is_better=False if keep_best else None,
         # How long the held-out loss has not improved has to survive an interruption.
         restore_callback_states_from_checkpoint=options.early_stopping is not None,
-        dataloader_num_workers=options.loader_workers,
+        dataloader_num_workers=_loader_workers(options),
         report_to=list(options.report_to),
         # Said aloud, or processes without accelerators would not look for each other.
         use_cpu=not torch.accelerator.is_available(),
@@ -83,3 +83,10 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         label_names=[],
         disable_tqdm=not sys.stderr.isatty(),
     )
+
+
+def _loader_workers(options: TrainOptions) -> int:
+    """One is enough for 200,000 positions a second; each further one decodes all blocks once more."""
+    if options.loader_workers is not None:
+        return options.loader_workers
+    return 1 if torch.accelerator.is_available() else 0

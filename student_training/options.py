@@ -190,6 +190,11 @@ class TrainOptions:
     logging_steps: int = option(
         10, help="optimizer steps between lines of metrics.jsonl", minimum=1, determining=False
     )
+    dry_run: bool = option(
+        False,
+        help="print how much memory training would take and what cards that fits, and write nothing",
+        determining=False,
+    )
     resume: bool = option(True, help="continue from the last checkpoint in --out", determining=False)
     report_to: tuple[str, ...] = option(
         (),
@@ -198,9 +203,9 @@ class TrainOptions:
         commas=True,
         determining=False,
     )
-    loader_workers: int = option(
-        0,
-        help="processes that read and collate batches ahead; 0 reads between steps",
+    loader_workers: int | None = option(
+        None,
+        help="processes that read and collate batches ahead; 0 reads between steps [1 on a GPU, else 0]",
         minimum=0,
         determining=False,
     )

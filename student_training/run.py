@@ -17,7 +17,8 @@ from student_training.checkpoints import last_whole_checkpoint, remove_torn_chec
 from student_training.initial import initial_logprobs
 from student_training.inputs import Inputs, open_inputs
 from student_training.lm_head import read_head
-from student_training.loading import add_lora, load_student, load_tokenizer
+from student_training.loading import add_lora, load_student, load_tokenizer, training_dtype
+from student_training.memory import largest_batch, plan_memory
 from student_training.methods import Method, build_method, find_method, preset_settings
 from student_training.metrics import LineAtEveryCheckpoint, MetricsFile, ProgressLines
 from student_training.options import SETTING_NAMES, TrainOptions
@@ -69,20 +70,16 @@ def train_student(options: TrainOptions, *, report: Callable[[str], None] = logg
     tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
     inputs = open_inputs(options, method.needs, tokenizer, report)
     out = Path(options.out)
+    if options.dry_run:
+        model = _load_model(options, method, settings, folder)
+        _report_memory(options, method, model, inputs, report)
+        return TrainingResult(out, 0, {})
     request = determining_request(options, settings, {"student": identity.as_dict(), **inputs.identity})
     known = holds_run(out, request)
     if known and is_finished(out):
         report(f"{out} holds this run already, finished; nothing to do")
         return TrainingResult(out, 0, {})
-    set_seed(options.seed)
-    # Its bars for loading and saving weights would interleave with ours.
-    transformers_logging.disable_progress_bar()
-    student = load_student(folder, trust_remote_code=options.trust_remote_code, quantize=options.quantize)
-    if options.lora_rank is not None:
-        student = add_lora(student, options.lora_rank, options.lora_targets)
-    model = StudentWithObjective(
-        student, method, normalize=settings["normalize"], head_chunk=options.head_chunk
-    )
+    model = _load_model(options, method, settings, folder)
     if not known:
         paths = {
             name: list(value) if isinstance(value, tuple) else value
@@ -106,6 +103,43 @@ def resolve_method(options: TrainOptions) -> tuple[Method, dict[str, Any]]:
     chosen = {name: preset.get(name) if value is None else value for name, value in given.items()}
     method, settings = build_method(spec, chosen)
     return method, {**settings, "normalize": normalize}
+
+
+def _load_model(
+    options: TrainOptions, method: Method, settings: dict[str, Any], folder: Path
+) -> StudentWithObjective:
+    set_seed(options.seed)
+    # Its bars for loading and saving weights would interleave with ours.
+    transformers_logging.disable_progress_bar()
+    student = load_student(folder, trust_remote_code=options.trust_remote_code, quantize=options.quantize)
+    if options.lora_rank is not None:
+        student = add_lora(student, options.lora_rank, options.lora_targets)
+    return StudentWithObjective(
+        student, method, normalize=settings["normalize"], head_chunk=options.head_chunk
+    )
+
+
+def _report_memory(
+    options: TrainOptions,
+    method: Method,
+    model: StudentWithObjective,
+    inputs: Inputs,
+    report: Callable[[str], None],
+) -> None:
+    collator = PairCollator(method.needs, vocab_size=read_head(model.student).weight.shape[0], pad_token_id=0)
+    dataset = PairDataset(inputs.source, method.needs.roles)
+    order = EpochOrder(inputs.train_blocks, seed=options.seed, weights=options.signal_weight)
+    plan = plan_memory(
+        model.student,
+        largest_batch(dataset, order, collator, batch_size=options.batch_size),
+        optimizer=options.optimizer,
+        head_chunk=options.head_chunk,
+        accumulates=options.gradient_accumulation > 1,
+        checkpointing=options.gradient_checkpointing,
+        bf16=training_dtype(options.dtype) == "bfloat16",
+    )
+    for line in plan.describe():
+        report(line)
 
 
 def _train(trainer: StudentTrainer, options: TrainOptions, report: Callable[[str], None]) -> None:

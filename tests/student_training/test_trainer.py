@@ -83,6 +83,13 @@ def test_accumulated_gradients_equal_one_big_batch(scored, finished, tmp_path):
         assert (other[name] - value).abs().median() < 1e-6, name
 
 
+def test_reading_ahead_in_another_process_changes_no_number(scored, finished, tmp_path):
+    scored.train("dckd", tmp_path / "ahead", loader_workers=1)
+    assert weights(tmp_path / "ahead").keys() == weights(finished).keys()
+    for name, value in weights(finished).items():
+        assert torch.equal(weights(tmp_path / "ahead")[name], value)
+
+
 def test_adapters_are_merged_into_the_saved_student(scored, tmp_path):
     scored.train("dckd", tmp_path / "run", lora_rank=2)
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "run")

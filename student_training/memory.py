@@ -1,0 +1,180 @@
+"""How much memory training will take, from the student and the batches themselves, before anything is trained."""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from student_training.batches import PairCollator, PairDataset
+from student_training.lm_head import read_head, split_model
+
+__all__ = ["CARD_SIZES_GB", "MemoryPlan", "largest_batch", "plan_memory"]
+
+#: Memory of common cards, GB, and what of it the driver and the allocator's gaps leave.
+CARD_SIZES_GB = (8, 16, 24, 48, 80)
+_USABLE = 0.92
+
+#: Bytes of optimizer state per trained parameter. Adafactor's rows and columns are next to nothing.
+_STATE_BYTES = {"adamw": 8.0, "adamw-8bit": 2.0, "paged-adamw-8bit": 0.0, "adafactor": 0.1}
+
+#: Lengths of the two probes that activations are extrapolated from; the second is twice the first.
+_PROBE_LENGTH = 32
+
+#: Batches of the first epoch that the largest one is looked for in.
+_SEEN_BATCHES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Bytes by what they are for.
+
+    Attributes:
+        parameters: the student's weights and buffers.
+        gradients: of the trained weights.
+        optimizer: its states; those that are paged to the host are left out.
+        activations: kept for the backward pass by the layers below the head, for the largest batch.
+        head: one chunk of logits with its scratch, and the head weight's gradient while it is being summed.
+        batch: ids, signals and hidden states at response positions.
+        accumulates: whether gradients of earlier micro-batches are held during a forward pass.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    head: int
+    batch: int
+    accumulates: bool
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the worst moment of a step: at the head, or when the backward pass is through."""
+        at_head = self.activations + self.head + self.batch + (self.gradients if self.accumulates else 0)
+        return self.parameters + self.optimizer + max(at_head, self.gradients + self.batch)
+
+    def describe(self) -> list[str]:
+        """Lines for the user, in GB of 10^9 bytes."""
+        names = ("parameters", "gradients", "optimizer", "activations", "head", "batch", "peak")
+        lines = [f"{name:12} {getattr(self, name) / 1e9:8.3f} GB" for name in names]
+        for size in CARD_SIZES_GB:
+            fits = "fits" if self.peak <= size * 1e9 * _USABLE else "does not fit"
+            lines.append(f"{size:3} GB card: {fits}")
+        return lines
+
+
+def plan_memory(
+    student: Any,
+    batch: Mapping[str, Tensor],
+    *,
+    optimizer: str,
+    head_chunk: int,
+    accumulates: bool,
+    checkpointing: bool = False,
+    bf16: bool = False,
+) -> MemoryPlan:
+    """Add up what training takes on one device.
+
+    Activations are not guessed from the architecture: two short rows go through the student, what autograd
+    keeps of them is counted, and a line plus a square in the length is laid through the two counts.
+
+    Args:
+        student: the causal language model, with its adapters if any.
+        batch: the largest one, from `PairCollator`.
+        optimizer: as in `TrainOptions.optimizer`.
+        head_chunk: positions that go through the LM head at once.
+        accumulates: whether a step has several micro-batches.
+        checkpointing: whether activations are recomputed.
+        bf16: whether the arithmetic is bfloat16 under autocast.
+    """
+    parameters = {id(value): value for value in (*student.parameters(), *student.buffers())}.values()
+    trained = [value for value in student.parameters() if value.requires_grad]
+    head = read_head(student)
+    vocab_size, width = head.weight.shape
+    num_rows, length = batch["input_ids"].shape
+    num_positions = len(batch["labels"])
+    chunk = min(head_chunk, num_positions)
+    logits = chunk * vocab_size * 4
+    head_gradient = head.weight.numel() * 4 if head.weight.requires_grad else 0
+    hidden = 2 * num_positions * width * 4 + num_rows * length * width * 4
+    return MemoryPlan(
+        parameters=sum(map(_bytes, parameters)),
+        gradients=sum(value.numel() * 4 for value in trained),
+        optimizer=int(sum(value.numel() for value in trained) * _STATE_BYTES[optimizer]),
+        activations=num_rows * _activations_per_row(student, length, checkpointing=checkpointing, bf16=bf16),
+        head=2 * logits + head_gradient,
+        batch=sum(map(_bytes, batch.values())) + hidden,
+        accumulates=accumulates,
+    )
+
+
+def largest_batch(
+    dataset: PairDataset, order: Iterable[int], collator: PairCollator, *, batch_size: int
+) -> dict[str, Tensor]:
+    """The batch with the most padded tokens among the first of an epoch.
+
+    Args:
+        dataset: the pairs.
+        order: their indices, as training visits them.
+        collator: makes the batch.
+        batch_size: pairs per batch.
+    """
+    indices = list(itertools.islice(order, batch_size * _SEEN_BATCHES))
+    lengths = {
+        index: [len(row.prompt_ids) + len(row.response_ids) for row in dataset[index][1]]
+        for index in set(indices)
+    }
+
+    def size(batch: list[int]) -> int:
+        rows = [length for index in batch for length in lengths[index]]
+        return len(rows) * max(rows, default=0)
+
+    batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+    return collator([dataset[index] for index in max(batches, key=size)])
+
+
+def _bytes(value: Tensor) -> int:
+    return value.numel() * value.element_size()
+
+
+def _activations_per_row(student: Any, length: int, *, checkpointing: bool, bf16: bool) -> int:
+    """Bytes that autograd keeps of one row of this length, extrapolated."""
+    short, long = (_kept(student, probe, bf16=bf16) for probe in (_PROBE_LENGTH, 2 * _PROBE_LENGTH))
+    square = max(0.0, (long - 2 * short) / (2 * _PROBE_LENGTH**2))
+    linear = short / _PROBE_LENGTH - square * _PROBE_LENGTH
+    total = linear * length + square * length**2
+    if checkpointing:
+        config = student.config.get_text_config()
+        # Kept are the layers' inputs; one layer at a time is computed again.
+        return int(
+            config.num_hidden_layers * length * config.hidden_size * 4 + total / config.num_hidden_layers
+        )
+    return int(total)
+
+
+def _kept(student: Any, length: int, *, bf16: bool) -> int:
+    """Bytes that autograd keeps for the backward pass of one row through the layers below the head."""
+    backbone, _ = split_model(student)
+    weights = {value.untyped_storage().data_ptr() for value in student.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    device = next(student.parameters()).device
+    input_ids = torch.ones(1, length, dtype=torch.long, device=device)
+    was_training = student.training
+    student.train()
+    with (
+        torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16),
+        torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
+    ):
+        hidden = backbone(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
+    student.train(was_training)
+    del hidden
+    return sum(kept.values())

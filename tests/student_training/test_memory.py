@@ -1,0 +1,111 @@
+"""The plan against what is really allocated, on the CPU."""
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from data.signals import SignalDataset
+from student_training.batches import PairCollator, PairDataset
+from student_training.memory import MemoryPlan, largest_batch, plan_memory
+from student_training.methods import build_method, find_method
+from student_training.run import train_student
+from student_training.student import StudentWithObjective
+
+
+def student(**changes):
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": 2000,
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    return LlamaForCausalLM(LlamaConfig(**(settings | changes)))
+
+
+def measured_peak(module, batches):
+    """Bytes allocated at the worst moment of two steps, beyond the parameters that were there before."""
+    optimizer = torch.optim.AdamW(module.parameters())
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        for _ in range(2):
+            for batch in batches:
+                module(**batch)["loss"].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert recorded.profiler is not None
+    events = recorded.profiler.kineto_results.events()
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    allocated = peak = 0
+    for _, size in changes:
+        allocated += size
+        peak = max(peak, allocated)
+    return peak
+
+
+CASES = {
+    "layers": ({"num_hidden_layers": 6}, 1, False),
+    "vocabulary": ({"vocab_size": 12_000, "num_hidden_layers": 1}, 1, False),
+    "tied": ({"vocab_size": 12_000, "num_hidden_layers": 1, "tie_word_embeddings": True}, 1, False),
+    "accumulation": ({}, 2, False),
+    "recomputed": ({"num_hidden_layers": 6}, 1, True),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_plan_is_within_15_percent_of_the_measured_peak(name, scored):
+    changes, num_batches, checkpointing = CASES[name]
+    method, _ = build_method(find_method("dckd"), {})
+    dataset = PairDataset(SignalDataset.open(scored.full), method.needs.roles)
+    pairs = [dataset[index % len(dataset)] for index in range(40)]
+    batch = PairCollator(method.needs, vocab_size=2000, pad_token_id=0)(pairs)
+    model = student(**changes)
+    plan = plan_memory(
+        model,
+        batch,
+        optimizer="adamw",
+        head_chunk=64,
+        accumulates=num_batches > 1,
+        checkpointing=checkpointing,
+    )
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    module = StudentWithObjective(model.train(), method, head_chunk=64)
+    inputs = sum(value.numel() * value.element_size() for value in batch.values())
+    measured = plan.parameters + inputs + measured_peak(module, [batch] * num_batches)
+    assert plan.peak == pytest.approx(measured, rel=0.15), plan
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(scored, tmp_path):
+    said = []
+    options = scored.options("dckd", tmp_path / "run", dry_run=True)
+    assert train_student(options, report=said.append).steps == 0
+    assert [line.split()[0] for line in said[-12:-5]] == [
+        "parameters", "gradients", "optimizer", "activations", "head", "batch", "peak",
+    ]  # fmt: skip
+    assert said[-5:] == [f"{size:3} GB card: fits" for size in (8, 16, 24, 48, 80)]
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_largest_batch_is_the_one_with_the_most_padded_tokens(scored):
+    method, _ = build_method(find_method("dckd"), {})
+    dataset = PairDataset(SignalDataset.open(scored.full), method.needs.roles)
+    collator = PairCollator(method.needs, vocab_size=128, pad_token_id=0)
+    sizes = [
+        collator([dataset[index] for index in part])["input_ids"].numel() for part in (range(5), range(5, 10))
+    ]
+    assert largest_batch(dataset, range(10), collator, batch_size=5)["input_ids"].numel() == max(sizes)
+
+
+def test_what_fits_is_said_for_every_card():
+    plan = MemoryPlan(int(4e9), int(4e9), int(8e9), int(3e9), int(1e9), 0, accumulates=False)
+    assert plan.peak == 16e9
+    assert plan.describe()[-5:] == [
+        "  8 GB card: does not fit",
+        " 16 GB card: does not fit",
+        " 24 GB card: fits",
+        " 48 GB card: fits",
+        " 80 GB card: fits",
+    ]
