@@ -147,8 +147,17 @@ def demo(options: DemoOptions) -> None:
 @options_from(ScoreOptions)
 def score_teacher(options: ScoreOptions) -> None:
     """Score responses with an aligned teacher and its reference; write a signal dataset."""
+    if options.dry_run:
+        from teacher_scoring.plan import plan_scoring  # noqa: PLC0415
+
+        plan_scoring(options, report=click.echo)
+        return
+    from teacher_scoring.score import score_shard_range  # noqa: PLC0415
     from teacher_scoring.score import score_teacher as run  # noqa: PLC0415
 
+    if options.shard_range is not None:
+        score_shard_range(options, report=_report)
+        return
     dataset = run(options, report=_report)
     click.echo(
         f"{options.out}: {dataset.num_rows:,} responses of {dataset.num_pairs:,} pairs, "
@@ -201,6 +210,16 @@ for _name, _options_class, _function in (
             _options_class, functools.partial(_function, report=click.echo), _name, _options_class.__doc__
         )
     )
+
+
+@signals.command("merge")
+@click.argument("dataset")
+def merge(dataset: str) -> None:
+    """Complete a dataset whose parts were written by runs of score-teacher with --shard-range."""
+    from teacher_scoring.merge import merge_parts  # noqa: PLC0415
+
+    merged = merge_parts(Path(dataset), report=_report)
+    click.echo(f"{dataset}: {merged.num_rows:,} responses of {merged.num_pairs:,} pairs")
 
 
 def main() -> None:

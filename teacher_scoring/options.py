@@ -5,7 +5,9 @@ import dataclasses
 from data.errors import ConfigurationError
 from data.options import check_options, option
 from data.schema import ROLES
+from teacher_scoring.cards import CARDS
 from teacher_scoring.engine import DTYPES, ENGINES, EngineOptions
+from teacher_scoring.workplace import Part
 
 __all__ = ["SampleOptions", "ScoreOptions", "engine_options"]
 
@@ -81,13 +83,37 @@ class ScoreOptions:
     own_process: bool | None = option(
         None, help="run each model in a process of its own [for vLLM and on GPUs]", determining=False
     )
+    shard_range: str | None = option(
+        None,
+        help="I/N: write every N-th shard from the I-th on; `adpa signals merge` completes the dataset",
+        determining=False,
+    )
+    verify_sample: int = option(
+        0,
+        help="score so many rows again with transformers and report differences",
+        minimum=0,
+        determining=False,
+    )
+    dry_run: bool = option(
+        False, help="print what would be scored, written and paid for, and stop", determining=False
+    )
+    card: str = option(
+        "h100-sxm", help="for --dry-run: the GPU to reckon with", choices=tuple(CARDS), determining=False
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
         if "student" in self.score and self.rollouts is None:
             raise ConfigurationError("--score student needs --rollouts, a folder written by sample-student")
+        if self.shard_range is not None:
+            Part.parse(self.shard_range)
         if self.reference is None and (self.reference_revision or self.reference_adapter):
             raise ConfigurationError("--reference-revision and --reference-adapter need --reference")
+
+    @property
+    def part(self) -> Part:
+        """Which shards of the dataset to make."""
+        return Part() if self.shard_range is None else Part.parse(self.shard_range)
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from data.preferences import PreferenceReader, read_preferences
 from data.rollouts import RolloutDataset
 from data.tokenization import PairEncoder
 from data.vocabulary import Vocabulary, check_agreement
+from teacher_scoring.assemble import SupportRule
 from teacher_scoring.loading import load_tokenizer
 from teacher_scoring.models import FoundModel, engine_request, find_model
 from teacher_scoring.options import ScoreOptions
@@ -44,6 +45,15 @@ class ScoringRequest:
     reader: PreferenceReader
     rollouts: RolloutDataset | None
     known: dict[str, Any]
+
+    @property
+    def support_rule(self) -> SupportRule:
+        """What of the scored tokens goes into the dataset."""
+        return SupportRule(
+            top_p=self.options.top_p,
+            teacher_vocab_size=self.teacher.vocab_size,
+            reference_vocab_size=self.reference.vocab_size if self.reference is not None else None,
+        )
 
     def plans(self, cache: Path) -> tuple[PassPlan, PassPlan | None]:
         """Where the results of the teacher's and the reference's pass lie."""

@@ -12,8 +12,9 @@ from data.home import adpa_home
 from data.manifest import fingerprint
 from data.signals import TOKENIZER_FOLDER, SignalDataset
 from data.tokenization import EncodedPair
-from teacher_scoring.assemble import ScoredShard, SupportRule, assemble_shard
+from teacher_scoring.assemble import ScoredShard, assemble_shard
 from teacher_scoring.complete import complete_dataset
+from teacher_scoring.engine import EngineOptions
 from teacher_scoring.engine_process import EngineRequest, needs_own_process
 from teacher_scoring.loading import save_tokenizer
 from teacher_scoring.models import FoundModel
@@ -24,9 +25,10 @@ from teacher_scoring.passes import score_given_ids, score_support
 from teacher_scoring.request import Report, ScoringRequest, prepare_request
 from teacher_scoring.stopping import exit_on_sigterm
 from teacher_scoring.tasks import EncodedShard, RolloutsByPair, pair_rows, write_encoded_shards
+from teacher_scoring.verify_sample import largest_differences, sample_rows
 from teacher_scoring.workplace import Part, ShardRecord, Workplace, has_dataset, refuse_other_dataset
 
-__all__ = ["ScoreOptions", "score_teacher"]
+__all__ = ["ScoreOptions", "score_shard_range", "score_teacher"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +50,65 @@ def score_teacher(options: ScoreOptions, *, report: Report = logger.info) -> Sig
         request = prepare_request(options, report)
         refuse_other_dataset(out, request.known)
         if has_dataset(out):
-            return _open_finished(request, out, report)
-        place = _score_part(request, out, Part(), report)
-        return complete_dataset(out, [place], report)
+            dataset = _open_finished(request, out, report)
+        else:
+            dataset = complete_dataset(out, [_score_part(request, out, Part(), report)], report)
+        if options.verify_sample:
+            _verify(request, dataset, report)
+        return dataset
+
+
+def score_shard_range(options: ScoreOptions, *, report: Report = logger.info) -> None:
+    """Score the shards of `--shard-range` into the dataset's folder; `merge_parts` completes it.
+
+    Several such runs may work into one folder at a time, each on a range of its own. Each of them reads and encodes
+    all rows: only then it is certain which of them fall into its shards.
+
+    Args:
+        options: as for `score_teacher`.
+        report: takes lines for the user.
+    Raises:
+        AdpaError: as `score_teacher`.
+        SystemExit: with code 143, after SIGTERM.
+    """
+    out, part = Path(options.out), options.part
+    with exit_on_sigterm():
+        request = prepare_request(options, report)
+        refuse_other_dataset(out, request.known)
+        if has_dataset(out):
+            _open_finished(request, out, report)
+            return
+        _score_part(request, out, part, report)
+        report(
+            f"{out}: part {part} is done; when all {part.of} are, complete it with adpa signals merge {out}"
+        )
+
+
+def _verify(request: ScoringRequest, dataset: SignalDataset, report: Report) -> None:
+    """Score some rows again with transformers and say by how much they differ."""
+
+    def engine(model: FoundModel) -> EngineRequest:
+        settings = EngineOptions(
+            model=str(model.folder),
+            adapter=str(model.adapter) if model.adapter is not None else None,
+            dtype=request.options.dtype,
+            trust_remote_code=request.options.trust_remote_code,
+            max_length=request.options.max_length,
+        )
+        own = needs_own_process("transformers")
+        return EngineRequest(
+            kind="transformers",
+            settings=settings,
+            option=model.option,
+            vocab_size=model.vocab_size,
+            own_process=own,
+        )
+
+    rows = sample_rows(dataset, request.options.verify_sample)
+    reference = engine(request.reference) if request.reference is not None else None
+    differences = largest_differences(rows, engine(request.teacher), reference, request.support_rule)
+    shown = ", ".join(f"{name} {value:.2g}" for name, value in differences.items())
+    report(f"{len(rows):,} responses scored again with transformers; largest differences, nats: {shown}")
 
 
 def _open_finished(request: ScoringRequest, out: Path, report: Report) -> SignalDataset:
@@ -189,15 +247,10 @@ class _PartRun:
             {task.role: plan.file(shard, task) for task in shard.tasks} if plan is not None else {}
             for plan in (self._teacher_plan, self._reference_plan)
         ]
-        rule = SupportRule(
-            top_p=self._options.top_p,
-            teacher_vocab_size=request.teacher.vocab_size,
-            reference_vocab_size=request.reference.vocab_size if request.reference is not None else None,
-        )
         return assemble_shard(
             ScoredShard(shard, *files),
             self._place.shard_path(shard.index),
-            rule,
+            request.support_rule,
             fingerprint=dataset,
             precision=self._options.precision,
         )

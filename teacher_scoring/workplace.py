@@ -8,11 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from data.errors import ShardError
+from data.errors import ConfigurationError, ShardError
 from data.files import remove_leftovers, write_atomic
 from data.manifest import MANIFEST_NAME, RoleCount, RowGroup, ShardEntry, compare_requests, read_manifest
 
-__all__ = ["LostResponse", "Part", "ShardRecord", "Workplace", "has_dataset", "refuse_other_dataset"]
+__all__ = [
+    "LostResponse",
+    "Part",
+    "ShardRecord",
+    "Workplace",
+    "finished_places",
+    "has_dataset",
+    "refuse_other_dataset",
+]
 
 _WORK, _REQUEST, _DONE = ".work", "request.json", "done.json"
 
@@ -76,6 +84,18 @@ class Part:
     number: int = 1
     of: int = 1
 
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `I/N`, counted from 1.
+
+        Raises:
+            ConfigurationError: for anything else.
+        """
+        number, _, of = text.partition("/")
+        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            raise ConfigurationError(f"--shard-range: {text!r} is not I/N with I from 1 to N, such as 2/8")
+        return cls(int(number), int(of))
+
     def __contains__(self, shard_index: int) -> bool:
         return shard_index % self.of == self.number - 1
 
@@ -111,6 +131,15 @@ def refuse_other_dataset(out: Path, known: Mapping[str, Any]) -> None:
             f"{out} holds a different dataset: {', '.join(differing)} differ from its manifest; "
             "choose another --out or remove the folder"
         )
+
+
+def finished_places(out: Path) -> list["Workplace"]:
+    """The work folders of all parts of a dataset that are finished."""
+    places = []
+    for done in sorted((out / _WORK).glob(f"*-of-*/{_DONE}")):
+        number, of = done.parent.name.split("-of-")
+        places.append(Workplace(out, Part(int(number), int(of))))
+    return places
 
 
 class Workplace:

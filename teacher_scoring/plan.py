@@ -1,0 +1,168 @@
+"""score-teacher --dry-run: what a run would do, need and cost, before anything is paid for."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.home import adpa_home
+from data.tokenization import EncodedPair
+from teacher_scoring.cards import CARDS, UTILISATION, Card
+from teacher_scoring.flops import ModelSize, model_size
+from teacher_scoring.models import FoundModel
+from teacher_scoring.options import ScoreOptions
+from teacher_scoring.pass_files import PassPlan
+from teacher_scoring.request import Report, ScoringRequest, prepare_request
+from teacher_scoring.tasks import Task, group_pairs, pair_rows, tasks_of
+
+__all__ = ["Plan", "plan_scoring"]
+
+# Bytes of one support token, compressed, at k = 10 (at k = 50 a fifth less): measured on drawn distributions over
+# 32,000 tokens, docs/lab_notes_scoring.md. What a position adds is in it.
+_SHARD_BYTES = {"rounded": 6.2, "exact": 9.7}
+_PASS_BYTES = {"teacher": 4.8, "reference": 3.6}
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        rows: responses by role.
+        positions: response positions by role.
+        tokens: prompt and response tokens that go through each model.
+        cached: positions by model that are in the cache already; None where the weights are not there to tell.
+        dataset_bytes: expected size of the dataset.
+        cache_bytes: expected growth of the pass cache.
+        flops: by model, for what is not cached.
+        hours: by model, on one card.
+    """
+
+    rows: dict[str, int] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
+    tokens: int = 0
+    cached: dict[str, int | None] = field(default_factory=dict)
+    dataset_bytes: float = 0.0
+    cache_bytes: float = 0.0
+    flops: dict[str, float] = field(default_factory=dict)
+    hours: dict[str, float] = field(default_factory=dict)
+
+
+def plan_scoring(options: ScoreOptions, *, report: Report) -> Plan:
+    """Read and encode all data, look into the cache, and reckon; nothing is written, no model is loaded.
+
+    Model folders need no weights, only configuration and tokenizer.
+
+    Args:
+        options: the command's.
+        report: takes the plan, line by line.
+    Raises:
+        AdpaError: whatever would stop the run itself at its beginning.
+    """
+    card = CARDS[options.card]
+    request = prepare_request(options, report, need_weights=False)
+    rollouts = request.rollouts_by_pair()
+    request.check_data(rollouts)
+    cache = Path(options.pass_cache) if options.pass_cache else adpa_home() / "passes"
+    models = [model for model in (request.teacher, request.reference) if model is not None]
+    found = zip((model.option.removeprefix("--") for model in models), request.plans(cache), strict=False)
+    plans = {name: passes for name, passes in found if passes is not None}
+    plan = Plan(cached={name: _can_tell(model) for name, model in zip(plans, models, strict=True)})
+    todo = {name: _Work() for name in plans}
+    for shard in group_pairs(pair_rows(_encoded(request), rollouts), options.shard_pairs):
+        for task in tasks_of(shard, options.roles):
+            plan.rows[task.role] = plan.rows.get(task.role, 0) + task.rows
+            plan.positions[task.role] = plan.positions.get(task.role, 0) + task.positions
+            plan.tokens += task.tokens
+            for name, passes in plans.items():
+                _look_up(task, name, passes, plan, todo[name])
+    report(request.reader.describe())
+    report(request.encoder.describe())
+    request.encoder.require_rows()
+    sizes = {
+        name: model_size(model.folder, trust_remote_code=options.trust_remote_code)
+        for name, model in zip(plans, models, strict=True)
+    }
+    _reckon(plan, options, todo, sizes, card)
+    _describe(plan, options, sizes, card, cache, report)
+    return plan
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one model still has to score."""
+
+    rows: int = 0
+    tokens: int = 0
+    positions: int = 0
+
+
+def _can_tell(model: FoundModel) -> int | None:
+    return None if model.identity["weights_sha256"] is None else 0
+
+
+def _encoded(request: ScoringRequest) -> Iterator[EncodedPair]:
+    return (pair for row in request.reader if (pair := request.encoder.encode(row)) is not None)
+
+
+def _look_up(task: Task, name: str, passes: PassPlan, plan: Plan, work: _Work) -> None:
+    found = plan.cached[name]
+    if found is not None and passes.path(task.content).exists():
+        plan.cached[name] = found + task.positions
+        return
+    work.rows += task.rows
+    work.tokens += task.tokens
+    work.positions += task.positions
+
+
+def _reckon(
+    plan: Plan, options: ScoreOptions, todo: dict[str, _Work], sizes: dict[str, ModelSize], card: Card
+) -> None:
+    total = sum(plan.positions.values())
+    # Without a reference a shard holds what the teacher's pass does.
+    per_token = _SHARD_BYTES[options.precision] if len(todo) > 1 else _PASS_BYTES["teacher"]
+    plan.dataset_bytes = total * options.top_k * per_token
+    for name, work in todo.items():
+        plan.cache_bytes += work.positions * options.top_k * _PASS_BYTES[name]
+        plan.flops[name] = sizes[name].flops(
+            tokens=work.tokens, positions=work.positions, mean_length=work.tokens / max(1, work.rows)
+        )
+        plan.hours[name] = plan.flops[name] / (card.peak_tflops * 1e12 * UTILISATION) / 3600
+
+
+def _describe(
+    plan: Plan, options: ScoreOptions, sizes: dict[str, ModelSize], card: Card, cache: Path, report: Report
+) -> None:
+    for role, rows in plan.rows.items():
+        report(f"{role}: {rows:,} responses, {plan.positions[role]:,} positions")
+    report(f"tokens through each model: {plan.tokens:,}")
+    for name, size in sizes.items():
+        known = plan.cached[name]
+        cached = "cannot be told without its weights" if known is None else f"{known:,} positions"
+        weights_gib = 2 * size.parameters / 2**30
+        fits = (
+            ""
+            if weights_gib < 0.8 * card.memory_gib
+            else f", too much for one {card.name} ({card.memory_gib} GiB)"
+        )
+        report(
+            f"{name}: {size.parameters / 1e9:.2f} billion parameters, {weights_gib:.1f} GiB in bfloat16{fits}; "
+            f"cached: {cached}; {plan.flops[name]:.3g} FLOPs to do, {plan.hours[name]:.2f} hours"
+        )
+    report(
+        f"hours are of one {card.name}: {card.peak_tflops:g} TFLOP/s (dense bfloat16, by its data sheet) at an assumed "
+        f"utilisation of {UTILISATION:.0%}; start-up and loading are not in them"
+    )
+    for what, folder, needed in (
+        ("dataset", Path(options.out), plan.dataset_bytes),
+        ("pass cache", cache, plan.cache_bytes),
+    ):
+        free = shutil.disk_usage(_existing(folder)).free
+        verdict = "" if needed < free else "; NOT ENOUGH: choose another disk"
+        report(f"{what}: about {needed / 1e9:.2f} GB to write, {free / 1e9:.1f} GB free at {folder}{verdict}")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder itself or the nearest one above it that is there."""
+    folder = folder.absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists())

@@ -1,0 +1,133 @@
+"""score-teacher killed, interrupted, refused by the disk: the same command continues to the same bytes."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+#: 10 pairs, 4 to a shard, two roles, two models.
+NUM_PASS_FILES = 12
+
+
+def command(tiny_world, folder, *more):
+    return [
+        sys.executable, str(ROOT / "cli.py"), "score-teacher", "--teacher", str(tiny_world.teacher),
+        "--reference", str(tiny_world.reference), "--data", str(tiny_world.pairs), "--engine", "transformers",
+        "--top-k", "8", "--shard-pairs", "4", "--pass-cache", str(folder / "passes"), "--out",
+        str(folder / "out"), *more,
+    ]  # fmt: skip
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    subprocess.run(command(tiny_world, folder), check=True, capture_output=True)
+    return contents(folder / "out")
+
+
+def interrupt(arguments, folder, number, after):
+    """Start a command and signal it when so many pass files are there; by progress, so that load does not matter."""
+    running = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    while running.poll() is None:
+        if len(list(folder.glob("passes/*.parquet"))) >= after:
+            running.send_signal(number)
+            break
+        time.sleep(0.005)
+    return running.wait(), running.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "own_process"),
+    [
+        (signal.SIGKILL, -9, True),
+        (signal.SIGTERM, 143, False),
+        (signal.SIGTERM, 143, True),
+        (signal.SIGINT, 130, False),
+    ],
+)
+def test_a_stopped_run_continues_to_the_same_bytes(
+    number, code, own_process, tiny_world, tmp_path, uninterrupted
+):
+    # Within the teacher's pass where the engine has a process of its own, else within the reference's.
+    after = 3 if own_process else 8
+    more = ["--own-process"] if own_process else []
+    found, said = interrupt(command(tiny_world, tmp_path, *more), tmp_path, number, after)
+    assert found == code, said
+    if code == 130:
+        assert said.endswith("interrupted; the same command continues where this one stopped\n")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    # One more may have been finished between the count and the signal, and up to three were being written.
+    kept = len(list(tmp_path.glob("passes/*.parquet")))
+    assert after <= kept < NUM_PASS_FILES
+    finished = subprocess.run(command(tiny_world, tmp_path), check=True, capture_output=True, text=True)
+    assert ", 0 of them scored before" not in finished.stderr.split("reference:")[0]
+    assert contents(tmp_path / "out") == uninterrupted
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_disk_that_takes_no_more_is_one_error_and_the_same_command_continues(
+    tiny_world, tmp_path, uninterrupted
+):
+    largest = max(len(content) for path, content in uninterrupted.items() if path.suffix == ".parquet")
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1, largest - 1))
+
+    refused = subprocess.run(
+        command(tiny_world, tmp_path), preexec_fn=limit, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 1
+    assert "cannot be written: File too large" in refused.stderr.splitlines()[-1]
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    subprocess.run(command(tiny_world, tmp_path), check=True, capture_output=True)
+    assert contents(tmp_path / "out") == uninterrupted
+
+
+def test_a_killed_command_leaves_no_engine_behind(tiny_world, tmp_path):
+    arguments = command(tiny_world, tmp_path, "--own-process", "--shard-pairs", "1")
+    running = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+    while running.poll() is None and not list(tmp_path.glob("passes/*.parquet")):
+        time.sleep(0.005)
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    running.kill()
+    running.wait()
+    deadline = time.monotonic() + 60
+    while any(is_running(pid) for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [pid for pid in children if is_running(pid)] == []
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+def test_sampling_that_was_stopped_continues_to_the_same_bytes(tiny_world, tmp_path):
+    def sample(folder):
+        return [
+            sys.executable, str(ROOT / "cli.py"), "sample-student", "--student", str(tiny_world.student), "--data",
+            str(tiny_world.pairs), "--engine", "transformers", "--max-new-tokens", "20", "--shard-pairs", "1",
+            "--out", str(folder),
+        ]  # fmt: skip
+
+    subprocess.run(sample(tmp_path / "whole"), check=True, capture_output=True)
+    running = subprocess.Popen(sample(tmp_path / "stopped"), stderr=subprocess.DEVNULL)
+    while running.poll() is None and len(list(tmp_path.glob("stopped/shard-*"))) < 3:
+        time.sleep(0.005)
+    os.kill(running.pid, signal.SIGTERM)
+    assert running.wait() == 143
+    finished = subprocess.run(sample(tmp_path / "stopped"), check=True, capture_output=True, text=True)
+    assert "of prompts, 0 of them sampled before" not in finished.stderr
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
