@@ -1,0 +1,195 @@
+"""Signal rows of the small text model, with the dense distributions that errors are measured against."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.text_model import CONTEXT, FeedForwardModel, TextModel
+from data.schema import ResponseSignals
+from data.support import tail_logprobs, truncate_top_p
+
+__all__ = ["TextSignals", "cut_top_p", "make_text_signals", "objectives"]
+
+RESPONSE_LENGTH = 300
+PROMPT_LENGTH = 60
+_CHUNK = 600
+
+
+@dataclass(frozen=True, slots=True)
+class TextSignals:
+    """Rows, and what a student would need to evaluate objectives on them.
+
+    Attributes:
+        rows: exact signals of the responses, with the whole top-k.
+        student_logprobs: a student's log-probabilities at the rows' support, float32 [positions, K].
+        dense_kl: forward KL(teacher || student) over the whole vocabulary, nats, float64 [positions].
+        dense_advantage: the student's expected advantage over the whole vocabulary, clipped to [0, 1], nats.
+        entropy: mean entropy of the teacher, nats.
+    """
+
+    rows: list[ResponseSignals]
+    student_logprobs: np.ndarray
+    dense_kl: np.ndarray
+    dense_advantage: np.ndarray
+    entropy: float
+
+
+def _contexts(model: TextModel, num_responses: int) -> tuple[Tensor, np.ndarray]:
+    stride = PROMPT_LENGTH + RESPONSE_LENGTH
+    starts = np.arange(num_responses) * stride
+    if starts[-1] + stride > len(model.tokens):
+        raise ValueError(f"{len(model.tokens)} held-out tokens are too few for {num_responses} responses")
+    pieces = np.stack([model.tokens[start : start + stride] for start in starts])
+    places = np.arange(PROMPT_LENGTH, stride)
+    windows = pieces[:, places[:, None] + np.arange(-CONTEXT, 0)]
+    return torch.from_numpy(windows.reshape(-1, CONTEXT).astype(np.int64)), pieces
+
+
+def _sharpness(model: FeedForwardModel, contexts: Tensor, entropy: float) -> float:
+    """The factor on the logits that gives this mean entropy, by bisection."""
+    logits = model.logits(contexts[:: max(1, len(contexts) // 500)])
+    low, high = 0.5, 8.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        logprobs = torch.log_softmax(middle * logits, dim=-1)
+        mean = -(logprobs.exp() * logprobs).sum(-1).mean().item()
+        low, high = (middle, high) if mean > entropy else (low, middle)
+    return (low + high) / 2
+
+
+@torch.no_grad()
+def make_text_signals(
+    model: TextModel, *, num_responses: int, top_k: int, entropy: float | None
+) -> TextSignals:
+    """Score held-out text with teacher and reference.
+
+    Args:
+        model: the trained models.
+        num_responses: responses of `RESPONSE_LENGTH` tokens.
+        top_k: size of the support.
+        entropy: sharpen both models' logits by the factor that brings the teacher to this mean entropy, nats,
+            as a large model's are; None leaves them as trained.
+    """
+    contexts, pieces = _contexts(model, num_responses)
+    beta = 1.0 if entropy is None else _sharpness(model.teacher, contexts, entropy)
+    targets = torch.from_numpy(pieces[:, PROMPT_LENGTH:].reshape(-1).astype(np.int64))
+    vocab_size = model.teacher.head.num_embeddings
+    parts: list[dict[str, np.ndarray]] = []
+    for start in range(0, len(contexts), _CHUNK):
+        chunk, token = contexts[start : start + _CHUNK], targets[start : start + _CHUNK, None]
+        teacher = torch.log_softmax(beta * model.teacher.logits(chunk), dim=-1)
+        base = model.reference.logits(chunk)
+        reference = torch.log_softmax(beta * base, dim=-1)
+        # A student: less sharp than the reference, and tuned on nothing.
+        student = torch.log_softmax(0.8 * beta * base, dim=-1)
+        logprobs, ids = teacher.topk(top_k, dim=-1)
+        probabilities = teacher.exp()
+        clipped = (teacher - reference).clamp(0, 1)
+        parts.append(
+            {
+                "ids": ids.numpy(),
+                "teacher": logprobs.numpy(),
+                "reference": reference.gather(1, ids).numpy(),
+                "student": student.gather(1, ids).numpy(),
+                "teacher_token": teacher.gather(1, token).numpy()[:, 0],
+                "reference_token": reference.gather(1, token).numpy()[:, 0],
+                "kl": (probabilities * (teacher - student)).sum(-1, dtype=torch.float64).numpy(),
+                "advantage": (student.exp() * clipped).sum(-1, dtype=torch.float64).numpy(),
+                "entropy": -(probabilities * teacher).sum(-1).numpy(),
+            }
+        )
+    flat = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return TextSignals(
+        rows=list(_rows(flat, pieces, vocab_size)),
+        student_logprobs=flat["student"],
+        dense_kl=flat["kl"],
+        dense_advantage=flat["advantage"],
+        entropy=float(flat["entropy"].mean()),
+    )
+
+
+def _rows(flat: dict[str, np.ndarray], pieces: np.ndarray, vocab_size: int) -> Iterator[ResponseSignals]:
+    top_k = flat["ids"].shape[1]
+    sizes = np.full(RESPONSE_LENGTH, top_k, dtype=np.uint16)
+    for index, piece in enumerate(pieces):
+        span = slice(index * RESPONSE_LENGTH, (index + 1) * RESPONSE_LENGTH)
+        teacher, reference = flat["teacher"][span].ravel(), flat["reference"][span].ravel()
+        yield ResponseSignals(
+            pair_id=f"{index // 2:016x}",
+            role=("chosen", "rejected")[index % 2],
+            sample_index=0,
+            prompt_ids=piece[:PROMPT_LENGTH],
+            response_ids=piece[PROMPT_LENGTH:],
+            support_sizes=sizes,
+            topk_ids=flat["ids"][span].ravel().astype(np.int32),
+            teacher_logprobs=teacher,
+            advantages=teacher - reference,
+            teacher_tail_logprobs=tail_logprobs(teacher, sizes, vocab_size=vocab_size),
+            reference_tail_logprobs=tail_logprobs(reference, sizes, vocab_size=vocab_size),
+            teacher_token_logprobs=flat["teacher_token"][span],
+            reference_token_logprobs=flat["reference_token"][span],
+        )
+
+
+def cut_top_p(signals: TextSignals, top_p: float) -> TextSignals:
+    """The same signals with each position's support cut at `top_p`; the student's values become flat, shape [S]."""
+    rows, student = [], []
+    for index, row in enumerate(signals.rows):
+        assert row.topk_ids is not None
+        assert row.teacher_logprobs is not None
+        assert row.advantages is not None
+        shape = (RESPONSE_LENGTH, -1)
+        teacher, advantages = row.teacher_logprobs.reshape(shape), row.advantages.reshape(shape)
+        sizes, keep = truncate_top_p(teacher, top_p)
+        vocab_size = 1 << 30  # Never the whole vocabulary.
+        rows.append(
+            ResponseSignals(
+                row.pair_id,
+                row.role,
+                row.sample_index,
+                row.prompt_ids,
+                row.response_ids,
+                support_sizes=sizes,
+                topk_ids=row.topk_ids.reshape(shape)[keep],
+                teacher_logprobs=teacher[keep],
+                advantages=advantages[keep],
+                teacher_tail_logprobs=tail_logprobs(teacher[keep], sizes, vocab_size=vocab_size),
+                reference_tail_logprobs=tail_logprobs(
+                    (teacher - advantages)[keep], sizes, vocab_size=vocab_size
+                ),
+                teacher_token_logprobs=row.teacher_token_logprobs,
+                reference_token_logprobs=row.reference_token_logprobs,
+            )
+        )
+        span = slice(index * RESPONSE_LENGTH, (index + 1) * RESPONSE_LENGTH)
+        student.append(signals.student_logprobs[span][keep])
+    return TextSignals(
+        rows, np.concatenate(student), signals.dense_kl, signals.dense_advantage, signals.entropy
+    )
+
+
+def objectives(rows: list[ResponseSignals], student_logprobs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Forward KL with tail bucket, and expected advantage clipped to [0, 1], per position, nats, float64.
+
+    Args:
+        rows: signals as stored.
+        student_logprobs: the student's log-probabilities at their support, in row order, any shape.
+    """
+    sizes = np.concatenate([row.support_sizes for row in rows if row.support_sizes is not None]).astype(
+        np.int64
+    )
+    teacher = np.concatenate([row.teacher_logprobs for row in rows if row.teacher_logprobs is not None])
+    advantages = np.concatenate([row.advantages for row in rows if row.advantages is not None])
+    tails = np.concatenate(
+        [row.teacher_tail_logprobs for row in rows if row.teacher_tail_logprobs is not None]
+    )
+    teacher, tails = teacher.astype(np.float64), tails.astype(np.float64)
+    student = student_logprobs.ravel().astype(np.float64)
+    starts = np.cumsum(sizes) - sizes
+    student_tail = np.log(np.maximum(1 - np.add.reduceat(np.exp(student), starts), 1e-12))
+    kl = np.add.reduceat(np.exp(teacher) * (teacher - student), starts)
+    kl += np.exp(tails) * (tails - student_tail)
+    return kl, np.add.reduceat(np.exp(student) * np.clip(advantages, 0, 1), starts)
