@@ -7,7 +7,6 @@ import os
 import sys
 import tomllib
 import typing
-import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -225,9 +224,8 @@ def merge(dataset: str) -> None:
 def main() -> None:
     """Run the command line; the only place where errors become exit codes."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    # Neither is about anything that the user of these commands could change.
+    # A warning about forked tokenizers that nobody here could act on.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", message=".*pin_memory.*")
     try:
         commands.main(standalone_mode=False)
     except click.ClickException as error:

@@ -1,7 +1,6 @@
 """Run independent steps side by side, each in a process with one thread."""
 
 import multiprocessing
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Self
@@ -11,11 +10,6 @@ import torch
 __all__ = ["Crew"]
 
 Job = Callable[[], Any]
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", message=".*pin_memory.*")  # as in cli.py: nothing to change about it
 
 
 class Crew:
@@ -54,7 +48,8 @@ class Crew:
             self._pool = ProcessPoolExecutor(
                 self._num_workers,
                 mp_context=multiprocessing.get_context("spawn"),
-                initializer=_start_worker,
+                initializer=torch.set_num_threads,
+                initargs=(1,),
             )
         futures = [self._pool.submit(job) for job in jobs]
         try:

@@ -76,6 +76,7 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         # How long the held-out loss has not improved has to survive an interruption.
         restore_callback_states_from_checkpoint=options.early_stopping is not None,
         dataloader_num_workers=_loader_workers(options),
+        dataloader_pin_memory=torch.cuda.is_available(),
         report_to=list(options.report_to),
         # Said aloud, or processes without accelerators would not look for each other.
         use_cpu=not torch.accelerator.is_available(),

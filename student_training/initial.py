@@ -33,7 +33,7 @@ def initial_logprobs(
     *,
     cache: Path,
     batch_size: int,
-    head_chunk: int,
+    head_chunk: int | None,
     device: torch.device,
     quiet: bool,
 ) -> TokenLogprobs:
@@ -46,7 +46,7 @@ def initial_logprobs(
         cache: Parquet file that holds the result; read instead of computing when it exists. It belongs to one
             run's folder, whose run.toml pins student and data.
         batch_size: pairs per forward pass.
-        head_chunk: positions that go through the LM head at once.
+        head_chunk: positions that go through the LM head at once; None lets the head choose.
         device: where to compute.
         quiet: whether to leave out the progress bar.
     Returns:

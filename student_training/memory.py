@@ -10,6 +10,7 @@ from torch import Tensor
 
 from student_training.batches import PairCollator, PairDataset
 from student_training.lm_head import read_head, split_model
+from student_training.sparse_head import default_chunk_size
 
 __all__ = ["CARD_SIZES_GB", "MemoryPlan", "largest_batch", "plan_memory"]
 
@@ -70,7 +71,7 @@ def plan_memory(
     batch: Mapping[str, Tensor],
     *,
     optimizer: str,
-    head_chunk: int,
+    head_chunk: int | None,
     accumulates: bool,
     checkpointing: bool = False,
     bf16: bool = False,
@@ -84,7 +85,7 @@ def plan_memory(
         student: the causal language model, with its adapters if any.
         batch: the largest one, from `PairCollator`.
         optimizer: as in `TrainOptions.optimizer`.
-        head_chunk: positions that go through the LM head at once.
+        head_chunk: positions that go through the LM head at once; None for the head's own choice.
         accumulates: whether a step has several micro-batches.
         checkpointing: whether activations are recomputed.
         bf16: whether the arithmetic is bfloat16 under autocast.
@@ -95,7 +96,8 @@ def plan_memory(
     vocab_size, width = head.weight.shape
     num_rows, length = batch["input_ids"].shape
     num_positions = len(batch["labels"])
-    chunk = min(head_chunk, num_positions)
+    device_type = "cuda" if torch.cuda.is_available() else "cpu"
+    chunk = min(head_chunk or default_chunk_size(vocab_size, device_type), num_positions)
     logits = chunk * vocab_size * 4
     head_gradient = head.weight.numel() * 4 if head.weight.requires_grad else 0
     hidden = 2 * num_positions * width * 4 + num_rows * length * width * 4

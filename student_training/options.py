@@ -177,8 +177,12 @@ class TrainOptions:
         help="stop after this many evaluations without a lower held-out loss; implies --keep-best",
         minimum=1,
     )
-    head_chunk: int = option(
-        1024, help="response positions that go through the LM head at once", minimum=1, determining=False
+    head_chunk: int | None = option(
+        None,
+        help="response positions that go through the LM head at once [as many as 128 MiB of logits on a CPU, 512 "
+        "MiB on a GPU]",
+        minimum=1,
+        determining=False,
     )
     check_shards: bool = option(True, help="verify every shard's checksum before training", determining=False)
     save_steps: int = option(

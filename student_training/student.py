@@ -41,7 +41,7 @@ class StudentWithObjective(nn.Module):
     """
 
     def __init__(
-        self, student: nn.Module, method: Method, *, normalize: str = "token", head_chunk: int = 1024
+        self, student: nn.Module, method: Method, *, normalize: str = "token", head_chunk: int | None = None
     ) -> None:
         """Wrap a student.
 
@@ -49,7 +49,7 @@ class StudentWithObjective(nn.Module):
             student: a transformers causal language model, or one wrapped by peft.
             method: what to train it with.
             normalize: `token` or `sequence`, see `TrainOptions.normalize`.
-            head_chunk: positions that go through the LM head at once.
+            head_chunk: positions that go through the LM head at once; None lets the head choose.
         """
         super().__init__()
         self.student: Any = student
