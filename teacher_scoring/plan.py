@@ -18,7 +18,7 @@ from teacher_scoring.tasks import Task, group_pairs, pair_rows, tasks_of
 __all__ = ["Plan", "plan_scoring"]
 
 # Bytes of one support token, compressed, at k = 10 (at k = 50 a fifth less): measured on drawn distributions over
-# 32,000 tokens, docs/lab_notes_scoring.md. What a position adds is in it.
+# 32,000 tokens, docs/lab_notes/scoring.md. What a position adds is in it.
 _SHARD_BYTES = {"rounded": 6.2, "exact": 9.7}
 _PASS_BYTES = {"teacher": 4.8, "reference": 3.6}
 
