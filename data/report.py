@@ -139,7 +139,8 @@ def _charts(summary: DatasetSummary) -> str:
 
 
 def _power(exponent: float) -> str:
-    return f"{10**exponent:.1g}"
+    superscript = f"{exponent:g}".translate(str.maketrans("-0123456789.", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹·"))
+    return "1" if exponent == 0 else f"10{superscript}"
 
 
 def _tokens(summary: DatasetSummary, texts: TokenText) -> str:

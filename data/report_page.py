@@ -29,7 +29,7 @@ p { margin: 4px 0 10px; max-width: 75ch; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; margin: 18px
 0; } .facts div, .panel { background: var(--panel); border: 1px solid var(--line); border-radius: 8px;
 padding: 10px 14px; } .facts b { display: block; font-size: 20px; font-variant-numeric: tabular-nums; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 14px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 14px; }
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--muted); font-size: 11px; }
 svg .axis { stroke: var(--line); }

@@ -13,8 +13,8 @@ from data.support import span_sums
 __all__ = ["DatasetSummary", "Histogram", "RoleSummary", "TokenAdvantage", "summarize_dataset"]
 
 # Tails are floored at 1e-7; whole-vocabulary supports, which have none, count at the lower end.
-_TAIL_EDGES = np.linspace(-7, 0, 36)
-_KL_EDGES = np.linspace(-5, 1.5, 40)
+_TAIL_EDGES = np.linspace(-8, 0, 41)
+_KL_EDGES = np.linspace(-6, 2, 41)
 _ADVANTAGE_EDGES = np.linspace(-5, 5, 51)
 _MAX_POINTS = 400
 # Below so many occurrences a token's mean is chance.
@@ -157,7 +157,7 @@ def _add_role(summary: RoleSummary, group: SignalGroup) -> None:
     summary.num_positions += int(positions.sum())
     summary.num_support_tokens += int(sizes[positions].sum())
     summary.covered += float((1 - tail_mass[positions]).sum())
-    summary.tail_mass.add(np.log10(np.maximum(tail_mass[positions], 1e-7)))
+    summary.tail_mass.add(np.log10(np.maximum(tail_mass[positions], 1e-8)))
     advantages = columns["advantages"].values
     if not len(advantages):
         return
@@ -166,7 +166,7 @@ def _add_role(summary: RoleSummary, group: SignalGroup) -> None:
     finite = np.isfinite(tails)
     kl[finite] += tail_mass[finite] * (tails - columns["reference_tail_logprobs"].values)[finite]
     # Rounding for storage can take a KL of next to nothing below zero.
-    kl = np.maximum(kl[positions], 1e-5)
+    kl = np.maximum(kl[positions], 1e-6)
     summary.kl.add(np.log10(kl))
     summary.kl_sum += float(kl.sum())
     differences = token_advantages(group)

@@ -29,8 +29,8 @@ class TokenText:
         if self._tokenizer is None or piece is None:
             return f"⟨{token_id}⟩"
         text = self._tokenizer.decode([token_id], skip_special_tokens=False)
-        # Sentencepiece decoders drop a space at the beginning of what they take for a whole text; bytes of a longer
-        # character decode to a replacement mark.
-        if piece.startswith("▁") and not text.startswith(" "):
+        # Sentencepiece decoders drop a space at the beginning of what they take for a whole text, and without any
+        # decoder words are joined by spaces; bytes of a longer character decode to a replacement mark.
+        if (piece.startswith("▁") or self._tokenizer.decoder is None) and not text.startswith(" "):
             text = " " + text
         return piece if not text or "\ufffd" in text else text
