@@ -80,9 +80,7 @@ class VllmEngine:
         self._max_length = config.model_config.max_model_len - 1
         self._adapter = None
         if options.adapter is not None:
-            from vllm.lora.request import LoRARequest  # noqa: PLC0415
-
-            self._adapter = LoRARequest("adapter", 1, options.adapter)
+            self._adapter = self._load_adapter(options.adapter)
         self._requests: ScoreRequests
         if config.use_v2_model_runner:
             self._requests = NativeRequests(self.vocab_size)
@@ -166,6 +164,17 @@ class VllmEngine:
 
         cleanup_dist_env_and_memory()
         gc.collect()
+
+    def _load_adapter(self, adapter: str) -> Any:
+        from vllm.lora.request import LoRARequest  # noqa: PLC0415
+
+        request = LoRARequest("adapter", 1, adapter)
+        try:
+            # Otherwise it is loaded, and found not to fit, with the first request.
+            self._llm.llm_engine.add_lora(request)
+        except self._failures as error:
+            raise ScoringError(f"{adapter}: does not fit {self._label}: {one_line(error)}") from error
+        return request
 
     def _generate(self, requests: Sequence[Request]) -> list[Any]:
         try:

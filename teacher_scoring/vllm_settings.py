@@ -141,10 +141,17 @@ def _lora_rank(adapter: str) -> int:
         ConfigurationError: an adapter that vLLM cannot put on top of a model.
     """
     config = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+    obstacle = None
     if config.get("modules_to_save"):
+        obstacle = f"replaces whole modules ({', '.join(config['modules_to_save'])})"
+    elif config.get("use_dora"):
+        obstacle = "is a DoRA adapter"
+    elif config.get("bias", "none") != "none" or config.get("lora_bias"):
+        obstacle = "has a bias"
+    if obstacle is not None:
         raise ConfigurationError(
-            f"{adapter}: the adapter replaces whole modules ({', '.join(config['modules_to_save'])}), which "
-            "vLLM does not serve; merge it into the model, or use --engine transformers"
+            f"{adapter}: the adapter {obstacle}, which vLLM does not serve; merge it into the model, or use "
+            "--engine transformers"
         )
     rank = max([config.get("r", 0), *(config.get("rank_pattern") or {}).values()])
     fitting = [allowed for allowed in _LORA_RANKS if allowed >= rank]

@@ -56,6 +56,26 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 
 
 @pytest.fixture(scope="session")
+def make_adapter(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], tuple[Path, Path]]:
+    """Puts a random LoRA adapter on a checkpoint: its folder, and that of the model with the adapter merged."""
+
+    def make(base: Path) -> tuple[Path, Path]:
+        from peft import LoraConfig, get_peft_model
+
+        folder = tmp_path_factory.mktemp("adapter")
+        torch.manual_seed(3)
+        model = AutoModelForCausalLM.from_pretrained(base)
+        targets = ["q_proj", "v_proj", "down_proj"]
+        lora = LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False)
+        adapted: Any = get_peft_model(model, lora)
+        adapted.save_pretrained(folder / "adapter")
+        adapted.merge_and_unload().save_pretrained(folder / "merged")
+        return folder / "adapter", folder / "merged"
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def make_sequences() -> Callable[..., list[TokenSequence]]:
     """Random prompts and responses of mixed lengths."""
 

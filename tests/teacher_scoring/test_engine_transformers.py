@@ -2,7 +2,6 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from data.errors import ConfigurationError, ScoringError
@@ -199,31 +198,14 @@ def test_loading_says_nothing(checkpoint, capfd):
 
 
 def test_an_adapter_changes_the_scores_as_merging_it_does(
-    make_checkpoint, make_sequences, dense_logprobs, tmp_path
+    make_checkpoint, make_adapter, make_sequences, dense_logprobs
 ):
-    adapter, merged = make_adapter(make_checkpoint("llama"), tmp_path)
-    engine = open_engine(
-        "transformers", EngineOptions(model=str(make_checkpoint("llama")), adapter=str(adapter))
-    )
+    base = make_checkpoint("llama")
+    adapter, merged = make_adapter(base)
+    engine = open_engine("transformers", EngineOptions(model=str(base), adapter=str(adapter)))
     for sequence in make_sequences(3):
         scores = engine.score_support([sequence], 97)[0]
         dense = dense_logprobs(merged, sequence)
         expected = np.take_along_axis(dense, scores.topk_ids.astype(int), axis=1)
         np.testing.assert_allclose(scores.logprobs, expected, atol=ROUNDING)
-        plain = dense_logprobs(make_checkpoint("llama"), sequence)
-        assert np.abs(plain - dense).max() > 0.1
-
-
-def make_adapter(base, folder):
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(3)
-    model = AutoModelForCausalLM.from_pretrained(base)
-    lora = LoraConfig(
-        r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False
-    )
-    model = get_peft_model(model, lora)
-    model.save_pretrained(folder / "adapter")
-    model.merge_and_unload().save_pretrained(folder / "merged")
-    return folder / "adapter", folder / "merged"
+        assert np.abs(dense_logprobs(base, sequence) - dense).max() > 0.1

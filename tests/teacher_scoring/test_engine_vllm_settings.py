@@ -1,0 +1,83 @@
+import json
+
+import pytest
+
+from data.errors import ConfigurationError
+from teacher_scoring.engine import EngineOptions
+from teacher_scoring.vllm_settings import vllm_arguments
+
+
+@pytest.fixture
+def arguments(make_checkpoint):
+    return lambda model_type="llama", **options: vllm_arguments(
+        EngineOptions(model=str(make_checkpoint(model_type)), **options)
+    )
+
+
+def test_scores_never_depend_on_what_was_asked_before_and_the_head_is_float32(arguments):
+    chosen = arguments()
+    assert chosen["enable_prefix_caching"] is False
+    assert chosen["hf_overrides"] == {"head_dtype": "float32"}
+    assert chosen["generation_config"] == "vllm"
+    assert chosen["trust_remote_code"] is False
+
+
+@pytest.mark.parametrize(("saved", "asked", "taken"), [
+    ("float32", "auto", "float32"),
+    ("bfloat16", "auto", "bfloat16"),
+    ("bfloat16", "float32", "float32"),
+])  # fmt: skip
+def test_auto_is_the_checkpoints_own_dtype(make_checkpoint, saved, asked, taken):
+    checkpoint = make_checkpoint("llama", dtype=saved)
+    assert vllm_arguments(EngineOptions(model=str(checkpoint), dtype=asked))["dtype"] == taken
+
+
+@pytest.mark.parametrize(("max_length", "taken"), [(None, 129), (64, 65), (500, 129)])
+def test_one_more_position_is_reserved_than_the_longest_sequence_has(arguments, max_length, taken):
+    assert arguments(max_length=max_length)["max_model_len"] == taken
+
+
+def test_options_reach_vllm_and_engine_arguments_win(arguments):
+    chosen = arguments(
+        tensor_parallel_size=2,
+        pipeline_parallel_size=3,
+        gpu_memory_utilization=0.5,
+        max_num_batched_tokens=1000,
+        quantization="fp8",
+        engine_args=("seed=7", "kv_cache_dtype=fp8", "gpu_memory_utilization=0.6"),
+        seed=3,
+    )
+    assert chosen["tensor_parallel_size"] == 2
+    assert chosen["pipeline_parallel_size"] == 3
+    assert chosen["max_num_batched_tokens"] == 1000
+    assert chosen["quantization"] == "fp8"
+    assert chosen["kv_cache_dtype"] == "fp8"
+    assert (chosen["seed"], chosen["gpu_memory_utilization"]) == (7, 0.6)
+
+
+def test_copies_of_the_model_are_left_to_workers(arguments):
+    with pytest.raises(ConfigurationError, match=r"--data-parallel-size: 2, .* use --workers"):
+        arguments(data_parallel_size=2)
+
+
+@pytest.mark.parametrize(("config", "rank"), [
+    ({"r": 4}, 8),
+    ({"r": 16}, 16),
+    ({"r": 4, "rank_pattern": {"q_proj": 20}}, 32),
+])  # fmt: skip
+def test_an_adapters_rank_is_rounded_up_to_one_that_vllm_has(arguments, tmp_path, config, rank):
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    chosen = arguments(adapter=str(tmp_path))
+    assert (chosen["enable_lora"], chosen["max_lora_rank"]) == (True, rank)
+
+
+@pytest.mark.parametrize(("config", "words"), [
+    ({"r": 600}, "rank 600; vLLM serves at most 512"),
+    ({"r": 4, "modules_to_save": ["lm_head"]}, "replaces whole modules .lm_head., which vLLM does not serve"),
+    ({"r": 4, "use_dora": True}, "DoRA"),
+    ({"r": 4, "bias": "all"}, "bias"),
+])  # fmt: skip
+def test_adapters_that_vllm_would_serve_wrongly_or_not_at_all_are_refused(arguments, tmp_path, config, words):
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigurationError, match=words):
+        arguments(adapter=str(tmp_path))
