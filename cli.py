@@ -67,9 +67,11 @@ def command_from(
                 raise ConfigurationError(f"{flag_name(field.name)} is required (as an option or in --config)")
         function(options_class(**values))
 
-    parameters: list[click.Parameter] = [
-        _click_option(field, hints[field.name]) for field in dataclasses.fields(options_class)
-    ]
+    # What a command shares with others (an engine's options) comes behind what is its own.
+    fields = sorted(
+        dataclasses.fields(options_class), key=lambda field: field.name not in options_class.__annotations__
+    )
+    parameters: list[click.Parameter] = [_click_option(field, hints[field.name]) for field in fields]
     config_help = "TOML or YAML file with values for these options; flags win over it"
     parameters.append(click.Option(["--config"], type=click.Path(dir_okay=False), help=config_help))
     return click.Command(name, callback=callback, params=parameters, help=help_text)

@@ -13,7 +13,38 @@ __all__ = ["SampleOptions", "ScoreOptions", "engine_options"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ScoreOptions:
+class _EngineFlags:
+    """The options of an engine, the same for every command that runs one."""
+
+    engine: str = option("auto", help="auto takes vLLM when it is installed", choices=ENGINES)
+    dtype: str = option(
+        "auto", help="weights and activations; auto takes each checkpoint's own", choices=DTYPES
+    )
+    trust_remote_code: bool = option(False, help="run code that comes with a checkpoint")
+    tensor_parallel_size: int = option(
+        1, help="GPUs that share each layer (vLLM)", minimum=1, determining=False
+    )
+    pipeline_parallel_size: int = option(
+        1, help="GPUs that share the stack of layers (vLLM)", minimum=1, determining=False
+    )
+    data_parallel_size: int = option(
+        1, help="copies of the model in one engine (vLLM)", minimum=1, determining=False
+    )
+    gpu_memory_utilization: float = option(
+        0.85, help="share of each GPU's memory for vLLM", minimum=0.05, maximum=1.0, determining=False
+    )
+    max_num_batched_tokens: int | None = option(
+        None, help="tokens that go through the model at once", minimum=1, determining=False
+    )
+    quantization: str | None = option(None, help="vLLM's name of a quantisation method")
+    engine_arg: tuple[str, ...] = option((), help="further KEY=VALUE for the engine; repeat for several")
+    own_process: bool | None = option(
+        None, help="run each model in a process of its own [for vLLM and on GPUs]", determining=False
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreOptions(_EngineFlags):
     """Score responses with an aligned teacher and its reference; write a signal dataset."""
 
     teacher: str = option(help="aligned model: a local folder or a hub name")
@@ -46,15 +77,10 @@ class ScoreOptions:
         help="stored numbers: rounded finer than any objective sees, or exact float32",
         choices=("rounded", "exact"),
     )
-    engine: str = option("auto", help="auto takes vLLM when it is installed", choices=ENGINES)
-    dtype: str = option(
-        "auto", help="weights and activations; auto takes each checkpoint's own", choices=DTYPES
-    )
     teacher_revision: str | None = option(None, help="branch, tag or commit of a hub teacher")
     reference_revision: str | None = option(None, help="branch, tag or commit of a hub reference")
     teacher_adapter: str | None = option(None, help="LoRA adapter folder on top of the teacher")
     reference_adapter: str | None = option(None, help="LoRA adapter folder on top of the reference")
-    trust_remote_code: bool = option(False, help="run code that comes with the checkpoints")
     shard_pairs: int = option(
         512, help="pairs per shard: the unit of work, of resuming and of loss", minimum=1
     )
@@ -62,26 +88,6 @@ class ScoreOptions:
         None,
         help="folder for finished passes, shared between datasets [ADPA_HOME/passes]",
         determining=False,
-    )
-    tensor_parallel_size: int = option(
-        1, help="GPUs that share each layer (vLLM)", minimum=1, determining=False
-    )
-    pipeline_parallel_size: int = option(
-        1, help="GPUs that share the stack of layers (vLLM)", minimum=1, determining=False
-    )
-    data_parallel_size: int = option(
-        1, help="copies of the model in one engine (vLLM)", minimum=1, determining=False
-    )
-    gpu_memory_utilization: float = option(
-        0.85, help="share of each GPU's memory for vLLM", minimum=0.05, maximum=1.0, determining=False
-    )
-    max_num_batched_tokens: int | None = option(
-        None, help="tokens that go through the model at once", minimum=1, determining=False
-    )
-    quantization: str | None = option(None, help="vLLM's name of a quantisation method")
-    engine_arg: tuple[str, ...] = option((), help="further KEY=VALUE for the engine; repeat for several")
-    own_process: bool | None = option(
-        None, help="run each model in a process of its own [for vLLM and on GPUs]", determining=False
     )
     shard_range: str | None = option(
         None,
@@ -123,7 +129,7 @@ class ScoreOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SampleOptions:
+class SampleOptions(_EngineFlags):
     """Sample responses of a student to the prompts of preference data; write rollouts."""
 
     student: str = option(help="checkpoint to sample from: a local folder or a hub name")
@@ -141,35 +147,10 @@ class SampleOptions:
     )
     truncate: bool = option(False, help="cut prompts from the left instead of dropping long ones")
     seed: int = option(0, help="seed; each response has its own, derived from it", minimum=0)
-    engine: str = option("auto", help="auto takes vLLM when it is installed", choices=ENGINES)
-    dtype: str = option(
-        "auto", help="weights and activations; auto takes the checkpoint's own", choices=DTYPES
-    )
     revision: str | None = option(None, help="branch, tag or commit of a hub student")
     adapter: str | None = option(None, help="LoRA adapter folder on top of the student")
-    trust_remote_code: bool = option(False, help="run code that comes with the checkpoint")
     shard_pairs: int = option(
         512, help="prompts per shard: the unit of work, of resuming and of loss", minimum=1
-    )
-    tensor_parallel_size: int = option(
-        1, help="GPUs that share each layer (vLLM)", minimum=1, determining=False
-    )
-    pipeline_parallel_size: int = option(
-        1, help="GPUs that share the stack of layers (vLLM)", minimum=1, determining=False
-    )
-    data_parallel_size: int = option(
-        1, help="copies of the model in one engine (vLLM)", minimum=1, determining=False
-    )
-    gpu_memory_utilization: float = option(
-        0.85, help="share of each GPU's memory for vLLM", minimum=0.05, maximum=1.0, determining=False
-    )
-    max_num_batched_tokens: int | None = option(
-        None, help="tokens that go through the model at once", minimum=1, determining=False
-    )
-    quantization: str | None = option(None, help="vLLM's name of a quantisation method")
-    engine_arg: tuple[str, ...] = option((), help="further KEY=VALUE for the engine; repeat for several")
-    own_process: bool | None = option(
-        None, help="run each model in a process of its own [for vLLM and on GPUs]", determining=False
     )
 
     def __post_init__(self) -> None:
