@@ -1,8 +1,6 @@
 """How vLLM is started: its environment, and engine options as its constructor's arguments."""
 
-import json
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +9,10 @@ import transformers
 from data.errors import ConfigurationError, ScoringError
 from teacher_scoring.checkpoint import LOAD_FAILURES, one_line
 from teacher_scoring.engine import EngineOptions, parse_engine_args
+from teacher_scoring.vllm_adapter import adapter_arguments
 
 __all__ = ["prepare_environment", "vllm_arguments"]
 
-# Ranks that vLLM has kernels for.
-_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _CPU_BATCHED_TOKENS = 4096
 _CPU_MIN_CACHE_BYTES = 1 << 26
 _CPU_MAX_CACHE_BYTES = 4 << 30
@@ -104,7 +101,7 @@ def vllm_arguments(options: EngineOptions) -> dict[str, Any]:
             "kv_cache_memory_bytes": _cpu_cache_bytes(config, (max_length or tokens) + 8 * tokens),
         }
     if options.adapter is not None:
-        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _lora_rank(options.adapter)}
+        arguments |= adapter_arguments(options.adapter)
     return arguments | parse_engine_args(options.engine_args)
 
 
@@ -132,29 +129,3 @@ def _cpu_cache_bytes(config: Any, num_tokens: int) -> int:
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // num_heads
     num_cached = 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or num_heads)
     return min(max(4 * num_cached * head_dim * num_tokens, _CPU_MIN_CACHE_BYTES), _CPU_MAX_CACHE_BYTES)
-
-
-def _lora_rank(adapter: str) -> int:
-    """The smallest rank that vLLM has kernels for and that holds the adapter's.
-
-    Raises:
-        ConfigurationError: an adapter that vLLM cannot put on top of a model.
-    """
-    config = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
-    obstacle = None
-    if config.get("modules_to_save"):
-        obstacle = f"replaces whole modules ({', '.join(config['modules_to_save'])})"
-    elif config.get("use_dora"):
-        obstacle = "is a DoRA adapter"
-    elif config.get("bias", "none") != "none" or config.get("lora_bias"):
-        obstacle = "has a bias"
-    if obstacle is not None:
-        raise ConfigurationError(
-            f"{adapter}: the adapter {obstacle}, which vLLM does not serve; merge it into the model, or use "
-            "--engine transformers"
-        )
-    rank = max([config.get("r", 0), *(config.get("rank_pattern") or {}).values()])
-    fitting = [allowed for allowed in _LORA_RANKS if allowed >= rank]
-    if not fitting:
-        raise ConfigurationError(f"{adapter}: rank {rank}; vLLM serves at most {_LORA_RANKS[-1]}")
-    return fitting[0]

@@ -130,6 +130,19 @@ def test_scores_that_get_lost_on_the_worker_are_asked_for_again(engine, oracle, 
     assert calls == [5, 2]
 
 
+def test_an_adapter_changes_the_scores_as_merging_it_does(make_checkpoint, make_adapter, make_sequences):
+    base = make_checkpoint("llama")
+    adapter, merged = make_adapter(base)
+    sequences = make_sequences(4)
+    engine = open_engine("vllm", EngineOptions(model=str(base), adapter=str(adapter), max_length=64))
+    ours = engine.score_support(sequences, 97)
+    engine.close()
+    oracle = open_engine("transformers", EngineOptions(model=str(merged)))
+    ids = [scores.topk_ids for scores in ours]
+    for scores, theirs in zip(ours, oracle.score_given(sequences, ids), strict=True):
+        np.testing.assert_allclose(scores.logprobs, theirs.logprobs, atol=TOLERANCE)
+
+
 def test_starting_scoring_and_closing_say_nothing(checkpoint, make_sequences, capfd):
     engine = open_engine("vllm", EngineOptions(model=str(checkpoint), max_length=64))
     engine.score_support(make_sequences(3), 3)

@@ -1,6 +1,8 @@
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from data.errors import ConfigurationError
 from teacher_scoring.engine import EngineOptions
@@ -60,24 +62,43 @@ def test_copies_of_the_model_are_left_to_workers(arguments):
         arguments(data_parallel_size=2)
 
 
+@pytest.fixture
+def make_adapter_folder(tmp_path):
+    def make(config, modules=("q_proj",)):
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+        names = [f"base_model.model.model.layers.{i}.x.{m}.lora_A.weight" for m in modules for i in (0, 1)]
+        save_file(
+            {name: np.zeros(1, dtype=np.float32) for name in names}, tmp_path / "adapter_model.safetensors"
+        )
+        return str(tmp_path)
+
+    return make
+
+
 @pytest.mark.parametrize(("config", "rank"), [
     ({"r": 4}, 8),
     ({"r": 16}, 16),
     ({"r": 4, "rank_pattern": {"q_proj": 20}}, 32),
 ])  # fmt: skip
-def test_an_adapters_rank_is_rounded_up_to_one_that_vllm_has(arguments, tmp_path, config, rank):
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    chosen = arguments(adapter=str(tmp_path))
+def test_an_adapters_rank_is_rounded_up_to_one_that_vllm_has(arguments, make_adapter_folder, config, rank):
+    chosen = arguments(adapter=make_adapter_folder(config))
     assert (chosen["enable_lora"], chosen["max_lora_rank"]) == (True, rank)
 
 
-@pytest.mark.parametrize(("config", "words"), [
-    ({"r": 600}, "rank 600; vLLM serves at most 512"),
-    ({"r": 4, "modules_to_save": ["lm_head"]}, "replaces whole modules .lm_head., which vLLM does not serve"),
-    ({"r": 4, "use_dora": True}, "DoRA"),
-    ({"r": 4, "bias": "all"}, "bias"),
+def test_only_the_modules_that_an_adapter_changes_are_prepared_for_it(arguments, make_adapter_folder):
+    chosen = arguments(adapter=make_adapter_folder({"r": 4}, ["v_proj", "q_proj"]))
+    assert chosen["lora_target_modules"] == ["q_proj", "v_proj"]
+
+
+@pytest.mark.parametrize(("config", "modules", "words"), [
+    ({"r": 600}, ["q_proj"], "rank 600, above 512"),
+    ({"r": 4, "modules_to_save": ["lm_head"]}, ["q_proj"], "replaces whole modules .lm_head., which vLLM"),
+    ({"r": 4, "use_dora": True}, ["q_proj"], "DoRA"),
+    ({"r": 4, "bias": "all"}, ["q_proj"], "has a bias"),
+    ({"r": 4}, ["q_proj", "lm_head"], "changes the vocabulary's layers .lm_head."),
 ])  # fmt: skip
-def test_adapters_that_vllm_would_serve_wrongly_or_not_at_all_are_refused(arguments, tmp_path, config, words):
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+def test_adapters_that_vllm_would_serve_wrongly_or_not_at_all_are_refused(
+    arguments, make_adapter_folder, config, modules, words
+):
     with pytest.raises(ConfigurationError, match=words):
-        arguments(adapter=str(tmp_path))
+        arguments(adapter=make_adapter_folder(config, modules))
