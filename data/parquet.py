@@ -184,7 +184,8 @@ def _opened(path: str | os.PathLike[str], rebuild: str) -> Iterator[pq.ParquetFi
             yield file
     except FileNotFoundError as error:
         raise ShardError(f"{path}: missing; re-run {rebuild} to rebuild it") from error
-    except (OSError, pa.ArrowException) as error:
+    # UnicodeDecodeError: what Arrow makes of a footer whose column names were damaged.
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise ShardError(
             f"{path}: damaged or cut short ({reason}); re-run {rebuild} to rebuild it"

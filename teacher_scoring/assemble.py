@@ -50,7 +50,7 @@ class SupportRule:
 
 
 def assemble_shard(
-    scored: ScoredShard, path: Path, rule: SupportRule, *, fingerprint: str, precision: str
+    scored: ScoredShard, path: Path, rule: SupportRule, *, fingerprint: str, precision: str, encoding: str
 ) -> ShardRecord:
     """Write one shard of the dataset from its passes.
 
@@ -62,6 +62,7 @@ def assemble_shard(
         rule: what to keep.
         fingerprint: the dataset's.
         precision: `rounded` or `exact`.
+        encoding: `compact` or `plain`.
     Raises:
         ShardError: a pass file that has been damaged since it was checked; it is removed.
     """
@@ -75,7 +76,7 @@ def assemble_shard(
             if not failures:
                 yield from (row for row, _ in responses)
 
-    entry = write_signal_shard(path, rows(), fingerprint=fingerprint, precision=precision)
+    entry = write_signal_shard(path, rows(), fingerprint=fingerprint, precision=precision, encoding=encoding)
     return ShardRecord(scored.shard.index, entry, tuple(lost))
 
 

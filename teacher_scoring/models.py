@@ -34,6 +34,10 @@ class FoundModel:
     identity: dict[str, Any]
     vocab_size: int
 
+    def describe(self) -> dict[str, Any]:
+        """What a manifest says of the model."""
+        return {**self.identity, "vocab_size": self.vocab_size}
+
 
 def find_model(
     option: str,

@@ -77,6 +77,11 @@ class ScoreOptions(_EngineFlags):
         help="stored numbers: rounded finer than any objective sees, or exact float32",
         choices=("rounded", "exact"),
     )
+    encoding: str = option(
+        "compact",
+        help="Parquet encoding: compact, or plain for readers without BYTE_STREAM_SPLIT",
+        choices=("compact", "plain"),
+    )
     teacher_revision: str | None = option(None, help="branch, tag or commit of a hub teacher")
     reference_revision: str | None = option(None, help="branch, tag or commit of a hub reference")
     teacher_adapter: str | None = option(None, help="LoRA adapter folder on top of the teacher")

@@ -112,8 +112,8 @@ def prepare_request(options: ScoreOptions, report: Report, *, need_weights: bool
         rollouts=rollouts,
         known={
             **engine_request(options),
-            "teacher": teacher.identity,
-            "reference": reference.identity if reference is not None else None,
+            "teacher": teacher.describe(),
+            "reference": reference.describe() if reference is not None else None,
             "tokenizer": encoder.tokenizer_hash,
             "chat_template": encoder.template_hash,
             "rollouts": rollouts.manifest.fingerprint if rollouts is not None else None,
@@ -123,6 +123,7 @@ def prepare_request(options: ScoreOptions, report: Report, *, need_weights: bool
             "max_length": options.max_length,
             "truncate": options.truncate,
             "precision": options.precision,
+            "encoding": options.encoding,
             "shard_pairs": options.shard_pairs,
         },
     )

@@ -114,7 +114,7 @@ def _known_request(options: SampleOptions, student: FoundModel, encoder: PairEnc
     )
     return {
         **engine_request(options),
-        "student": student.identity,
+        "student": student.describe(),
         "tokenizer": encoder.tokenizer_hash,
         "chat_template": encoder.template_hash,
         **{name: getattr(options, name) for name in names},

@@ -253,6 +253,7 @@ class _PartRun:
             request.support_rule,
             fingerprint=dataset,
             precision=self._options.precision,
+            encoding=self._options.encoding,
         )
 
     def _created(self) -> dict[str, Any]:

@@ -35,9 +35,16 @@ def uninterrupted(tiny_world, tmp_path_factory):
     return contents(folder / "out")
 
 
+def start(arguments, **pipes):
+    # In the background of a script Ctrl-C is ignored, and children inherit that; these must not.
+    return subprocess.Popen(
+        arguments, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes
+    )
+
+
 def interrupt(arguments, folder, number, after):
     """Start a command and signal it when so many pass files are there; by progress, so that load does not matter."""
-    running = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    running = start(arguments, stderr=subprocess.PIPE, text=True)
     while running.poll() is None:
         if len(list(folder.glob("passes/*.parquet"))) >= after:
             running.send_signal(number)
@@ -95,7 +102,7 @@ def test_a_disk_that_takes_no_more_is_one_error_and_the_same_command_continues(
 
 def test_a_killed_command_leaves_no_engine_behind(tiny_world, tmp_path):
     arguments = command(tiny_world, tmp_path, "--own-process", "--shard-pairs", "1")
-    running = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+    running = start(arguments, stderr=subprocess.DEVNULL)
     while running.poll() is None and not list(tmp_path.glob("passes/*.parquet")):
         time.sleep(0.005)
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
@@ -123,7 +130,7 @@ def test_sampling_that_was_stopped_continues_to_the_same_bytes(tiny_world, tmp_p
         ]  # fmt: skip
 
     subprocess.run(sample(tmp_path / "whole"), check=True, capture_output=True)
-    running = subprocess.Popen(sample(tmp_path / "stopped"), stderr=subprocess.DEVNULL)
+    running = start(sample(tmp_path / "stopped"), stderr=subprocess.DEVNULL)
     while running.poll() is None and len(list(tmp_path.glob("stopped/shard-*"))) < 3:
         time.sleep(0.005)
     os.kill(running.pid, signal.SIGTERM)
