@@ -139,7 +139,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, list[float
     engine = open_engine("vllm", options)
     own = open_engine("transformers", options)
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=getattr(torch, dtype))
-    model = model.to("cuda" if on_gpu else "cpu").eval()
+    model = model.to("cuda" if on_gpu else "cpu").eval()  # pyright: ignore[reportArgumentType]
     written = WrittenPasses(folder / "passes", sequences, shard_pairs=50)
     contestants: dict[str, Callable[[int], Any]] = {
         "vLLM prompt_logprobs loop": lambda _: plain_vllm(engine, sequences),

@@ -37,9 +37,10 @@ def uninterrupted(tiny_world, tmp_path_factory):
 
 def start(arguments, **pipes):
     # In the background of a script Ctrl-C is ignored, and children inherit that; these must not.
-    return subprocess.Popen(
-        arguments, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes
-    )
+    def listen():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(arguments, preexec_fn=listen, **pipes)  # noqa: PLW1509  (no threads here)
 
 
 def interrupt(arguments, folder, number, after):
