@@ -11,6 +11,7 @@ import numpy as np
 from data.errors import ConfigurationError, DataError
 from data.rollouts import RolloutDataset
 from data.signals import SignalDataset
+from data.transfer import open_signals
 from data.vocabulary import Vocabulary, check_agreement
 from student_training.batches import TokenLogprobs
 from student_training.methods import Needs
@@ -109,7 +110,7 @@ def _check_options(options: TrainOptions, needs: Needs) -> None:
 def _open_signals(options: TrainOptions, needs: Needs, tokenizer: Any, report: Callable[[str], None]):
     student = Vocabulary.from_tokenizer(tokenizer)
     for path in options.signals:
-        dataset = SignalDataset.open(path, check_shards=options.check_shards)
+        dataset = open_signals(path, check_shards=options.check_shards)
         teacher = Vocabulary.from_folder(dataset.tokenizer_folder)
         notes = check_agreement(
             teacher, student, teacher_name=f"{path} (teacher)", student_name=options.student

@@ -36,7 +36,9 @@ class TrainOptions:
     )
     student: str = option(help="checkpoint to start from: a local folder or a hub name")
     out: str = option(help="folder for the trained checkpoint, run.toml and metrics.jsonl")
-    signals: tuple[str, ...] = option((), help="signal dataset folder; repeat to train on several together")
+    signals: tuple[str, ...] = option(
+        (), help="signal dataset: a folder, or an address such as s3://bucket/name; repeat for several"
+    )
     signal_weight: tuple[float, ...] = option(
         (),
         help="passes over a --signals dataset per epoch, repeated in their order; 0.5 draws half of its pairs "

@@ -69,6 +69,11 @@ class StudentWithObjective(nn.Module):
         """The student's own: accelerate asks the module that it shards which layers belong together."""
         return self.student._no_split_modules
 
+    @property
+    def _no_split_modules(self) -> Any:
+        """Which layers to shard as one; accelerate asks the module that it wraps."""
+        return getattr(self.student, "_no_split_modules", None)
+
     def gradient_checkpointing_enable(self, **arguments) -> None:
         """Pass through: transformers.Trainer asks the module that it holds."""
         self.student.gradient_checkpointing_enable(**arguments)

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.errors import TrainingError
 from data.signals import SignalDataset
+from data.transfer import push_dataset
 from student_training.checkpoints import last_whole_checkpoint
 from student_training.methods import METHODS, Method, MethodSpec, Needs, Term
 from student_training.run import train_student
@@ -185,3 +186,11 @@ def test_a_moved_signal_dataset_is_still_the_same_run(scored, finished, tmp_path
     said = []
     train_student(scored.options("dckd", finished, signals=(str(moved),)), report=said.append)
     assert "nothing to do" in said[-1]
+
+
+def test_training_from_an_address_equals_training_from_the_folder(finished, scored, tmp_path):
+    address = "memory://bucket/signals"
+    push_dataset(scored.full, address)
+    scored.train("dckd", tmp_path / "out", signals=(address,))
+    for name, weight in weights(tmp_path / "out").items():
+        torch.testing.assert_close(weight, weights(finished)[name], rtol=0, atol=0)
