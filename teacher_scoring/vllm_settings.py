@@ -53,7 +53,7 @@ def vllm_arguments(options: EngineOptions) -> dict[str, Any]:
     if options.data_parallel_size > 1:
         raise ConfigurationError(
             f"--data-parallel-size: {options.data_parallel_size}, but one vLLM engine in one process holds "
-            "one copy of the model; use --workers for more copies"
+            "one copy of the model; give each copy its --shard-range and complete with `adpa signals merge`"
         )
     config = _text_config(options)
     max_length = min(

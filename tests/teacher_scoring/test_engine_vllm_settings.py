@@ -58,7 +58,7 @@ def test_options_reach_vllm_and_engine_arguments_win(arguments):
 
 
 def test_copies_of_the_model_are_left_to_workers(arguments):
-    with pytest.raises(ConfigurationError, match=r"--data-parallel-size: 2, .* use --workers"):
+    with pytest.raises(ConfigurationError, match=r"--data-parallel-size: 2, .* --shard-range"):
         arguments(data_parallel_size=2)
 
 
