@@ -66,11 +66,6 @@ class StudentWithObjective(nn.Module):
 
     @property
     def _no_split_modules(self) -> Any:
-        """The student's own: accelerate asks the module that it shards which layers belong together."""
-        return self.student._no_split_modules
-
-    @property
-    def _no_split_modules(self) -> Any:
         """Which layers to shard as one; accelerate asks the module that it wraps."""
         return getattr(self.student, "_no_split_modules", None)
 
