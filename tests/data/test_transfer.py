@@ -3,11 +3,6 @@ import json
 import os
 import pickle
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 import uuid
 
 import fsspec
@@ -22,51 +17,14 @@ from data.transfer import RemoteSignalDataset, open_signals, pull_dataset, push_
 from data.verify import verify_dataset
 
 
-@pytest.fixture(scope="session")
-def s3_server():
-    """A real S3-compatible server on loopback (moto's), or a skip where it is not installed."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed (extra [s3])")
-    pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    script = "import sys; from moto.server import main; main(sys.argv[1:])"
-    server = subprocess.Popen(
-        [sys.executable, "-c", script, "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(url + "/moto-api/", timeout=1).close()
-            break
-        except OSError:
-            assert server.poll() is None, "the server ended"
-            time.sleep(0.1)
-    yield url
-    server.terminate()
-    server.wait()
-
-
 @pytest.fixture(params=["file", "memory", "s3"])
-def address(request, tmp_path, monkeypatch):
+def address(request, tmp_path):
     """An empty place of each kind."""
-    name = uuid.uuid4().hex
     if request.param == "file":
         return f"file://{tmp_path}/remote"
     if request.param == "memory":
-        return f"memory://{name}"
-    url = request.getfixturevalue("s3_server")
-    for key, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": url,
-    }.items():
-        monkeypatch.setenv(key, value)
-    fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
-    return f"s3://{name}/signals"
+        return f"memory://{uuid.uuid4().hex}"
+    return f"{request.getfixturevalue('s3_bucket')}/signals"
 
 
 @pytest.fixture
