@@ -9,6 +9,9 @@ __all__ = ["given_logprobs", "support_logprobs"]
 # Measured at V = 32,000: 8 to 32 MB at a time are a fifth faster than 256 MB.
 _CPU_BYTES = 1 << 24
 _GPU_BYTES = 1 << 30
+# Tokens whose maximum stands for them in a first look. At k = 50, 64 makes top-k on a CPU twice as fast at
+# V = 32,000 and three times at 152,000.
+_BLOCK = 64
 
 
 def support_logprobs(
@@ -70,10 +73,37 @@ def _row_slices(logits: torch.Tensor) -> Iterator[slice]:
 
 def _top_k_lower_ids_first(values: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """`torch.topk` with a fixed order among equal values, which it leaves open."""
-    top, ids = values.topk(min(top_k + 1, values.shape[-1]), dim=-1)
-    # Rows with equal values among their first K + 1 are rare; only those pay for a full stable sort.
+    top, ids = _top_k(values, min(top_k + 1, values.shape[-1]))
+    # Rows with equal values among their first K + 1 are rare; only those are sorted again.
     tied = (top[:, 1:] == top[:, :-1]).any(dim=-1).nonzero().squeeze(-1)
     if len(tied):
-        sorted_values, sorted_ids = values[tied].sort(dim=-1, descending=True, stable=True)
-        top[tied], ids[tied] = sorted_values[:, : top.shape[1]], sorted_ids[:, : ids.shape[1]]
+        top[tied], ids[tied] = _sort_from(values[tied], top[tied, -1], top.shape[1])
     return top[:, :top_k], ids[:, :top_k]
+
+
+def _top_k(values: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`torch.topk` of each row; on a CPU only of the blocks with the largest maxima, which hold the same values."""
+    num_rows, width = values.shape
+    num_blocks = width // _BLOCK
+    if values.device.type != "cpu" or num_blocks < 4 * top_k:
+        return values.topk(top_k, dim=-1)
+    in_blocks = values[:, : num_blocks * _BLOCK].reshape(-1, _BLOCK)
+    blocks = in_blocks.amax(dim=-1).view(num_rows, num_blocks).topk(top_k, dim=-1, sorted=False).indices
+    flat = blocks + torch.arange(num_rows).unsqueeze(-1) * num_blocks
+    chosen = in_blocks.index_select(0, flat.flatten()).view(num_rows, -1)
+    # What is left at the end of a row fills no block and is looked at in any case.
+    top, places = torch.cat([chosen, values[:, num_blocks * _BLOCK :]], dim=-1).topk(top_k, dim=-1)
+    blocks = torch.nn.functional.pad(blocks, (0, 1), value=num_blocks)
+    return top, blocks.gather(-1, places // _BLOCK) * _BLOCK + places % _BLOCK
+
+
+def _sort_from(values: torch.Tensor, least: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `top_k` largest of each row, equal ones with the lower id first; `least` is the smallest of them."""
+    rows, ids = (values >= least.unsqueeze(-1)).nonzero(as_tuple=True)
+    counts = rows.bincount(minlength=len(values))
+    places = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    shape = (len(values), int(counts.max()))
+    kept = values.new_full(shape, float("-inf")).index_put((rows, places), values[rows, ids])
+    kept_ids = ids.new_zeros(shape).index_put((rows, places), ids)
+    ordered, order = kept.sort(dim=-1, descending=True, stable=True)
+    return ordered[:, :top_k], kept_ids.gather(-1, order[:, :top_k])

@@ -5,7 +5,7 @@ every prompt position, and turns each number into a Python object. This extensio
 one step earlier. It is a `worker_extension_cls`: vLLM adds it to its worker class and calls it by name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,10 @@ __all__ = ["QUESTION", "GatheringExtension"]
 # Where a request's `extra_args` carry its question: a dictionary with `key`, `start`, `token_ids` and either
 # `top_k` or `ids` and `width`. Arrays travel as the bytes of int32.
 QUESTION = "gather_logprobs"
-# Logits of one step through the LM head; log-softmax doubles it.
-_MAX_LOGITS_BYTES = 1 << 28
+# Logits that come out of the LM head at once. On a CPU they stay in its cache and the allocator reuses their
+# memory: a tenth faster over all than pieces of 256 MB, whose pages are new each time.
+_CPU_LOGITS_BYTES = 1 << 24
+_GPU_LOGITS_BYTES = 1 << 28
 
 
 @dataclass
@@ -102,7 +104,9 @@ def _gather(
             offset = int(runner.query_start_loc.np[runner.input_batch.req_id_to_index[request_id]])
             parts.append((answer, first - answer.start, end - answer.start))
             rows.append(np.arange(offset + first - computed, offset + end - computed))
-    for batch, batch_rows in _split(parts, rows, runner.input_batch.vocab_size):
+    limit = _CPU_LOGITS_BYTES if hidden_states.device.type == "cpu" else _GPU_LOGITS_BYTES
+    max_rows = max(1, limit // (4 * runner.input_batch.vocab_size))
+    for batch, batch_rows in _split(parts, rows, max_rows):
         # Every tensor-parallel worker has to go through the head; only the first gets the logits.
         selected = torch.from_numpy(batch_rows).to(hidden_states.device)
         logits = runner.model.compute_logits(hidden_states[selected])
@@ -119,29 +123,28 @@ def _read_question(question: dict[str, Any]) -> _Gathered:
 
 
 def _split(
-    parts: Sequence[tuple[_Gathered, int, int]], rows: Sequence[np.ndarray], vocab_size: int
-) -> list[tuple[list[tuple[_Gathered, int, int]], np.ndarray]]:
-    """Put positions together that need the same kind and number of scores, as many as memory allows."""
-    max_rows = max(1, _MAX_LOGITS_BYTES // (4 * vocab_size))
-    groups: dict[tuple[bool, int], list[tuple[tuple[_Gathered, int, int], np.ndarray]]] = {}
+    parts: Sequence[tuple[_Gathered, int, int]], rows: Sequence[np.ndarray], max_rows: int
+) -> Iterator[tuple[list[tuple[_Gathered, int, int]], np.ndarray]]:
+    """Put positions together that need the same kind and number of scores, `max_rows` at a time."""
+    kinds: dict[tuple[bool, int], list[tuple[_Gathered, int, int, np.ndarray]]] = {}
     for (answer, first, end), part_rows in zip(parts, rows, strict=True):
-        kind = (answer.given_ids is None, answer.top_k)
-        for start in range(0, end - first, max_rows):
-            stop = min(start + max_rows, end - first)
-            piece = ((answer, first + start, first + stop), part_rows[start:stop])
-            groups.setdefault(kind, []).append(piece)
-    batches = []
-    for pieces in groups.values():
+        kinds.setdefault((answer.given_ids is None, answer.top_k), []).append((answer, first, end, part_rows))
+    for pieces in kinds.values():
         batch: list[tuple[_Gathered, int, int]] = []
         batch_rows: list[np.ndarray] = []
-        for part, part_rows in pieces:
-            if batch and sum(map(len, batch_rows)) + len(part_rows) > max_rows:
-                batches.append((batch, np.concatenate(batch_rows)))
-                batch, batch_rows = [], []
-            batch.append(part)
-            batch_rows.append(part_rows)
-        batches.append((batch, np.concatenate(batch_rows)))
-    return batches
+        room = max_rows
+        for answer, first, end, part_rows in pieces:
+            done = 0
+            while done < end - first:
+                taken = min(room, end - first - done)
+                batch.append((answer, first + done, first + done + taken))
+                batch_rows.append(part_rows[done : done + taken])
+                done, room = done + taken, room - taken
+                if not room:
+                    yield batch, np.concatenate(batch_rows)
+                    batch, batch_rows, room = [], [], max_rows
+        if batch:
+            yield batch, np.concatenate(batch_rows)
 
 
 def _fill(batch: Sequence[tuple[_Gathered, int, int]], logits: torch.Tensor) -> None:

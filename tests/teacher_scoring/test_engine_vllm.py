@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from data.errors import ConfigurationError, ScoringError
+from teacher_scoring import worker_gathering
 from teacher_scoring.engine import EngineOptions, Sampling, TokenSequence, open_engine
 
 pytestmark = pytest.mark.vllm
@@ -68,6 +69,19 @@ def test_given_scores_equal_those_of_transformers(engine, oracle, make_sequences
         assert (np.isneginf(ours.logprobs) == ((given < 0) | (given >= 97))).all()
         np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=TOLERANCE)
         np.testing.assert_allclose(ours.token_logprobs, theirs.token_logprobs, atol=TOLERANCE)
+
+
+def test_how_many_positions_go_through_the_head_at_once_changes_nothing(engine, make_sequences, monkeypatch):
+    sequences = make_sequences(12)
+    ids = [np.tile(np.arange(9, dtype=np.int32), (len(s.response_ids), 1)) for s in sequences]
+    whole = [*engine.score_support(sequences, 7), *engine.score_given(sequences, ids)]
+    # Five positions of 97 float32 logits: pieces end in the middle of responses and hold parts of several.
+    monkeypatch.setattr(worker_gathering, "_CPU_LOGITS_BYTES", 5 * 97 * 4)
+    pieces = [*engine.score_support(sequences, 7), *engine.score_given(sequences, ids)]
+    for ours, theirs in zip(pieces, whole, strict=True):
+        # Another matrix shape may add in another order.
+        np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-5)
+        np.testing.assert_allclose(ours.token_logprobs, theirs.token_logprobs, atol=1e-5)
 
 
 def test_sampled_scores_equal_those_of_transformers_and_order_never_matters(engine, oracle, make_sequences):
