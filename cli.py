@@ -161,7 +161,7 @@ def score_teacher(options: ScoreOptions) -> None:
         return
     dataset = run(options, report=_report)
     click.echo(
-        f"{options.out}: {dataset.num_rows:,} responses of {dataset.num_pairs:,} pairs, "
+        f"{dataset.path}: {dataset.num_rows:,} responses of {dataset.num_pairs:,} pairs, "
         f"{dataset.num_positions:,} scored positions"
     )
 
@@ -174,7 +174,7 @@ def sample_student(options: SampleOptions) -> None:
 
     rollouts = run(options, report=_report)
     click.echo(
-        f"{options.out}: {rollouts.num_rows:,} responses to {rollouts.num_pairs:,} prompts, "
+        f"{rollouts.path}: {rollouts.num_rows:,} responses to {rollouts.num_pairs:,} prompts, "
         f"{rollouts.num_positions:,} tokens"
     )
 

@@ -84,6 +84,13 @@ class PreferenceReader:
             raise RuntimeError("data_hash is known only after the last row was read")
         return self._data_hash
 
+    def read_data_hash(self) -> str:
+        """`data_hash`, for which all rows are read unless they have been before."""
+        if self._data_hash is None:
+            for _ in self:
+                pass
+        return self.data_hash
+
     def describe(self) -> str:
         """One line for the output: the form, and how many rows were read, kept and dropped, and why."""
         return f"{self._source.name}: {self.form or 'no rows read yet'}; {self.counts}"

@@ -2,15 +2,16 @@
 
 import dataclasses
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from data.errors import ShardError
+from data.errors import ConfigurationError, ShardError
 from data.inspect import inspect_lines
 from data.options import check_options, option
+from data.pruning import prune_store, prune_unfinished
 from data.report import write_report
-from data.store import StoredDataset, list_datasets, prune_store, store_folder
+from data.store import StoredDataset, list_datasets, local_folder, store_folder
+from data.store_listing import listing
 from data.summary import summarize_dataset
 from data.transfer import open_signals, pull_dataset, push_dataset
 from data.verify import repair_plan, verify_dataset
@@ -54,7 +55,7 @@ class SignalsListOptions(_Checked):
 class SignalsInspectOptions(_Checked):
     """Describe a signal dataset: who made it from what, coverage, tails, divergences, advantages."""
 
-    signals: str = option(help="folder or address of a signal dataset")
+    signals: str = option(help="folder, name in the store, or address of a signal dataset")
     max_groups: int = option(64, help="row groups to take statistics from; 0 takes all", minimum=0)
 
 
@@ -62,7 +63,7 @@ class SignalsInspectOptions(_Checked):
 class SignalsVerifyOptions(_Checked):
     """Check a dataset completely: files, checksums, schema, counts, and every row's numbers."""
 
-    signals: str = option(help="folder of a signal or rollout dataset")
+    signals: str = option(help="folder of a signal or rollout dataset, or its name in the store")
     repair: bool = option(False, help="also say exactly what to run to mend it")
 
 
@@ -70,7 +71,7 @@ class SignalsVerifyOptions(_Checked):
 class SignalsReportOptions(_Checked):
     """Write one self-contained HTML file about a signal dataset."""
 
-    signals: str = option(help="folder or address of a signal dataset")
+    signals: str = option(help="folder, name in the store, or address of a signal dataset")
     out: str = option("report.html", help="the HTML file")
     conversations: int = option(200, help="pairs to show token by token", minimum=0)
     max_groups: int = option(64, help="row groups to take statistics from; 0 takes all", minimum=0)
@@ -88,7 +89,7 @@ class SignalsPullOptions(_Checked):
 class SignalsPushOptions(_Checked):
     """Copy a complete dataset to an address, the manifest last; an interrupted push continues."""
 
-    signals: str = option(help="folder of a signal or rollout dataset")
+    signals: str = option(help="folder of a signal or rollout dataset, or its name in the store")
     address: str = option(help="what fsspec understands: s3://..., gs://..., hf://datasets/..., file://...")
 
 
@@ -107,10 +108,8 @@ class SignalsPruneOptions(_Checked):
 def list_signals(options: SignalsListOptions, *, report: Report = logger.info) -> list[StoredDataset]:
     """Report one line for each dataset in the store."""
     datasets = list_datasets(options.store)
-    if not datasets:
-        report(f"{options.store or store_folder()}: no datasets")
-    for dataset in datasets:
-        report(_line(dataset))
+    for line in listing(options.store or store_folder(), datasets):
+        report(line)
     return datasets
 
 
@@ -131,11 +130,12 @@ def verify_signals(options: SignalsVerifyOptions, *, report: Report = logger.inf
     Raises:
         ShardError: when there are any.
     """
-    findings = verify_dataset(options.signals)
+    folder = local_folder(options.signals)
+    findings = verify_dataset(folder)
     for finding in findings:
         report(str(finding))
     if options.repair:
-        for line in repair_plan(options.signals, findings):
+        for line in repair_plan(folder, findings):
             report(line)
     if findings:
         hint = "" if options.repair else "; --repair says what to run"
@@ -176,26 +176,32 @@ def push_signals(options: SignalsPushOptions, *, report: Report = logger.info) -
         ShardError: a damaged dataset, or another one at the address.
         ConfigurationError: an address of a kind that nothing installed can reach.
     """
-    manifest = push_dataset(options.signals, options.address, report=report)
+    manifest = push_dataset(local_folder(options.signals), options.address, report=report)
     report(f"{options.address}: {manifest.rows:,} responses, complete")
 
 
 def prune_signals(options: SignalsPruneOptions, *, report: Report = logger.info) -> list[StoredDataset]:
-    """Delete datasets from the store and report each."""
+    """Delete datasets from the store, and what was never finished there, and report each.
+
+    Raises:
+        ConfigurationError: when nothing says what to delete.
+    """
+    if options.unused_days is None and options.max_gb is None:
+        raise ConfigurationError("nothing to prune by: give --unused-days, --max-gb or both")
+    verb = "would delete" if options.dry_run else "deleted"
     max_bytes = None if options.max_gb is None else int(options.max_gb * 1e9)
     doomed = prune_store(
         root=options.store, unused_days=options.unused_days, max_bytes=max_bytes, dry_run=options.dry_run
     )
     for dataset in doomed:
-        report(f"{'would delete' if options.dry_run else 'deleted'}: {_line(dataset)}")
+        report(f"{verb} {dataset.path}: {dataset.size_bytes / 1e6:,.1f} MB")
+    unfinished = []
+    if options.unused_days is not None:
+        unfinished = prune_unfinished(
+            root=options.store, unused_days=options.unused_days, dry_run=options.dry_run
+        )
+    for folder in unfinished:
+        report(f"{verb} {folder}: never finished")
+    if not doomed and not unfinished:
+        report(f"{options.store or store_folder()}: nothing to delete")
     return doomed
-
-
-def _line(dataset: StoredDataset) -> str:
-    facts = dataset.describe()
-    models = " ".join(f"{name}={facts[name]}" for name in ("teacher", "reference", "student") if facts[name])
-    used = time.strftime("%Y-%m-%d", time.localtime(dataset.last_used))
-    return (
-        f"{dataset.path}  {facts['kind']}  {models}  {facts['rows']:,} responses, {facts['positions']:,} positions,"
-        f" {dataset.size_bytes / 1e6:,.1f} MB, used {used}"
-    )

@@ -1,25 +1,30 @@
 """The signal store: datasets by fingerprint in one folder, so that the same request finds the same dataset."""
 
 import contextlib
-import fcntl
 import os
-import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from data.errors import ShardError
 from data.home import adpa_home
+from data.locks import hold_lock
 from data.manifest import MANIFEST_NAME, Manifest, read_manifest
 
-__all__ = ["StoredDataset", "find_dataset", "list_datasets", "prune_store", "reserve_dataset", "store_folder"]
+__all__ = [
+    "StoredDataset",
+    "find_dataset",
+    "list_datasets",
+    "local_folder",
+    "reserve_dataset",
+    "store_folder",
+]
 
-_SECONDS_PER_DAY = 86_400
 # Enough of the fingerprint to name a folder; the whole one is compared.
 _NAME_LENGTH = 20
 _LAST_USED = ".last-used"
+# What a user types of it must not happen to be the name of something else.
+_SHORTEST_NAME = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,31 +35,22 @@ class StoredDataset:
         path: its folder.
         manifest: what it holds and what determined it.
         size_bytes: of all files that the manifest lists.
-        last_used: seconds since 1970.
+        finished: when it came to be complete here, seconds since 1970.
+        last_used: when it was last asked for, seconds since 1970.
     """
 
     path: Path
     manifest: Manifest
     size_bytes: int
+    finished: float
     last_used: float
 
-    def describe(self) -> dict[str, Any]:
-        """One line of `signals list`: name, kind, models, rows, positions, size, when made and last used."""
-        request, created = self.manifest.request, self.manifest.created
-        models = {name: request.get(name) for name in ("teacher", "reference", "student")}
-        return {
-            "name": self.path.name,
-            "kind": self.manifest.kind,
-            **{
-                name: value.get("source") if isinstance(value, dict) else value
-                for name, value in models.items()
-            },
-            "rows": self.manifest.rows,
-            "positions": self.manifest.positions,
-            "size_bytes": self.size_bytes,
-            "created": created.get("at"),
-            "last_used": self.last_used,
-        }
+    @property
+    def models(self) -> str:
+        """Who made it: `teacher - reference`, or the student of rollouts."""
+        named = (self.manifest.request.get(name) for name in ("teacher", "reference", "student"))
+        sources = [model.get("source") if isinstance(model, dict) else model for model in named]
+        return " - ".join(str(source) for source in sources if source is not None)
 
 
 def store_folder() -> Path:
@@ -66,33 +62,57 @@ def list_datasets(root: str | os.PathLike[str] | None = None) -> list[StoredData
     """All complete datasets of a store, the most recently used first; what is unfinished or damaged is left out."""
     folder = store_folder() if root is None else Path(root)
     found = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+    for path in sorted(folder.glob("[!.]*")):
         with contextlib.suppress(ShardError):
             found.append(_stored(path, read_manifest(path)))
     return sorted(found, key=lambda dataset: -dataset.last_used)
 
 
 def find_dataset(fingerprint: str, *, root: str | os.PathLike[str] | None = None) -> Path | None:
-    """The folder of the complete dataset with this fingerprint, or None; works in a read-only store, too."""
-    folder = _folder(fingerprint, root)
-    try:
-        manifest = read_manifest(folder)
-    except ShardError:
-        return None
-    if manifest.fingerprint != fingerprint:
-        return None
-    # A read-only store cannot remember who used it.
-    with contextlib.suppress(OSError):
-        (folder / _LAST_USED).touch()
-    return folder
+    """The folder of a complete dataset with this fingerprint, or None; works in a read-only store, too."""
+    made_here = _folder(fingerprint, root)
+    for folder in (made_here, *sorted(made_here.parent.glob(f"{made_here.name}-*"))):
+        with contextlib.suppress(ShardError):
+            if read_manifest(folder).fingerprint == fingerprint:
+                _note_use(folder)
+                return folder
+    return None
+
+
+def local_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder of a dataset on this machine.
+
+    Args:
+        path: the folder itself, or the beginning of a dataset's name in the store.
+    Raises:
+        ShardError: for neither, or the beginning of several names.
+    """
+    folder, name = Path(path), os.fspath(path)
+    if folder.exists():
+        return folder
+    candidates = list_datasets() if len(name) >= _SHORTEST_NAME else []
+    found = [dataset.path for dataset in candidates if dataset.path.name.startswith(name)]
+    if len(found) > 1:
+        names = ", ".join(sorted(path.name for path in found))
+        raise ShardError(
+            f"{name}: several datasets of the store are called so: {names}; write more of the name"
+        )
+    if not found:
+        raise ShardError(
+            f"{path}: no such dataset folder, nor the name of a dataset in {store_folder()};"
+            " adpa signals list shows the names"
+        )
+    _note_use(found[0])
+    return found[0]
 
 
 @contextlib.contextmanager
 def reserve_dataset(
     fingerprint: str,
     *,
+    copy: str | None = None,
     root: str | os.PathLike[str] | None = None,
-    waiting: Callable[[], None] = lambda: None,
+    waiting: Callable[[Path], None] = lambda _: None,
 ) -> Iterator[tuple[Path, bool]]:
     """Get the folder of a dataset, to read it or, as the only process that does, to write it.
 
@@ -101,8 +121,10 @@ def reserve_dataset(
 
     Args:
         fingerprint: of the request.
+        copy: what tells a dataset made elsewhere from others that the same request has made: it gets a folder
+            of its own, because two machines need not agree to the last bit.
         root: another store than the user's.
-        waiting: called once when another process has the reservation.
+        waiting: called once with the folder when another process has the reservation.
     Yields:
         (the folder, whether the dataset is complete). An incomplete folder exists and may hold what an
         interrupted writer left.
@@ -113,64 +135,41 @@ def reserve_dataset(
         yield found, True
         return
     folder = _folder(fingerprint, root)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder.with_name(folder.name + ".lock"), "ab")  # noqa: SIM115  (closed below, with the lock)
-    except OSError as error:
-        raise ShardError(
-            f"{folder}: the store cannot be written: {error.strerror}; set ADPA_HOME to a folder of yours"
-        ) from error
-    with lock:
+    if copy is not None:
+        folder = folder.with_name(f"{folder.name}-{copy}")
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        found = find_dataset(fingerprint, root=root)
-        yield folder, found is not None
+            lock = hold_lock(folder.with_name(f".{folder.name}.lock"), waiting=lambda: waiting(folder))
+            stack.enter_context(lock)
+            found = find_dataset(fingerprint, root=root)
+            if found is None:
+                folder.mkdir(exist_ok=True)
+                stack.callback(_remove_if_empty, folder)
+        except OSError as error:
+            raise ShardError(
+                f"{folder}: the store cannot be written: {error.strerror}; set ADPA_HOME to a folder of yours"
+            ) from error
+        yield found or folder, found is not None
 
 
-def prune_store(
-    *,
-    root: str | os.PathLike[str] | None = None,
-    unused_days: float | None = None,
-    max_bytes: int | None = None,
-    dry_run: bool = False,
-) -> list[StoredDataset]:
-    """Delete datasets that were not used for a while, or the least recently used ones above a total size.
-
-    Args:
-        root: another store than the user's.
-        unused_days: delete those not used for so many days.
-        max_bytes: delete from the least recently used on until the rest is no larger.
-        dry_run: delete nothing.
-    Returns:
-        What was (or would be) deleted.
-    """
-    datasets = list_datasets(root)
-    doomed = []
-    kept_bytes = 0
-    for dataset in datasets:
-        age_days = (time.time() - dataset.last_used) / _SECONDS_PER_DAY
-        too_old = unused_days is not None and age_days > unused_days
-        too_large = max_bytes is not None and kept_bytes + dataset.size_bytes > max_bytes
-        if too_old or too_large:
-            doomed.append(dataset)
-        else:
-            kept_bytes += dataset.size_bytes
-    for dataset in [] if dry_run else doomed:
-        # The manifest goes first, so that nobody takes a half-deleted dataset for a whole one.
-        (dataset.path / MANIFEST_NAME).unlink()
-        shutil.rmtree(dataset.path)
-    return doomed
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _folder(fingerprint: str, root: str | os.PathLike[str] | None) -> Path:
     return (store_folder() if root is None else Path(root)) / fingerprint[:_NAME_LENGTH]
 
 
+def _note_use(folder: Path) -> None:
+    # A read-only store cannot remember who used it.
+    with contextlib.suppress(OSError):
+        (folder / _LAST_USED).touch()
+
+
 def _stored(path: Path, manifest: Manifest) -> StoredDataset:
+    finished = (path / MANIFEST_NAME).stat().st_mtime
     marker = path / _LAST_USED
-    last_used = (marker if marker.exists() else path / MANIFEST_NAME).stat().st_mtime
+    last_used = marker.stat().st_mtime if marker.exists() else finished
     size_bytes = sum(entry.size_bytes for entry in (*manifest.shards, *manifest.files))
-    return StoredDataset(path, manifest, size_bytes, last_used)
+    return StoredDataset(path, manifest, size_bytes, finished, last_used)

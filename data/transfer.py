@@ -1,17 +1,13 @@
 """Datasets between this machine and any fsspec address: push, pull, and shards fetched when they are read."""
 
-import contextlib
 import hashlib
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-
-from fsspec.core import url_to_fs
 
 from data.card import CARD_NAME
 from data.dataset import CACHED_BLOCKS, check_file
-from data.errors import ConfigurationError, ShardError
+from data.errors import ShardError
 from data.files import atomic_output, write_atomic
 from data.manifest import (
     MANIFEST_NAME,
@@ -22,21 +18,23 @@ from data.manifest import (
     read_manifest,
     write_manifest,
 )
+from data.remote import Remote, is_address
 from data.signals import SignalDataset
-from data.store import reserve_dataset
+from data.store import local_folder, reserve_dataset
 
-__all__ = ["RemoteSignalDataset", "is_address", "open_signals", "pull_dataset", "push_dataset"]
+__all__ = [
+    "RemoteSignalDataset",
+    "open_signals",
+    "pull_dataset",
+    "push_dataset",
+]
 
 Report = Callable[[str], None]
 
-_CHUNK_BYTES = 1 << 22
+# Enough of a manifest's hash to tell the copies of one request's dataset apart.
+_COPY_LENGTH = 8
 #: Lies at the address while a push is under way, and says which dataset's files are there already.
 _PUSH_MARKER = MANIFEST_NAME + ".incoming"
-
-
-def is_address(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a remote address (`s3://...`, `hf://...`) and not a folder."""
-    return "://" in os.fspath(path)
 
 
 def open_signals(
@@ -45,7 +43,7 @@ def open_signals(
     """Open a signal dataset in a folder, or at a remote address, whose shards then arrive as they are read.
 
     Args:
-        path: a folder, or an address that fsspec knows.
+        path: a folder, a name in the store, or an address that fsspec knows.
         check_shards: see `SignalDataset.open`; shards from an address are always checked as they arrive.
         cached_blocks: how many decoded row groups to keep in memory.
     Raises:
@@ -53,16 +51,19 @@ def open_signals(
         ConfigurationError: an address of a kind that nothing installed can reach.
     """
     if not is_address(path):
-        return SignalDataset.open(path, check_shards=check_shards, cached_blocks=cached_blocks)
-    address = os.fspath(path)
-    remote = _Remote(address)
-    manifest = parse_manifest(remote.read(MANIFEST_NAME), f"{address}/{MANIFEST_NAME}")
+        return SignalDataset.open(local_folder(path), check_shards=check_shards, cached_blocks=cached_blocks)
+    address = os.fspath(path).rstrip("/")
+    remote = Remote(address)
+    content = remote.read(MANIFEST_NAME)
+    manifest = parse_manifest(content, f"{address}/{MANIFEST_NAME}")
     if manifest.kind != SignalDataset.kind:
         raise ShardError(f"{address}: a dataset of {manifest.kind}; expected one of {SignalDataset.kind}")
-    with reserve_dataset(manifest.fingerprint) as (folder, complete):
+    copy = hashlib.sha256(content).hexdigest()[:_COPY_LENGTH]
+    with reserve_dataset(manifest.fingerprint, copy=copy) as (folder, complete):
         if not complete:
             for entry in manifest.files:
                 _fetch(remote, folder, entry)
+            _fetch_card(remote, folder)
     if complete:
         return SignalDataset.open(folder, check_shards=check_shards, cached_blocks=cached_blocks)
     return RemoteSignalDataset(folder, manifest, cached_blocks=cached_blocks, address=address)
@@ -84,7 +85,7 @@ class RemoteSignalDataset(SignalDataset):
     def _local_file(self, file: str) -> Path:
         # A file has its name only after its checksum was compared, so here the size is enough. Two loader
         # workers may both fetch a shard: the second rename changes nothing.
-        if _fetch(_Remote(self.address), self.path, self._entries[file], compare_present=False):
+        if _fetch(Remote(self.address), self.path, self._entries[file], compare_present=False):
             self._finish()
         return self.path / file
 
@@ -107,7 +108,7 @@ def pull_dataset(address: str, out: str | os.PathLike[str], *, report: Report = 
         ConfigurationError: an address of a kind that nothing installed can reach.
     """
     folder = Path(out)
-    remote = _Remote(address)
+    remote = Remote(address)
     content = remote.read(MANIFEST_NAME)
     manifest = parse_manifest(content, f"{address}/{MANIFEST_NAME}")
     if (folder / MANIFEST_NAME).exists():
@@ -116,8 +117,7 @@ def pull_dataset(address: str, out: str | os.PathLike[str], *, report: Report = 
     for entry in (*manifest.files, *manifest.shards):
         if _fetch(remote, folder, entry):
             report(f"{entry.file}: {entry.size_bytes:,} bytes")
-    if remote.exists(CARD_NAME) and not (folder / CARD_NAME).exists():
-        write_atomic(folder / CARD_NAME, remote.read(CARD_NAME))
+    _fetch_card(remote, folder)
     write_atomic(folder / MANIFEST_NAME, content)
     return manifest
 
@@ -142,7 +142,7 @@ def push_dataset(
     for entry in entries:
         check_file(source, entry, rebuild="the command that made it", content=True)
     content = (source / MANIFEST_NAME).read_bytes()
-    remote = _Remote(address)
+    remote = Remote(address)
     if remote.exists(MANIFEST_NAME):
         there = parse_manifest(remote.read(MANIFEST_NAME), f"{address}/{MANIFEST_NAME}")
         _refuse_other(f"{address}/{MANIFEST_NAME}", there, manifest)
@@ -172,7 +172,7 @@ def _refuse_other(place: str | Path, there: Manifest, wanted: Manifest) -> None:
 
 
 def _fetch(
-    remote: "_Remote", folder: Path, entry: ShardEntry | FileEntry, *, compare_present: bool = True
+    remote: Remote, folder: Path, entry: ShardEntry | FileEntry, *, compare_present: bool = True
 ) -> bool:
     """Copy one file of a dataset here unless it is here and sound; its checksum is compared on the way.
 
@@ -201,74 +201,15 @@ def _fetch(
     return True
 
 
+def _fetch_card(remote: Remote, folder: Path) -> None:
+    """Copy the card, which people edit: it has no checksum, and one that is here stays."""
+    if not (folder / CARD_NAME).exists() and remote.exists(CARD_NAME):
+        write_atomic(folder / CARD_NAME, remote.read(CARD_NAME))
+
+
 def _is_sound(folder: Path, entry: ShardEntry | FileEntry, *, content: bool) -> bool:
     try:
         check_file(folder, entry, rebuild="pull", content=content)
     except ShardError:
         return False
     return True
-
-
-def _service_errors() -> tuple[type[BaseException], ...]:
-    """What fsspec's file systems raise for an address that cannot be read or written."""
-    # s3fs passes some of its library's errors through (no credentials, no such host), which are no OSErrors.
-    botocore = sys.modules.get("botocore.exceptions")
-    return (OSError,) if botocore is None else (OSError, botocore.BotoCoreError)
-
-
-class _Remote:
-    """The files under one address, with fsspec's and the services' errors in our words."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address.rstrip("/")
-        try:
-            self._files, self._root = url_to_fs(self.address)
-        except (ImportError, ValueError) as error:
-            raise ConfigurationError(f"{address}: cannot be reached: {error}") from error
-        # Listings must not be remembered: another process may be pushing.
-        self._files.use_listings_cache = False
-
-    def exists(self, name: str) -> bool:
-        self._files.invalidate_cache()
-        with self._errors(name):
-            return self._files.exists(self._path(name))
-
-    def size(self, name: str) -> int | None:
-        with self._errors(name):
-            return self._files.size(self._path(name)) if self.exists(name) else None
-
-    def read(self, name: str) -> bytes:
-        return b"".join(self.chunks(name))
-
-    def chunks(self, name: str) -> Iterator[bytes]:
-        with self._errors(name), self._files.open(self._path(name), "rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                yield chunk
-
-    def write(self, name: str, content: bytes) -> None:
-        with self._errors(name):
-            self._files.makedirs(self._root, exist_ok=True)
-            self._files.pipe_file(self._path(name), content)
-
-    def copy_from(self, source: Path, name: str) -> None:
-        with self._errors(name):
-            self._files.makedirs(self._path(name).rsplit("/", 1)[0], exist_ok=True)
-            self._files.put_file(str(source), self._path(name))
-
-    def remove(self, name: str) -> None:
-        with self._errors(name):
-            self._files.rm_file(self._path(name))
-
-    @contextlib.contextmanager
-    def _errors(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise ShardError(f"{self.address}/{name}: not there; is the address right?") from error
-        except _service_errors() as error:
-            raise ShardError(
-                f"{self.address}/{name}: {error}; mend that and run the command again"
-            ) from error
-
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data.command_line import command_line
 from data.errors import ConfigurationError
 from data.files import write_atomic
-from small_world.commands import command_line
 from small_world.crew import Crew
 from small_world.plan import Plan
 from student_training.options import TrainOptions

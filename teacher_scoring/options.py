@@ -49,11 +49,15 @@ class ScoreOptions(_EngineFlags):
 
     teacher: str = option(help="aligned model: a local folder or a hub name")
     data: str = option(help="preference data: JSONL or Parquet file, folder saved by datasets, or hub name")
-    out: str = option(help="folder for the signal dataset")
+    out: str | None = option(
+        None, help="folder for the signal dataset [found or made in the store, by what determines it]"
+    )
     reference: str | None = option(
         None, help="the model that the teacher was aligned from; without it there are no advantages"
     )
-    rollouts: str | None = option(None, help="folder written by sample-student, for the role student")
+    rollouts: str | None = option(
+        None, help="what sample-student wrote, for the role student: a folder, or its name in the store"
+    )
     split: str = option("train", help="split of --data")
     score: tuple[str, ...] = option(
         (),
@@ -118,6 +122,10 @@ class ScoreOptions(_EngineFlags):
             raise ConfigurationError("--score student needs --rollouts, a folder written by sample-student")
         if self.shard_range is not None:
             Part.parse(self.shard_range)
+            if self.out is None:
+                raise ConfigurationError(
+                    "--shard-range needs --out, the folder that all parts are written into"
+                )
         if self.reference is None and (self.reference_revision or self.reference_adapter):
             raise ConfigurationError("--reference-revision and --reference-adapter need --reference")
 
@@ -139,7 +147,9 @@ class SampleOptions(_EngineFlags):
 
     student: str = option(help="checkpoint to sample from: a local folder or a hub name")
     data: str = option(help="preference data, or rows with a prompt alone: file, folder or hub name")
-    out: str = option(help="folder for the rollouts")
+    out: str | None = option(
+        None, help="folder for the rollouts [found or made in the store, by what determines them]"
+    )
     split: str = option("train", help="split of --data")
     num_samples: int = option(1, help="responses per prompt", minimum=1)
     temperature: float = option(1.0, help="divides the logits; 0 takes the most probable token", minimum=0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.home import adpa_home
+from data.store import store_folder
 from data.tokenization import EncodedPair
 from teacher_scoring.cards import CARDS, UTILISATION, Card
 from teacher_scoring.flops import ModelSize, model_size
@@ -154,7 +155,7 @@ def _describe(
         f"utilisation of {UTILISATION:.0%}; start-up and loading are not in them"
     )
     for what, folder, needed in (
-        ("dataset", Path(options.out), plan.dataset_bytes),
+        ("dataset", store_folder() if options.out is None else Path(options.out), plan.dataset_bytes),
         ("pass cache", cache, plan.cache_bytes),
     ):
         free = shutil.disk_usage(_existing(folder)).free

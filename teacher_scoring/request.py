@@ -8,6 +8,7 @@ from typing import Any
 from data.errors import ConfigurationError, DataError
 from data.preferences import PreferenceReader, read_preferences
 from data.rollouts import RolloutDataset
+from data.store import local_folder
 from data.tokenization import PairEncoder
 from data.vocabulary import Vocabulary, check_agreement
 from teacher_scoring.assemble import SupportRule
@@ -100,7 +101,9 @@ def prepare_request(options: ScoreOptions, report: Report, *, need_weights: bool
         teacher.folder, option="--teacher", trust_remote_code=options.trust_remote_code
     )
     _check_models(options, teacher, reference, tokenizer, report)
-    rollouts = RolloutDataset.open(options.rollouts) if options.rollouts is not None else None
+    rollouts = None
+    if options.rollouts is not None:
+        rollouts = RolloutDataset.open(local_folder(options.rollouts))
     encoder = PairEncoder(tokenizer, max_length=options.max_length, truncate=options.truncate)
     return ScoringRequest(
         options=options,

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.card import write_card
+from data.command_line import command_line
 from data.conversations import PreferenceRow
 from data.errors import AdpaError, ConfigurationError, ScoringError
 from data.manifest import Manifest, fingerprint, write_manifest
@@ -26,6 +27,7 @@ from data.shards import read_signal_shard
 from data.tokenization import PairEncoder
 from teacher_scoring.answers import LostAnswersError
 from teacher_scoring.complete import write_failed
+from teacher_scoring.destination import is_finished, open_destination
 from teacher_scoring.engine import Engine, SampledResponse, Sampling
 from teacher_scoring.engine_process import EngineRequest, needs_own_process, run_on_engine
 from teacher_scoring.loading import load_tokenizer
@@ -40,8 +42,6 @@ from teacher_scoring.workplace import (
     Part,
     ShardRecord,
     Workplace,
-    has_dataset,
-    refuse_other_dataset,
 )
 
 __all__ = ["SampleOptions", "response_seed", "sample_student"]
@@ -66,7 +66,6 @@ def sample_student(options: SampleOptions, *, report: Report = logger.info) -> R
             f"--max-new-tokens: {options.max_new_tokens} leaves no room for a prompt within --max-length "
             f"{options.max_length}"
         )
-    out = Path(options.out)
     with exit_on_sigterm():
         student = find_model(
             "--student",
@@ -83,16 +82,10 @@ def sample_student(options: SampleOptions, *, report: Report = logger.info) -> R
         )
         known = _known_request(options, student, encoder)
         reader = read_preferences(options.data, split=options.split, need="prompt")
-        refuse_other_dataset(out, known)
-        if has_dataset(out):
-            for _ in reader:
-                pass
-            refuse_other_dataset(out, {**known, "data": reader.data_hash})
-            Workplace(out, Part()).release()
-            report(f"{out} holds these rollouts already; nothing to do")
-            return RolloutDataset.open(out)
-        run = _Run(options, student, encoder, tokenizer, reader, known, report)
-        return run.run()
+        with open_destination(options.out, known, reader, Part(), report) as out:
+            if is_finished(out, known, reader, report):
+                return RolloutDataset.open(out)
+            return _Run(options, student, encoder, tokenizer, reader, known, out, report).run()
 
 
 def response_seed(seed: int, pair_id: str, sample_index: int) -> int:
@@ -141,6 +134,7 @@ class _Run:
         tokenizer: Any,
         reader: PreferenceReader,
         known: dict[str, Any],
+        out: Path,
         report: Report,
     ) -> None:
         self._options = options
@@ -150,17 +144,16 @@ class _Run:
         self._reader = reader
         self._known = known
         self._report = report
-        self._out = Path(options.out)
+        self._out = out
 
     def run(self) -> RolloutDataset:
         """Read the data once for their hash, then encode and sample what is missing, and complete the dataset."""
         # Every shard carries the dataset's fingerprint, so all rows have to be seen before the first prompt is
         # sampled; and no bad row can then turn up after hours of sampling.
-        for _ in self._reader:
-            pass
+        data_hash = self._reader.read_data_hash()
         place = Workplace.claim(self._out, self._known)
         try:
-            return self._sample_into(place, {**self._known, "data": self._reader.data_hash})
+            return self._sample_into(place, {**self._known, "data": data_hash})
         except AdpaError:
             place.abandon()
             raise
@@ -177,6 +170,7 @@ class _Run:
                 "by": f"adpa {version('adpa')}",
                 "student": self._options.student,
                 "data": self._options.data,
+                "command": command_line("sample-student", self._options, determining=True, without=("out",)),
             },
         )
         write_card(self._out, manifest)

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from data.command_line import command_line
 from data.errors import AdpaError, DataError
 from data.home import adpa_home
 from data.manifest import fingerprint
@@ -14,6 +15,7 @@ from data.signals import TOKENIZER_FOLDER, SignalDataset
 from data.tokenization import EncodedPair
 from teacher_scoring.assemble import ScoredShard, assemble_shard
 from teacher_scoring.complete import complete_dataset
+from teacher_scoring.destination import is_finished, open_destination
 from teacher_scoring.engine import EngineOptions
 from teacher_scoring.engine_process import EngineRequest, needs_own_process
 from teacher_scoring.loading import save_tokenizer
@@ -26,7 +28,7 @@ from teacher_scoring.request import Report, ScoringRequest, prepare_request
 from teacher_scoring.stopping import exit_on_sigterm
 from teacher_scoring.tasks import EncodedShard, RolloutsByPair, pair_rows, write_encoded_shards
 from teacher_scoring.verify_sample import largest_differences, sample_rows
-from teacher_scoring.workplace import Part, ShardRecord, Workplace, has_dataset, refuse_other_dataset
+from teacher_scoring.workplace import Part, ShardRecord, Workplace
 
 __all__ = ["ScoreOptions", "score_shard_range", "score_teacher"]
 
@@ -39,20 +41,19 @@ def score_teacher(options: ScoreOptions, *, report: Report = logger.info) -> Sig
     Running the same request again continues where it stopped; a finished one is only opened.
 
     Args:
-        options: what to score, with which models, into which folder.
+        options: what to score, with which models, into which folder or, without one, into the store.
         report: takes lines for the user.
     Raises:
         AdpaError: for unusable options, models or data, before any scoring; or for an engine that fails.
         SystemExit: with code 143, after SIGTERM.
     """
-    out = Path(options.out)
     with exit_on_sigterm():
         request = prepare_request(options, report)
-        refuse_other_dataset(out, request.known)
-        if has_dataset(out):
-            dataset = _open_finished(request, out, report)
-        else:
-            dataset = complete_dataset(out, [_score_part(request, out, Part(), report)], report)
+        with open_destination(options.out, request.known, request.reader, Part(), report) as out:
+            if is_finished(out, request.known, request.reader, report):
+                dataset = SignalDataset.open(out)
+            else:
+                dataset = complete_dataset(out, [_score_part(request, out, Part(), report)], report)
         if options.verify_sample:
             _verify(request, dataset, report)
         return dataset
@@ -71,14 +72,13 @@ def score_shard_range(options: ScoreOptions, *, report: Report = logger.info) ->
         AdpaError: as `score_teacher`.
         SystemExit: with code 143, after SIGTERM.
     """
-    out, part = Path(options.out), options.part
+    part = options.part
     with exit_on_sigterm():
         request = prepare_request(options, report)
-        refuse_other_dataset(out, request.known)
-        if has_dataset(out):
-            _open_finished(request, out, report)
-            return
-        _score_part(request, out, part, report)
+        with open_destination(options.out, request.known, request.reader, part, report) as out:
+            if is_finished(out, request.known, request.reader, report):
+                return
+            _score_part(request, out, part, report)
         report(
             f"{out}: part {part} is done; when all {part.of} are, complete it with adpa signals merge {out}"
         )
@@ -109,16 +109,6 @@ def _verify(request: ScoringRequest, dataset: SignalDataset, report: Report) -> 
     differences = largest_differences(rows, engine(request.teacher), reference, request.support_rule)
     shown = ", ".join(f"{name} {value:.2g}" for name, value in differences.items())
     report(f"{len(rows):,} responses scored again with transformers; largest differences, nats: {shown}")
-
-
-def _open_finished(request: ScoringRequest, out: Path, report: Report) -> SignalDataset:
-    for _ in request.reader:
-        pass
-    refuse_other_dataset(out, {**request.known, "data": request.reader.data_hash})
-    # Left there when the run was killed between its last two steps.
-    Workplace(out, Part()).release()
-    report(f"{out} holds this dataset already; nothing to do")
-    return SignalDataset.open(out)
 
 
 def _score_part(request: ScoringRequest, out: Path, part: Part, report: Report) -> Workplace:
@@ -265,6 +255,8 @@ class _PartRun:
             "reference": options.reference,
             "data": options.data,
             "rollouts": options.rollouts,
+            # What verify --repair says to run; the folder is where the dataset lies by then.
+            "command": command_line("score-teacher", options, determining=True, without=("out",)),
         }
 
 

@@ -153,7 +153,8 @@ class Workplace:
     def __init__(self, out: Path, part: Part) -> None:
         self.out = out
         self.part = part
-        self.folder = out / _WORK / str(part)
+        # Absolute, because workers need not run in this folder.
+        self.folder = (out / _WORK / str(part)).absolute()
 
     @classmethod
     def claim(cls, out: Path, known: Mapping[str, Any], part: Part = Part()) -> Self:
@@ -187,8 +188,17 @@ class Workplace:
         if part.is_whole:
             # Other parts may be writing there at this moment.
             remove_leftovers(out)
-        write_atomic(request, json.dumps(known, indent=2) + "\n")
+        place.note_request(known)
         return place
+
+    def note_request(self, known: Mapping[str, Any]) -> None:
+        """Say whose the unfinished dataset is: the request, without the hash of its data."""
+        write_atomic(self.out / _WORK / _REQUEST, json.dumps(known, indent=2) + "\n")
+
+    @property
+    def lock_path(self) -> Path:
+        """The lock of whoever makes this part."""
+        return self.out / _WORK / f"{self.part}.lock"
 
     def shard_path(self, index: int) -> Path:
         """Where a shard of the dataset belongs."""

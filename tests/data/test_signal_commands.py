@@ -1,4 +1,6 @@
+import dataclasses
 import shutil
+import time
 
 import pytest
 
@@ -39,12 +41,35 @@ def test_push_pull_list_and_prune(tmp_path, make_dataset, lines):
     assert verify_dataset(store / "copy") == []
     lines.clear()
     commands.list_signals(commands.SignalsListOptions(store=str(store)), report=lines.append)
-    assert len(lines) == 1
-    assert "signals  teacher=tiny  30 responses" in lines[0]
-    commands.prune_signals(commands.SignalsPruneOptions(store=str(store), max_gb=0), report=lines.append)
-    assert lines[1] == f"deleted: {lines[0]}"
+    size = sum(path.stat().st_size for path in store.rglob("shard-*"))
+    today = time.strftime("%Y-%m-%d")
+    assert lines == [
+        f"{store}: 1 dataset, {size / 1e6:.1f} MB",
+        "name  kind     models  responses  positions   MB  made        used",
+        f"copy  signals  tiny           30        121  {size / 1e6:.1f}  {today}  {today}",
+    ]
+    options = commands.SignalsPruneOptions(store=str(store), max_gb=0, dry_run=True)
+    commands.prune_signals(options, report=lines.append)
+    assert lines.pop() == f"would delete {store / 'copy'}: {size / 1e6:.1f} MB"
+    commands.prune_signals(dataclasses.replace(options, dry_run=False), report=lines.append)
+    assert lines.pop() == f"deleted {store / 'copy'}: {size / 1e6:.1f} MB"
+    commands.prune_signals(dataclasses.replace(options, unused_days=1), report=lines.append)
+    assert lines.pop() == f"{store}: nothing to delete"
     commands.list_signals(commands.SignalsListOptions(store=str(store)), report=lines.append)
-    assert lines[2] == f"{store}: no datasets"
+    assert lines.pop() == f"{store}: no datasets"
+
+
+def test_pruning_by_nothing_is_refused():
+    with pytest.raises(ConfigurationError, match="give --unused-days, --max-gb or both"):
+        commands.prune_signals(commands.SignalsPruneOptions())
+
+
+def test_a_name_of_the_store_stands_for_its_folder(tmp_path, make_dataset, lines, monkeypatch):
+    monkeypatch.setenv("ADPA_HOME", str(tmp_path))
+    make_dataset(tmp_path / "signals" / "0123456789")
+    commands.verify_signals(commands.SignalsVerifyOptions(signals="012345"), report=lines.append)
+    commands.inspect_signals(commands.SignalsInspectOptions(signals="012345"), report=lines.append)
+    assert lines[:2] == ["012345: sound", str(tmp_path / "signals" / "0123456789")]
 
 
 def test_inspect_and_report_read_an_address(tmp_path, make_dataset, lines, monkeypatch):

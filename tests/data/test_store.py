@@ -9,8 +9,9 @@ import pytest
 
 from data.errors import ShardError
 from data.manifest import fingerprint, read_manifest
+from data.pruning import prune_store, prune_unfinished
 from data.signals import SignalDataset
-from data.store import find_dataset, list_datasets, prune_store, reserve_dataset, store_folder
+from data.store import find_dataset, list_datasets, local_folder, reserve_dataset, store_folder
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -62,7 +63,7 @@ import sys, time
 from data.manifest import Manifest, fingerprint, write_manifest
 from data.store import reserve_dataset
 request = {"teacher": "slow"}
-with reserve_dataset(fingerprint(request), root=sys.argv[1], waiting=lambda: print("waiting", flush=True)) as (
+with reserve_dataset(fingerprint(request), root=sys.argv[1], waiting=lambda _: print("waiting", flush=True)) as (
     folder, complete,
 ):
     print("complete" if complete else "scoring", flush=True)
@@ -98,7 +99,7 @@ with reserve_dataset("ab" * 32, root=sys.argv[1]):
 """
     killed = subprocess.run([sys.executable, "-c", script, tmp_path], cwd=REPOSITORY, check=False)
     assert killed.returncode == -9
-    with reserve_dataset("ab" * 32, root=tmp_path, waiting=lambda: pytest.fail("must not wait")) as (
+    with reserve_dataset("ab" * 32, root=tmp_path, waiting=lambda _: pytest.fail("must not wait")) as (
         _,
         complete,
     ):
@@ -119,7 +120,10 @@ def test_waiting_ends_when_the_scorer_fails(tmp_path):
     thread = threading.Thread(target=scorer)
     thread.start()
     entered.wait()
-    with reserve_dataset("cd" * 32, root=tmp_path, waiting=lambda: events.append("waiting")) as (_, complete):
+    with reserve_dataset("cd" * 32, root=tmp_path, waiting=lambda _: events.append("waiting")) as (
+        _,
+        complete,
+    ):
         assert not complete
     assert events == ["waiting"]
     thread.join()
@@ -151,10 +155,70 @@ def test_listing_leaves_out_what_is_unfinished_and_puts_the_last_used_first(tmp_
     os.utime(old / "manifest.json", (1e9, 1e9))
     listed = list_datasets(tmp_path)
     assert [dataset.path for dataset in listed] == [new, old]
-    described = listed[0].describe()
-    assert (described["teacher"], described["reference"], described["rows"]) == ("new", None, 4)
+    assert (listed[0].models, listed[0].finished, listed[0].last_used) == ("new", 2e9, 2e9)
     shard = read_manifest(new).shards[0]
-    assert described["size_bytes"] == shard.size_bytes == (new / shard.file).stat().st_size
+    assert listed[0].size_bytes == shard.size_bytes == (new / shard.file).stat().st_size
+
+
+def test_a_dataset_is_found_by_the_beginning_of_its_name(tmp_path, add, monkeypatch):
+    monkeypatch.setattr("data.store.store_folder", lambda: tmp_path)
+    folder = add("a")
+    assert local_folder(folder.name) == local_folder(folder.name[:6]) == local_folder(folder) == folder
+    for name in (folder.name[:5], folder.name[1:], "signals/pairs"):
+        with pytest.raises(ShardError, match="no such dataset folder, nor the name of a dataset"):
+            local_folder(name)
+    os.rename(add("b"), tmp_path / f"{folder.name}-copy")
+    with pytest.raises(ShardError, match=f"{folder.name}, {folder.name}-copy; write more of the name"):
+        local_folder(folder.name[:8])
+
+
+def test_two_copies_of_one_request_made_on_two_machines_never_share_a_folder(tmp_path, make_dataset):
+    request = _request("a")
+    for copy in ("11", "22"):
+        with reserve_dataset(fingerprint(request), copy=copy, root=tmp_path) as (folder, complete):
+            assert (folder.name, complete) == (f"{fingerprint(request)[:20]}-{copy}", False)
+            (folder / "shard-00000.parquet").write_bytes(b"so far")
+    # And the one that is made here has a third; what is complete serves all of them.
+    with reserve_dataset(fingerprint(request), root=tmp_path) as (folder, complete):
+        assert not complete
+        assert os.listdir(folder) == []
+        make_dataset(folder, num_shards=1, pairs_per_shard=2, request=request)
+    with reserve_dataset(fingerprint(request), copy="22", root=tmp_path) as (again, complete):
+        assert (again, complete) == (folder, True)
+
+
+def test_a_reservation_that_came_to_nothing_leaves_nothing(tmp_path):
+    with reserve_dataset("ef" * 32, root=tmp_path):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_pruning_deletes_what_was_never_finished_and_is_old(tmp_path, add):
+    whole = add("whole")
+    names = ("old", "new")
+    for name in names:
+        (tmp_path / name / ".work").mkdir(parents=True)
+        (tmp_path / name / ".work" / "request.json").write_text("{}")
+    then = time.time() - 3 * 86_400
+    for path in [whole / "manifest.json", *sorted((tmp_path / "old").rglob("*")), tmp_path / "old"]:
+        os.utime(path, (then, then))
+    assert prune_unfinished(root=tmp_path, unused_days=2, dry_run=True) == [tmp_path / "old"]
+    assert (tmp_path / "old").exists()
+    assert prune_unfinished(root=tmp_path, unused_days=2) == [tmp_path / "old"]
+    assert sorted(os.listdir(tmp_path)) == sorted([whole.name, "new"])
+
+
+def test_a_dataset_that_pruning_was_killed_over_is_gone_and_deleted_by_the_next(tmp_path, add, monkeypatch):
+    folder = add("a")
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    prune_store(root=tmp_path, max_bytes=0)
+    assert find_dataset(fingerprint(_request("a")), root=tmp_path) is None
+    assert list_datasets(tmp_path) == []
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith(f".deleted-{folder.name}")
+    monkeypatch.undo()
+    prune_store(root=tmp_path, max_bytes=0)
+    assert os.listdir(tmp_path) == []
 
 
 def test_pruning_by_age_and_by_size(tmp_path, add):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+from collections.abc import Collection
 from typing import Any
 
 from data.options import flag_name
@@ -9,12 +10,22 @@ from data.options import flag_name
 __all__ = ["command_line"]
 
 
-def command_line(command: str, options: Any) -> str:
-    """The `adpa` line for an options dataclass: every option that differs from its default."""
+def command_line(
+    command: str, options: Any, *, determining: bool = False, without: Collection[str] = ()
+) -> str:
+    """The `adpa` line for an options dataclass: every option that differs from its default.
+
+    Args:
+        command: the command's name.
+        options: its options.
+        determining: leave out what cannot change what the command computes.
+        without: fields to leave out.
+    """
     words = ["adpa", command]
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        if value == field.default:
+        described = field.metadata["determining"] or not determining
+        if value == field.default or field.name in without or not described:
             continue
         flag = flag_name(field.name)
         if isinstance(value, bool):

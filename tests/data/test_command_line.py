@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cli import options_from
-from small_world.commands import command_line
+from data.command_line import command_line
 from student_training.options import TrainOptions
 from teacher_scoring.options import SampleOptions, ScoreOptions
 

@@ -1,0 +1,98 @@
+"""The files under one fsspec address, with its and the services' errors in our words."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from fsspec.core import url_to_fs
+
+from data.errors import ConfigurationError, ShardError
+
+__all__ = ["Remote", "is_address"]
+
+_CHUNK_BYTES = 1 << 22
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a remote address (`s3://...`, `hf://...`) and not a folder."""
+    return "://" in os.fspath(path)
+
+
+class Remote:
+    """The files under one address. Every method raises ShardError where the service refuses, or a file is not there.
+
+    Args:
+        address: what fsspec understands.
+    Raises:
+        ConfigurationError: an address of a kind that nothing installed can reach.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        try:
+            self._files, self._root = url_to_fs(self.address)
+        except (ImportError, ValueError) as error:
+            raise ConfigurationError(f"{address}: cannot be reached: {error}") from error
+        # Listings must not be remembered: another process may be pushing.
+        self._files.use_listings_cache = False
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of that name."""
+        self._files.invalidate_cache()
+        with self._errors(name):
+            return self._files.exists(self._path(name))
+
+    def size(self, name: str) -> int | None:
+        """A file's size in bytes; None where there is none."""
+        with self._errors(name):
+            return self._files.size(self._path(name)) if self.exists(name) else None
+
+    def read(self, name: str) -> bytes:
+        """A whole file."""
+        return b"".join(self.chunks(name))
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """A file in pieces of 4 MB."""
+        with self._errors(name), self._files.open(self._path(name), "rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file."""
+        with self._errors(name):
+            self._files.makedirs(self._root, exist_ok=True)
+            self._files.pipe_file(self._path(name), content)
+
+    def copy_from(self, source: Path, name: str) -> None:
+        """Copy a file of this machine there."""
+        with self._errors(name):
+            self._files.makedirs(self._path(name).rsplit("/", 1)[0], exist_ok=True)
+            self._files.put_file(str(source), self._path(name))
+
+    def remove(self, name: str) -> None:
+        """Delete a file."""
+        with self._errors(name):
+            self._files.rm_file(self._path(name))
+
+    @contextlib.contextmanager
+    def _errors(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise ShardError(f"{self.address}/{name}: not there; is the address right?") from error
+        except _service_errors() as error:
+            raise ShardError(
+                f"{self.address}/{name}: {error}; mend that and run the command again"
+            ) from error
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+
+def _service_errors() -> tuple[type[BaseException], ...]:
+    """What fsspec's file systems raise for an address that cannot be read or written."""
+    # s3fs passes some of its library's errors through (no credentials, no such host), which are no OSErrors.
+    botocore = sys.modules.get("botocore.exceptions")
+    return (OSError,) if botocore is None else (OSError, botocore.BotoCoreError)

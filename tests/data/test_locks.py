@@ -1,0 +1,51 @@
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from data.locks import hold_lock
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_only_one_process_of_many_holds_a_lock_although_each_deletes_it_with_its_folder(tmp_path):
+    """Eight processes count to 200 together, by reading a number and writing it back."""
+    script = """
+import contextlib, sys
+from pathlib import Path
+from data.locks import hold_lock
+counter = Path(sys.argv[1]) / "counter"
+folder = counter.with_name("folder")
+for _ in range(25):
+    with hold_lock(folder / "lock"):
+        value = int(counter.read_text())
+        counter.write_text(str(value + 1))
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+"""
+    (tmp_path / "counter").write_text("0")
+    processes = [subprocess.Popen([sys.executable, "-c", script, tmp_path], cwd=REPOSITORY) for _ in range(8)]
+    assert [process.wait() for process in processes] == [0] * 8
+    assert (tmp_path / "counter").read_text() == "200"
+    assert not (tmp_path / "folder").exists()
+
+
+def test_whoever_has_to_wait_is_told_so_once(tmp_path):
+    told = []
+    held = threading.Event()
+    released = []
+
+    def holder():
+        with hold_lock(tmp_path / "lock"):
+            held.set()
+            while not told:
+                pass
+            released.append(True)
+
+    thread = threading.Thread(target=holder)
+    thread.start()
+    held.wait()
+    with hold_lock(tmp_path / "lock", waiting=lambda: told.append(True)):
+        assert released == [True]
+    thread.join()
+    assert told == [True]
