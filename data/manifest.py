@@ -288,7 +288,8 @@ def parse_manifest(text: bytes, path: str | os.PathLike[str]) -> Manifest:
         content = json.loads(text)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ShardError(
-            f"{path}: not JSON ({error}); run the command that made this dataset again to rewrite it"
+            f"{path}: not JSON ({error}); fetch it again, or delete the dataset and run the"
+            " command that made it"
         ) from error
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
@@ -301,7 +302,7 @@ def parse_manifest(text: bytes, path: str | os.PathLike[str]) -> Manifest:
         raise ShardError(
             f"{path}: its checksum {str(recorded)[:12]}... does not fit its content;"
             " the file was edited or damaged: fetch it again,"
-            " or run the command that made this dataset again to rewrite it"
+            " or delete the dataset and run the command that made it"
         )
     try:
         manifest = Manifest(

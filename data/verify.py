@@ -1,5 +1,7 @@
 """`signals verify`: every file, checksum and row of a dataset, and what to run where something is wrong."""
 
+import contextlib
+import json
 import os
 import shlex
 from collections.abc import Iterator
@@ -161,12 +163,14 @@ def repair_plan(path: str | os.PathLike[str], findings: list[Finding]) -> list[s
     if remove:
         lines += ["Delete what does not belong to the dataset:", f"  {_removal(folder, remove)}"]
     if damaged:
-        shards = [file for file in damaged if file != MANIFEST_NAME]
+        # A manifest that cannot be trusted says nothing about the shards either.
+        lost = MANIFEST_NAME in damaged
         lines += [
             "Fetch the damaged files again from where the dataset came from (the sound ones are kept):",
+            *([f"  {_removal(folder, [MANIFEST_NAME])}"] if lost else []),
             f"  adpa signals pull --address ADDRESS --out {shlex.quote(str(folder))}",
-            "or make them again; what was scored before is taken from the cache:",
-            f"  {_removal(folder, [MANIFEST_NAME, *shards])}",
+            "or make them again; what was scored before is taken from the cache of passes:",
+            f"  {f'rm -rf {shlex.quote(str(folder))}' if lost else _removal(folder, damaged)}",
             f"  {_command(folder)}",
         ]
     return lines
@@ -177,13 +181,15 @@ def _removal(folder: Path, files: list[str]) -> str:
 
 
 def _command(folder: Path) -> str:
-    try:
-        manifest = read_manifest(folder)
-    except ShardError:
-        return "the command that made the dataset"
-    command = manifest.created.get("command")
-    return (
-        str(command)
-        if command
-        else f"the adpa {_REBUILD_COMMANDS[manifest.kind]} command that made the dataset"
-    )
+    """The command that made a dataset, with the folder where the dataset is now."""
+    place = f"--out {shlex.quote(str(folder))}"
+    kind, command = SignalDataset.kind, None
+    # Also of a manifest that was edited, or is of another version: a person reads the line before running it.
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        content = json.loads((folder / MANIFEST_NAME).read_bytes())
+        kind = str(content["kind"])
+        command = content["created"]["command"]
+    if command:
+        return f"{command} {place}"
+    rebuild = _REBUILD_COMMANDS.get(kind, SignalDataset.rebuild_command)
+    return f"adpa {rebuild} ... {place}    (with the options that made the dataset)"

@@ -7,7 +7,7 @@ from typing import Any
 
 from data.errors import ShardError
 from data.locks import hold_lock
-from data.manifest import fingerprint
+from data.manifest import MANIFEST_NAME, fingerprint
 from data.preferences import PreferenceReader
 from data.store import reserve_dataset
 from teacher_scoring.mend import is_whole, reopen_damaged
@@ -45,7 +45,11 @@ def open_destination(
 
     if out is None:
         name = fingerprint({**known, "data": reader.read_data_hash()})
-        with reserve_dataset(name, waiting=waiting) as (folder, _):
+        with reserve_dataset(name, waiting=waiting) as (folder, complete):
+            if not complete and (folder / MANIFEST_NAME).exists():
+                raise ShardError(
+                    f"{folder}: its manifest is damaged; run adpa signals verify --signals {folder} --repair"
+                )
             yield folder
         return
     folder = Path(out)

@@ -24,6 +24,9 @@ def load_tokenizer(folder: Path, *, option: str, trust_remote_code: bool) -> Any
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write a tokenizer's files, chat template included."""
+    """Write a tokenizer's files, chat template included; the same ones wherever it was loaded from."""
     folder.mkdir(parents=True, exist_ok=True)
+    # transformers keeps how a tokenizer was loaded, and would save it: offline or not, from a folder or the hub.
+    for name in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(name, None)
     tokenizer.save_pretrained(str(folder))

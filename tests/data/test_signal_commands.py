@@ -24,7 +24,7 @@ def test_verify_reports_and_fails_only_on_findings(tmp_path, make_dataset, lines
     with pytest.raises(ShardError, match=r": 1 finding$"):
         commands.verify_signals(options, report=lines.append)
     assert lines[0] == "shard-00001.parquet: missing; re-run score-teacher to rebuild it"
-    assert lines[-1] == "  the adpa score-teacher command that made the dataset"
+    assert lines[-2] == f"  rm -f {tmp_path}/shard-00001.parquet"
 
 
 def test_push_pull_list_and_prune(tmp_path, make_dataset, lines):

@@ -179,7 +179,7 @@ def test_a_row_group_too_few_is_found(dataset):
 
 def test_the_repair_plan_says_what_to_run(dataset):
     manifest = read_manifest(dataset)
-    command = "adpa score-teacher --teacher a --data b --out c"
+    command = "adpa score-teacher --teacher a --data b"
     write_manifest(dataset, dataclasses.replace(manifest, created={"command": command}))
     (dataset / "shard-00001.parquet").unlink()
     (dataset / "shard-00009.parquet").write_bytes(b"")
@@ -188,15 +188,23 @@ def test_the_repair_plan_says_what_to_run(dataset):
         f"  rm -f {dataset}/shard-00009.parquet",
         "Fetch the damaged files again from where the dataset came from (the sound ones are kept):",
         f"  adpa signals pull --address ADDRESS --out {dataset}",
-        "or make them again; what was scored before is taken from the cache:",
-        f"  rm -f {dataset}/manifest.json {dataset}/shard-00001.parquet",
-        f"  {command}",
+        "or make them again; what was scored before is taken from the cache of passes:",
+        f"  rm -f {dataset}/shard-00001.parquet",
+        f"  {command} --out {dataset}",
     ]
 
 
-def test_the_repair_plan_without_a_readable_manifest_still_names_the_step(dataset):
-    (dataset / "manifest.json").write_text("{")
-    assert repair_plan(dataset, verify_dataset(dataset))[-2:] == [
-        f"  rm -f {dataset}/manifest.json",
-        "  the command that made the dataset",
-    ]
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", "adpa score-teacher ... --out {}    (with the options that made the dataset)"),
+        ("[]", "adpa score-teacher ... --out {}    (with the options that made the dataset)"),
+        ('{"kind": "rollouts", "created": {"command": "adpa sample-student --seed 3"}}',
+         "adpa sample-student --seed 3 --out {}"),
+    ],
+)  # fmt: skip
+def test_where_the_manifest_is_damaged_the_dataset_has_to_go(dataset, content, expected):
+    (dataset / "manifest.json").write_text(content)
+    plan = repair_plan(dataset, verify_dataset(dataset))
+    assert plan[1] == f"  rm -f {dataset}/manifest.json"
+    assert plan[-2:] == [f"  rm -rf {dataset}", "  " + expected.format(dataset)]
