@@ -12,7 +12,7 @@ from data.errors import ConfigurationError
 from student_training.loading import require_bitsandbytes, training_dtype
 from student_training.options import TrainOptions
 
-__all__ = ["check_machine", "training_arguments"]
+__all__ = ["check_machine", "training_arguments", "uses_bf16"]
 
 _OPTIMIZERS = {
     "adamw": "adamw_torch",
@@ -60,7 +60,7 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         per_device_eval_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation,
         gradient_checkpointing=options.gradient_checkpointing,
-        bf16=training_dtype(options.dtype) == "bfloat16",
+        bf16=uses_bf16(options),
         seed=options.seed,
         logging_steps=options.logging_steps,
         logging_first_step=True,
@@ -84,6 +84,11 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         label_names=[],
         disable_tqdm=not sys.stderr.isatty(),
     )
+
+
+def uses_bf16(options: TrainOptions) -> bool:
+    """Whether the arithmetic is bfloat16."""
+    return training_dtype(options.dtype) == "bfloat16"
 
 
 def _loader_workers(options: TrainOptions) -> int:

@@ -1,4 +1,4 @@
-"""Turn pairs into padded tensors, with the response positions laid out flat."""
+"""Turn pairs into tensors, with the response positions laid out flat."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from data.schema import ResponseSignals
+from student_training.layout import packed_rows, padded_rows
 from student_training.methods.base import ROLES, Needs
 from student_training.pairs import PairSource
 
@@ -21,23 +22,20 @@ TokenLogprobs = dict[tuple[int, str, int], np.ndarray]
 class PairDataset(torch.utils.data.Dataset):
     """Pairs by index, each as (index, rows of the roles that the method needs)."""
 
-    def __init__(self, source: PairSource, roles: frozenset[str], indices: np.ndarray | None = None) -> None:
+    def __init__(self, source: PairSource, roles: frozenset[str]) -> None:
         """Choose what of a source to see.
 
         Args:
             source: where the pairs come from.
             roles: rows of other roles are left out.
-            indices: the pairs to see, in order; all by default. Pairs keep their index in the source.
         """
         self._source = source
         self._roles = roles
-        self._indices = indices
 
     def __len__(self) -> int:
-        return self._source.num_pairs if self._indices is None else len(self._indices)
+        return self._source.num_pairs
 
-    def __getitem__(self, place: int) -> tuple[int, list[ResponseSignals]]:
-        index = place if self._indices is None else int(self._indices[place])
+    def __getitem__(self, index: int) -> tuple[int, list[ResponseSignals]]:
         return index, [row for row in self._source.pair(index) if row.role in self._roles]
 
     def pair_id(self, index: int) -> str:
@@ -59,6 +57,7 @@ class PairCollator:
         *,
         vocab_size: int,
         pad_token_id: int,
+        packed: bool = False,
         initial: TokenLogprobs | None = None,
         behavior: TokenLogprobs | None = None,
     ) -> None:
@@ -68,22 +67,25 @@ class PairCollator:
             needs: what the method reads.
             vocab_size: width of the student's logits; teacher ids beyond it fold into the tail.
             pad_token_id: any valid id; padded places are masked.
+            packed: one sequence of all rows without padding, see `packed_rows`, instead of padded rows.
             initial: log-probabilities of response tokens under the initial student.
             behavior: the same under the student that sampled the rollouts.
         """
         self._needs = needs
         self._vocab_size = vocab_size
         self._pad_token_id = pad_token_id
+        self._lay_out = packed_rows if packed else padded_rows
         self._token_columns = {"initial_token": initial, "behavior_token": behavior}
 
     def __call__(self, pairs: Sequence[tuple[int, list[ResponseSignals]]]) -> dict[str, torch.Tensor]:
         """Collate pairs.
 
         Returns:
-            `input_ids`, `attention_mask` (B, L) int64, right-padded; `position_index` (N,) int64 into the
-            flattened (B·L) hidden states; `position_row` (N,) int64; `row_pair`, `row_role`, `row_length` (B,);
-            `pair_index` (P,), the pairs' indices in the source; `counts` in the order of `COUNT_NAMES`; and the
-            columns of `Positions`, (N,) or (N, K).
+            The model's inputs, from `padded_rows` or `packed_rows`; `position_index` (N,) int64 into the
+            flattened hidden states; `position_row` (N,) int64; `row_pair`, `row_role`, `row_length` (response
+            tokens) and `row_tokens` (all tokens), (B,); `pair_index` (P,), the pairs' indices in the source;
+            `counts` in the order of `COUNT_NAMES`; and the columns of `Positions`, (N,) or (N, K). No pairs make
+            a batch whose loss is 0.
         """
         rows = [
             (pair, index, row)
@@ -93,16 +95,10 @@ class PairCollator:
             if row.role == role
         ]
         lengths = np.array([len(row.response_ids) for _, _, row in rows], dtype=np.int64)
-        width = max((len(row.prompt_ids) + len(row.response_ids) for _, _, row in rows), default=1)
-        input_ids = np.full((len(rows), width), self._pad_token_id, dtype=np.int64)
-        attention_mask = np.zeros((len(rows), width), dtype=np.int64)
-        position_index = []
-        for place, (_, _, row) in enumerate(rows):
-            start, end = len(row.prompt_ids), len(row.prompt_ids) + len(row.response_ids)
-            input_ids[place, :start] = row.prompt_ids
-            input_ids[place, start:end] = row.response_ids
-            attention_mask[place, :end] = 1
-            position_index.append(place * width + np.arange(start - 1, end - 1))
+        prompt_lengths = np.array([len(row.prompt_ids) for _, _, row in rows], dtype=np.int64)
+        inputs, starts = self._lay_out([row for _, _, row in rows], self._pad_token_id)
+        # One before each response token, wherever its row begins.
+        first = np.repeat(starts + prompt_lengths - 1 - (np.cumsum(lengths) - lengths), lengths)
         role_numbers = np.array([ROLES.index(row.role) for _, _, row in rows], dtype=np.int64)
         counts = [
             *(int(lengths[role_numbers == number].sum()) for number in range(len(ROLES))),
@@ -110,13 +106,13 @@ class PairCollator:
             sum({"chosen", "rejected"} <= {row.role for row in responses} for _, responses in pairs),
         ]
         batch = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "position_index": _concatenate(position_index, np.int64),
+            **inputs,
+            "position_index": first + np.arange(len(first)),
             "position_row": np.repeat(np.arange(len(rows)), lengths),
             "row_pair": np.array([pair for pair, _, _ in rows], dtype=np.int64),
             "row_role": role_numbers,
             "row_length": lengths,
+            "row_tokens": prompt_lengths + lengths,
             "pair_index": np.array([index for index, _ in pairs], dtype=np.int64),
             "counts": np.array(counts, dtype=np.int64),
             "labels": _concatenate([row.response_ids for _, _, row in rows], np.int64),

@@ -43,7 +43,7 @@ class StepFlops:
 
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> float:
         """Operations of a batch from `PairCollator`, forward and backward."""
-        lengths = batch["attention_mask"].sum(1).double()
+        lengths = batch["row_tokens"].double()
         attended = (lengths * (lengths + 1) / 2).sum()
         dense = self._per_token * lengths.sum() + self._per_attended * attended
         return float(dense) + self._per_position * len(batch["labels"])

@@ -1,5 +1,6 @@
 """One pass over the student before training: log-probabilities of the response tokens, cached beside the run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from data.files import atomic_output
 from student_training.batches import PairCollator, PairDataset, TokenLogprobs
+from student_training.layout import model_inputs
 from student_training.lm_head import split_model
 from student_training.methods.base import ROLES
 from student_training.sparse_head import sparse_logprobs
@@ -29,10 +31,10 @@ _SCHEMA = pa.schema(
 def initial_logprobs(
     student: torch.nn.Module,
     dataset: PairDataset,
+    batches: Sequence[Sequence[int]],
     collator: PairCollator,
     *,
     cache: Path,
-    batch_size: int,
     head_chunk: int | None,
     device: torch.device,
     quiet: bool,
@@ -42,10 +44,10 @@ def initial_logprobs(
     Args:
         student: the causal language model; left as it was found.
         dataset: pairs with the rows of the method's roles.
+        batches: indices of pairs that go through the student together; every pair once.
         collator: makes batches of them.
         cache: Parquet file that holds the result; read instead of computing when it exists. It belongs to one
             run's folder, whose run.toml pins student and data.
-        batch_size: pairs per forward pass.
         head_chunk: positions that go through the LM head at once; None lets the head choose.
         device: where to compute.
         quiet: whether to leave out the progress bar.
@@ -58,12 +60,11 @@ def initial_logprobs(
     student.eval().to(device)
     results: TokenLogprobs = {}
     backbone, head = split_model(student)
-    starts = range(0, len(dataset), batch_size)
-    for start in tqdm(starts, desc="initial student", unit="batch", disable=quiet):
-        pairs = [dataset[index] for index in range(start, min(start + batch_size, len(dataset)))]
+    for indices in tqdm(batches, desc="initial student", unit="batch", disable=quiet):
+        pairs = [dataset[index] for index in indices]
         batch = {name: tensor.to(device) for name, tensor in collator(pairs).items()}
         with torch.no_grad():
-            hidden = backbone(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+            hidden = backbone(**model_inputs(batch))
             hidden = hidden.flatten(0, 1)[batch["position_index"]]
             support_ids, support_mask = (
                 batch["support_ids"][:, :1],

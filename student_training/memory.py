@@ -1,7 +1,7 @@
 """How much memory training will take, from the student and the batches themselves, before anything is trained."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,28 +113,19 @@ def plan_memory(
 
 
 def largest_batch(
-    dataset: PairDataset, order: Iterable[int], collator: PairCollator, *, batch_size: int
+    dataset: PairDataset, batches: Iterable[Sequence[int]], collator: PairCollator
 ) -> dict[str, Tensor]:
-    """The batch with the most padded tokens among the first of an epoch.
+    """The batch with the most tokens, padding among them, of the first of an epoch.
 
     Args:
         dataset: the pairs.
-        order: their indices, as training visits them.
+        batches: their indices, as training visits them.
         collator: makes the batch.
-        batch_size: pairs per batch.
     """
-    indices = list(itertools.islice(order, batch_size * _SEEN_BATCHES))
-    lengths = {
-        index: [len(row.prompt_ids) + len(row.response_ids) for row in dataset[index][1]]
-        for index in set(indices)
-    }
-
-    def size(batch: list[int]) -> int:
-        rows = [length for index in batch for length in lengths[index]]
-        return len(rows) * max(rows, default=0)
-
-    batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-    return collator([dataset[index] for index in max(batches, key=size)])
+    collated = (
+        collator([dataset[index] for index in batch]) for batch in itertools.islice(batches, _SEEN_BATCHES)
+    )
+    return max(collated, key=lambda batch: batch["input_ids"].numel())
 
 
 def _bytes(value: Tensor) -> int:

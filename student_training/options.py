@@ -141,6 +141,16 @@ class TrainOptions:
     epochs: float = option(1.0, help="passes over the pairs; --max-steps overrides it", minimum=0)
     max_steps: int | None = option(None, help="optimizer steps", minimum=1)
     batch_size: int = option(8, help="pairs per device and forward pass", minimum=1)
+    max_tokens_per_batch: int | None = option(
+        None,
+        help="tokens per device and forward pass, padding among them, instead of --batch-size: as many pairs as fit",
+        minimum=1,
+    )
+    packing: bool = option(
+        False,
+        help="lay the rows of a batch one behind the other in one sequence, without padding; the student is tried "
+        "out first and refused where its layers would let one row see another",
+    )
     gradient_accumulation: int = option(1, help="forward passes per optimizer step", minimum=1)
     group_by_length: bool = option(
         False, help="batch pairs of similar length: less padding, an order that is a little less random"
@@ -244,6 +254,10 @@ class TrainOptions:
         if (self.keep_best or self.early_stopping) and not self.eval_fraction:
             raise ConfigurationError(
                 "--keep-best and --early-stopping need held-out pairs: give --eval-fraction"
+            )
+        if self.packing and self.group_by_length:
+            raise ConfigurationError(
+                "--group-by-length saves padding, and --packing leaves none: give one of the two"
             )
         if self.lora_rank is None and (self.lora_targets or self.quantize != "none"):
             raise ConfigurationError("--lora-targets and --quantize are about LoRA: give --lora-rank too")

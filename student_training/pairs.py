@@ -11,7 +11,7 @@ from data.preferences import read_preferences
 from data.schema import ResponseSignals
 from data.tokenization import PairEncoder
 
-__all__ = ["ConcatenatedPairs", "EncodedPairs", "PairSource", "pair_lengths", "read_encoded_pairs"]
+__all__ = ["ConcatenatedPairs", "EncodedPairs", "PairSource", "read_encoded_pairs"]
 
 
 class PairSource(Protocol):
@@ -68,17 +68,6 @@ class ConcatenatedPairs:
         """All rows of one pair."""
         which = bisect.bisect_right(self._starts, index) - 1
         return self._sources[which].pair(index - self._starts[which])
-
-
-def pair_lengths(source: PairSource, roles: frozenset[str]) -> np.ndarray:
-    """Tokens of each pair's longest row, prompt and response, int64 (pairs,); reads everything once, in order."""
-    return np.array(
-        [
-            max((len(row.prompt_ids) + len(row.response_ids) for row in rows if row.role in roles), default=0)
-            for rows in map(source.pair, range(source.num_pairs))
-        ],
-        dtype=np.int64,
-    )
 
 
 def read_encoded_pairs(

@@ -7,23 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
+from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
 from data.models import resolve_model
 from student_training.arguments import check_machine, training_arguments
-from student_training.batches import PairCollator, PairDataset
 from student_training.checkpoints import last_whole_checkpoint, remove_torn_checkpoints
-from student_training.initial import initial_logprobs
-from student_training.inputs import Inputs, open_inputs
-from student_training.lm_head import read_head
-from student_training.loading import add_lora, load_student, load_tokenizer, training_dtype
-from student_training.memory import largest_batch, plan_memory
+from student_training.inputs import open_inputs
+from student_training.loading import add_lora, load_student, load_tokenizer
 from student_training.methods import Method, build_method, find_method, preset_settings
-from student_training.metrics import LineAtEveryCheckpoint, MetricsFile, ProgressLines
 from student_training.options import SETTING_NAMES, TrainOptions
-from student_training.order import EpochOrder, SetEpoch
-from student_training.pairs import pair_lengths
+from student_training.packing import check_packing
+from student_training.preparation import build_trainer, choose_cut, report_memory
 from student_training.record import determining_request, holds_run, library_versions, record_run
 from student_training.saving import is_finished, save_student
 from student_training.student import StudentWithObjective
@@ -33,7 +28,7 @@ __all__ = ["TrainOptions", "TrainingResult", "resolve_method", "train_student"]
 
 logger = logging.getLogger(__name__)
 
-_CHECKPOINTS, _INITIAL = "checkpoints", "initial-student.parquet"
+_CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +64,11 @@ def train_student(options: TrainOptions, *, report: Callable[[str], None] = logg
     folder, identity = resolve_model(options.student, revision=options.revision, option="--student")
     tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
     inputs = open_inputs(options, method.needs, tokenizer, report)
-    out = Path(options.out)
+    out, roles = Path(options.out), method.needs.roles
     if options.dry_run:
         model = _load_model(options, method, settings, folder)
-        _report_memory(options, method, model, inputs, report)
+        cut = choose_cut(options, inputs, roles, num_processes=1)
+        report_memory(options, method, model, inputs, cut, report)
         return TrainingResult(out, 0, {})
     request = determining_request(options, settings, {"student": identity.as_dict(), **inputs.identity})
     known = holds_run(out, request)
@@ -80,6 +76,8 @@ def train_student(options: TrainOptions, *, report: Callable[[str], None] = logg
         report(f"{out} holds this run already, finished; nothing to do")
         return TrainingResult(out, 0, {})
     model = _load_model(options, method, settings, folder)
+    arguments = training_arguments(options, evaluate=len(inputs.eval_indices) > 0)
+    cut = choose_cut(options, inputs, roles, num_processes=arguments.world_size)
     if not known:
         paths = {
             name: list(value) if isinstance(value, tuple) else value
@@ -87,7 +85,7 @@ def train_student(options: TrainOptions, *, report: Callable[[str], None] = logg
             if (value := getattr(options, name))
         }
         record_run(out, request, library_versions(), paths)
-    trainer = _build_trainer(options, method, model, tokenizer, inputs, report)
+    trainer = build_trainer(options, arguments, method, model, tokenizer, inputs, cut, report)
     _train(trainer, options, report)
     save_student(trainer, out, tokenizer, student_folder=folder, trust_remote_code=options.trust_remote_code)
     last = next((entry for entry in reversed(trainer.state.log_history) if "loss" in entry), {})
@@ -114,32 +112,11 @@ def _load_model(
     student = load_student(folder, trust_remote_code=options.trust_remote_code, quantize=options.quantize)
     if options.lora_rank is not None:
         student = add_lora(student, options.lora_rank, options.lora_targets)
+    if options.packing:
+        check_packing(student)
     return StudentWithObjective(
         student, method, normalize=settings["normalize"], head_chunk=options.head_chunk
     )
-
-
-def _report_memory(
-    options: TrainOptions,
-    method: Method,
-    model: StudentWithObjective,
-    inputs: Inputs,
-    report: Callable[[str], None],
-) -> None:
-    collator = PairCollator(method.needs, vocab_size=read_head(model.student).weight.shape[0], pad_token_id=0)
-    dataset = PairDataset(inputs.source, method.needs.roles)
-    order = EpochOrder(inputs.train_blocks, seed=options.seed, weights=options.signal_weight)
-    plan = plan_memory(
-        model.student,
-        largest_batch(dataset, order, collator, batch_size=options.batch_size),
-        optimizer=options.optimizer,
-        head_chunk=options.head_chunk,
-        accumulates=options.gradient_accumulation > 1,
-        checkpointing=options.gradient_checkpointing,
-        bf16=training_dtype(options.dtype) == "bfloat16",
-    )
-    for line in plan.describe():
-        report(line)
 
 
 def _train(trainer: StudentTrainer, options: TrainOptions, report: Callable[[str], None]) -> None:
@@ -154,67 +131,3 @@ def _train(trainer: StudentTrainer, options: TrainOptions, report: Callable[[str
     elif not trainer.finish_from(checkpoint):
         report(f"continuing from {checkpoint}")
         trainer.train(resume_from_checkpoint=str(checkpoint))
-
-
-def _build_trainer(
-    options: TrainOptions,
-    method: Method,
-    model: StudentWithObjective,
-    tokenizer: Any,
-    inputs: Inputs,
-    report: Callable[[str], None],
-) -> StudentTrainer:
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    out = Path(options.out)
-    source, roles = inputs.source, method.needs.roles
-    arguments = training_arguments(options, evaluate=len(inputs.eval_indices) > 0)
-    everything = PairDataset(source, roles)
-    widths = {
-        "vocab_size": read_head(model.student).weight.shape[0],
-        "pad_token_id": tokenizer.pad_token_id or 0,
-    }
-    behavior = inputs.behavior() if method.needs.behavior else None
-    initial = None
-    if method.needs.initial:
-        with arguments.main_process_first(desc="initial student"):
-            initial = initial_logprobs(
-                model.student,
-                everything,
-                PairCollator(method.needs, **widths),
-                cache=out / _INITIAL,
-                batch_size=options.batch_size,
-                head_chunk=options.head_chunk,
-                device=arguments.device,
-                quiet=bool(arguments.disable_tqdm),
-            )
-    order = EpochOrder(
-        inputs.train_blocks,
-        seed=options.seed,
-        weights=options.signal_weight,
-        lengths=pair_lengths(source, roles) if options.group_by_length else None,
-        batch_size=options.batch_size,
-    )
-    callbacks = [
-        SetEpoch(order),
-        LineAtEveryCheckpoint(),
-        MetricsFile(out / "metrics.jsonl"),
-        ProgressLines(report, quiet=not arguments.disable_tqdm),
-    ]
-    if options.early_stopping is not None:
-        callbacks.append(EarlyStoppingCallback(options.early_stopping))
-    trainer = StudentTrainer(
-        model,
-        order=order,
-        pair_id=everything.pair_id,
-        keep_checkpoints=options.save_total_limit,
-        args=arguments,
-        train_dataset=everything,
-        eval_dataset=PairDataset(source, roles, inputs.eval_indices) if len(inputs.eval_indices) else None,
-        data_collator=PairCollator(method.needs, **widths, initial=initial, behavior=behavior),
-        processing_class=tokenizer,
-        callbacks=callbacks,
-    )
-    # It would print every logged step as a dictionary; ProgressLines says as much in fewer lines.
-    trainer.remove_callback(PrinterCallback)
-    return trainer

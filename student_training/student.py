@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from student_training.batches import COUNT_NAMES
+from student_training.layout import model_inputs
 from student_training.lm_head import read_head, split_model
 from student_training.methods.base import ROLES, Method, Positions, Responses
 from student_training.sparse_head import SparseLogprobs, fused_objective, sparse_logprobs
@@ -87,7 +88,7 @@ class StudentWithObjective(nn.Module):
         totals = dict(zip(COUNT_NAMES, counts.clamp(min=1).unbind(), strict=True))
         stretches = _role_stretches(batch["counts"])
         positions = Positions(*(batch[name] for name in _POSITION_COLUMNS))
-        hidden = self._backbone(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        hidden = self._backbone(**model_inputs(batch))
         hidden = hidden.flatten(0, 1)[batch["position_index"]]
         arguments = (
             hidden,

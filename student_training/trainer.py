@@ -3,19 +3,20 @@
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import torch
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from data.errors import TrainingError
 from student_training.checkpoints import mark_whole, rotate_whole_checkpoints
+from student_training.epoch_batches import EpochBatches
 from student_training.flops import StepFlops, peak_flops
-from student_training.order import EpochOrder
 from student_training.speed import Speed
 from student_training.student import EXPECTED_ADVANTAGE, TEACHER_EXPECTED_ADVANTAGE, StudentWithObjective
 
@@ -41,7 +42,8 @@ class StudentTrainer(Trainer):
         self,
         model: StudentWithObjective,
         *,
-        order: EpochOrder,
+        batches: EpochBatches,
+        eval_batches: Sequence[list[int]] = (),
         pair_id: Callable[[int], str],
         keep_checkpoints: int,
         **arguments: Any,
@@ -50,7 +52,8 @@ class StudentTrainer(Trainer):
 
         Args:
             model: the student in its wrapper.
-            order: of the training pairs.
+            batches: this process's, of the training pairs.
+            eval_batches: this process's, of the held-out pairs; as many as on every other process.
             pair_id: name of a pair by its index, for messages.
             keep_checkpoints: how many resumable checkpoints to keep.
             **arguments: as for transformers.Trainer.
@@ -59,7 +62,8 @@ class StudentTrainer(Trainer):
         # compute_loss divides by the step's counts itself.
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = True
-        self._order = order
+        self._batches = batches
+        self._eval_batches = eval_batches
         self._pair_id = pair_id
         self._keep_checkpoints = keep_checkpoints
         self._step_pairs: list[int] = []
@@ -69,8 +73,25 @@ class StudentTrainer(Trainer):
         self._flops = StepFlops(model.student)
         self._warned_of_collapse = False
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
-        return self._order
+    def get_train_dataloader(self) -> DataLoader:
+        """The training pairs, in this process's batches."""
+        return self._loader(self._batches)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """The held-out pairs, in this process's batches."""
+        return self._loader(self._eval_batches)
+
+    def _loader(self, batches: Iterable[list[int]]) -> DataLoader:
+        """Batches as tensors. Not through accelerate, which would deal them out to the processes again."""
+        return DataLoader(
+            cast(Dataset, self.train_dataset),
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            # Drawn from at every pass: with torch's own, a look at the held-out pairs would change dropout.
+            generator=torch.Generator(),
+        )
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -161,7 +182,7 @@ class StudentTrainer(Trainer):
         model.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self.args.device)
         metrics: dict[str, torch.Tensor] = {}
-        for batch in loader:
+        for batch in map(self._prepare_inputs, loader):
             with torch.no_grad(), self.compute_loss_context_manager():
                 outputs = model(step_counts=self._eval_counts, **batch)
             loss += outputs["loss"].double()

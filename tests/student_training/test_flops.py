@@ -18,7 +18,7 @@ def test_operations_of_a_batch_are_those_counted_by_hand():
         tie_word_embeddings=True,
     )
     batch = {
-        "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+        "row_tokens": torch.tensor([5, 3]),
         "labels": torch.zeros(4, dtype=torch.long),
     }
     # Per layer: q and o 8x8, k and v 8x4, three products of the MLP 8x16.

@@ -93,10 +93,9 @@ def test_the_largest_batch_is_the_one_with_the_most_padded_tokens(scored):
     method, _ = build_method(find_method("dckd"), {})
     dataset = PairDataset(SignalDataset.open(scored.full), method.needs.roles)
     collator = PairCollator(method.needs, vocab_size=128, pad_token_id=0)
-    sizes = [
-        collator([dataset[index] for index in part])["input_ids"].numel() for part in (range(5), range(5, 10))
-    ]
-    assert largest_batch(dataset, range(10), collator, batch_size=5)["input_ids"].numel() == max(sizes)
+    batches = (range(5), range(5, 10))
+    sizes = [collator([dataset[index] for index in batch])["input_ids"].numel() for batch in batches]
+    assert largest_batch(dataset, batches, collator)["input_ids"].numel() == max(sizes)
 
 
 def test_what_fits_is_said_for_every_card():

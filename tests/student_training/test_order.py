@@ -1,4 +1,4 @@
-"""The order of pairs: complete, seeded, weighted, and grouped by length."""
+"""The order of pairs: complete, seeded, weighted."""
 
 from collections import Counter
 
@@ -14,8 +14,7 @@ def blocks(*sizes, first=0):
 
 
 def epoch(order, number):
-    order.set_epoch(number)
-    return list(order)
+    return order.pairs(number).tolist()
 
 
 def test_an_epoch_holds_every_pair_once_in_an_order_of_its_own():
@@ -37,7 +36,7 @@ def test_weights_are_passes_over_each_dataset(weights):
     order = EpochOrder([blocks(20, 20), blocks(30, 10, first=40)], seed=0, weights=weights)
     for number in range(3):
         counts = Counter(epoch(order, number))
-        assert sum(counts.values()) == len(order)
+        assert sum(counts.values()) == order.num_pairs
         for dataset, weight in enumerate(weights):
             times = [counts[index] for index in range(40 * dataset, 40 * dataset + 40)]
             assert sum(times) == round(40 * weight)
@@ -47,19 +46,3 @@ def test_weights_are_passes_over_each_dataset(weights):
 def test_a_fraction_draws_other_pairs_in_each_epoch():
     order = EpochOrder([blocks(100)], seed=0, weights=(0.5,))
     assert set(epoch(order, 0)) != set(epoch(order, 1))
-
-
-def test_grouping_by_length_keeps_every_pair_and_wastes_less_padding():
-    lengths = np.random.default_rng(0).integers(1, 1000, size=1003)
-
-    def padding(order):
-        batches = [order[start : start + 4] for start in range(0, len(order), 4)]
-        return sum(lengths[batch].max() * len(batch) - lengths[batch].sum() for batch in batches)
-
-    mixed = epoch(EpochOrder([blocks(500, 503)], seed=0), 0)
-    grouped = epoch(EpochOrder([blocks(500, 503)], seed=0, lengths=lengths, batch_size=4), 0)
-    assert sorted(grouped) == list(range(1003))
-    assert padding(grouped) < padding(mixed) / 10
-    # Batches themselves come in random order: no drift from short to long within a stretch.
-    firsts = lengths[grouped[:800:4]]
-    assert abs(np.corrcoef(np.arange(50), firsts[:50])[0, 1]) < 0.5
