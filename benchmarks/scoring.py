@@ -2,10 +2,14 @@
 
     python -m benchmarks.scoring
 
-A random Llama with V = 32,000, tied, of 20M parameters (`--width 384`; 512 gives 41M); 200 sequences of 256 tokens,
+A random Llama with V = 32,000, tied, of 23M parameters (`--width 384`; 512 gives 41M); 200 sequences of 256 tokens,
 the last 192 of them the response; k = 50; float32 on a CPU, bfloat16 on CUDA. All of a round runs in one process on
 one vLLM engine, one after the other, so that a busy machine slows all alike; ratios are of the same round, and their
-median over rounds counts.
+median over rounds counts. `--context` adds what the ratios do not need: the plain loop at its best, and this project's
+other engine.
+
+Two things make the passes faster than the plain loop, and both are theirs by right: they score the response alone,
+and they make no Python object for each number. "Written" means the pass files and the shards of signals both.
 """
 
 import argparse
@@ -25,11 +29,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from data.schema import ResponseSignals
+from benchmarks.written_passes import WrittenPasses, make_sequences
 from teacher_scoring.engine import EngineOptions, TokenSequence, open_engine
-from teacher_scoring.pass_files import PassPlan
-from teacher_scoring.passes import score_given_ids, score_support
-from teacher_scoring.tasks import write_encoded_shards
 
 VOCAB_SIZE = 32_000
 TOP_K = 50
@@ -62,16 +63,10 @@ def make_model(folder: Path, dtype: str, width: int) -> int:
     return model.num_parameters()
 
 
-def make_sequences(num: int, length: int, num_prompt: int) -> list[TokenSequence]:
-    """Random ids; what they are changes nothing about the time."""
-    ids = np.random.default_rng(0).integers(0, VOCAB_SIZE, (num, length)).astype(np.int32)
-    return [TokenSequence(row[:num_prompt], row[num_prompt:]) for row in ids]
-
-
-def plain_vllm(engine: Any, sequences: list[TokenSequence]) -> None:
+def plain_vllm(engine: Any, sequences: list[TokenSequence], **options: Any) -> None:
     """What one writes first: `generate` with prompt log-probabilities and all defaults, outputs kept."""
     prompts = [{"prompt_token_ids": [*s.prompt_ids.tolist(), *s.response_ids.tolist()]} for s in sequences]
-    parameters = engine._sampling_params(max_tokens=1, temperature=0.0, prompt_logprobs=TOP_K)
+    parameters = engine._sampling_params(max_tokens=1, temperature=0.0, prompt_logprobs=TOP_K, **options)
     outputs = engine._llm.generate(prompts, parameters, use_tqdm=False)
     assert all(output.prompt_logprobs is not None for output in outputs)
 
@@ -93,72 +88,34 @@ def plain_transformers(model: Any, sequences: list[TokenSequence], batch_size: i
         kept.append([part.cpu().numpy() for part in (top_ids, top, token_logprobs)])
 
 
-class WrittenPasses:
-    """Both passes as `score-teacher` runs them, ids read from shards and results written to a cache."""
-
-    def __init__(self, folder: Path, sequences: list[TokenSequence], shard_pairs: int) -> None:
-        """Write the sequences as shards of ids."""
-        self._folder = folder
-        rows = ([ids_only(number, sequence)] for number, sequence in enumerate(sequences))
-        num_shards = -(-len(sequences) // shard_pairs)
-        folder.mkdir()
-        self._shards = list(
-            write_encoded_shards(
-                rows, folder, roles=["chosen"], shard_pairs=shard_pairs, wanted=range(num_shards)
-            )
-        )
-
-    def teacher(self, engine: Any, round_number: int) -> None:
-        """The teacher's pass; a new cache each round, so that nothing is found there."""
-        plan = PassPlan(self._cache(round_number), {"model": "teacher"})
-        list(score_support(engine, self._files(plan), top_k=TOP_K))
-
-    def reference(self, engine: Any, round_number: int) -> None:
-        """The reference's pass over what the teacher's wrote in the same round."""
-        teacher = PassPlan(self._cache(round_number), {"model": "teacher"})
-        plan = PassPlan(self._cache(round_number), {"model": "reference"}, teacher=teacher)
-        list(score_given_ids(engine, self._files(plan)))
-
-    def _cache(self, round_number: int) -> Path:
-        return self._folder / f"cache-{round_number}"
-
-    def _files(self, plan: PassPlan) -> list[Any]:
-        return [plan.file(shard, task) for shard in self._shards for task in shard.tasks]
-
-
-def ids_only(number: int, sequence: TokenSequence) -> ResponseSignals:
-    """A row as it lies in a shard before it is scored."""
-    return ResponseSignals(
-        pair_id=f"pair-{number}",
-        role="chosen",
-        sample_index=0,
-        prompt_ids=sequence.prompt_ids,
-        response_ids=sequence.response_ids,
-    )
-
-
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
     """Seconds of each contestant in each round."""
     on_gpu = torch.cuda.is_available()
     dtype = "bfloat16" if on_gpu else "float32"
     num_parameters = make_model(folder / "model", dtype, arguments.width)
     print(f"{num_parameters / 1e6:.1f}M parameters, {torch.get_num_threads()} threads", flush=True)
-    sequences = make_sequences(arguments.sequences, arguments.length, arguments.prompt_length)
+    sequences = make_sequences(arguments.sequences, arguments.length, arguments.prompt_length, VOCAB_SIZE)
     options = EngineOptions(model=str(folder / "model"), max_length=arguments.length)
     # With its tokenizer, as the plain loop would have it; this project's requests do without.
     engine = open_engine("vllm", replace(options, engine_args=("skip_tokenizer_init=false",)))
-    own = open_engine("transformers", options)
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=getattr(torch, dtype))
     model = model.to("cuda" if on_gpu else "cpu").eval()  # pyright: ignore[reportArgumentType]
-    written = WrittenPasses(folder / "passes", sequences, shard_pairs=50)
+    written = WrittenPasses(folder / "passes", sequences, vocab_size=VOCAB_SIZE)
     contestants: dict[str, Callable[[int], Any]] = {
         "vLLM prompt_logprobs loop": lambda _: plain_vllm(engine, sequences),
         "transformers loop": lambda _: plain_transformers(model, sequences, batch_size=8),
         "teacher pass, scores only": lambda _: engine.score_support(sequences, TOP_K),
-        "teacher pass, written": lambda number: written.teacher(engine, number),
+        "teacher pass, written": lambda number: written.teacher(engine, number, TOP_K),
         "reference pass, written": lambda number: written.reference(engine, number),
-        "transformers engine, scores only": lambda _: own.score_support(sequences, TOP_K),
     }
+    if arguments.context:
+        own = open_engine("transformers", options)
+        contestants |= {
+            "vLLM loop, flat, ids only": lambda _: plain_vllm(
+                engine, sequences, flat_logprobs=True, detokenize=False
+            ),
+            "transformers engine, scores only": lambda _: own.score_support(sequences, TOP_K),
+        }
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     engine.score_support(sequences[:8], TOP_K)
     for number in range(arguments.rounds):
@@ -183,6 +140,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=256, help="prompt and response, tokens")
     parser.add_argument("--prompt-length", type=int, default=64, help="tokens")
     parser.add_argument("--width", type=int, default=384, help="a multiple of 64")
+    parser.add_argument("--context", action="store_true", help="two more contestants")
     parser.add_argument("--json", type=Path, help="write the seconds here")
     arguments = parser.parse_args()
     if importlib.util.find_spec("vllm") is None:

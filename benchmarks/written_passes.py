@@ -1,0 +1,94 @@
+"""Both scoring passes as score-teacher runs them: shards of ids in, pass files and shards of signals out."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from data.schema import ResponseSignals
+from teacher_scoring.assemble import ScoredShard, SupportRule, assemble_shard
+from teacher_scoring.engine import Engine, TokenSequence
+from teacher_scoring.pass_files import PassFile, PassPlan
+from teacher_scoring.passes import PassResult, score_given_ids, score_support
+from teacher_scoring.tasks import write_encoded_shards
+
+__all__ = ["WrittenPasses", "make_sequences"]
+
+
+def make_sequences(num: int, length: int, num_prompt: int, vocab_size: int) -> list[TokenSequence]:
+    """Random ids; what they are changes nothing about the time."""
+    ids = np.random.default_rng(0).integers(0, vocab_size, (num, length)).astype(np.int32)
+    return [TokenSequence(row[:num_prompt], row[num_prompt:]) for row in ids]
+
+
+class WrittenPasses:
+    """The passes over some sequences, in one process.
+
+    The command has its engine in another process, and assembles the signals while that one goes on. Here the engine
+    waits for them, so that nothing is hidden that a benchmark should see.
+    """
+
+    def __init__(
+        self, folder: Path, sequences: list[TokenSequence], *, vocab_size: int, shard_pairs: int = 50
+    ) -> None:
+        """Write the sequences as shards of ids.
+
+        Args:
+            folder: does not exist; everything goes there.
+            sequences: what is scored.
+            vocab_size: of teacher and reference.
+            shard_pairs: rows of one shard.
+        """
+        self._folder = folder
+        self._rule = SupportRule(top_p=1.0, teacher_vocab_size=vocab_size, reference_vocab_size=vocab_size)
+        rows = ([_ids_only(number, sequence)] for number, sequence in enumerate(sequences))
+        wanted = range(-(-len(sequences) // shard_pairs))
+        folder.mkdir()
+        self._shards = list(
+            write_encoded_shards(rows, folder, roles=["chosen"], shard_pairs=shard_pairs, wanted=wanted)
+        )
+
+    def teacher(self, engine: Engine, round_number: int, top_k: int) -> None:
+        """The teacher's pass to shards without advantages; a new cache each round, so that nothing is found."""
+        files = self._files(self._teacher(round_number))
+        self._assemble(score_support(engine, files, top_k=top_k))
+
+    def reference(self, engine: Engine, round_number: int) -> None:
+        """The reference's pass over what the teacher's wrote in the same round, to shards with advantages."""
+        teacher = self._teacher(round_number)
+        plan = PassPlan(self._cache(round_number), {"model": "reference"}, teacher=teacher)
+        self._assemble(score_given_ids(engine, self._files(plan)), teacher)
+
+    def _assemble(self, results: Iterable[PassResult], teacher: PassPlan | None = None) -> None:
+        for result in results:
+            shard, task = result.file.shard, result.file.task
+            scored = {task.role: result.file}
+            passes = (scored, {}) if teacher is None else ({task.role: teacher.file(shard, task)}, scored)
+            assemble_shard(
+                ScoredShard(shard, *passes),
+                self._folder / f"signals-{shard.index:05}.parquet",
+                self._rule,
+                fingerprint="benchmark",
+                precision="rounded",
+                encoding="compact",
+            )
+
+    def _teacher(self, round_number: int) -> PassPlan:
+        return PassPlan(self._cache(round_number), {"model": "teacher"})
+
+    def _cache(self, round_number: int) -> Path:
+        return self._folder / f"cache-{round_number}"
+
+    def _files(self, plan: PassPlan) -> list[PassFile]:
+        return [plan.file(shard, task) for shard in self._shards for task in shard.tasks]
+
+
+def _ids_only(number: int, sequence: TokenSequence) -> ResponseSignals:
+    """A row as it lies in a shard before it is scored."""
+    return ResponseSignals(
+        pair_id=f"pair-{number}",
+        role="chosen",
+        sample_index=0,
+        prompt_ids=sequence.prompt_ids,
+        response_ids=sequence.response_ids,
+    )
