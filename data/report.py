@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from data.files import write_atomic
-from data.manifest import describe_request
+from data.manifest import Manifest, describe_request
 from data.report_charts import histogram_chart, scatter_chart
 from data.report_page import PAGE
 from data.schema import ResponseSignals
 from data.signals import SignalDataset
-from data.summary import DatasetSummary, TokenAdvantage, summarize_dataset
+from data.summary import DatasetSummary, RoleSummary, TokenAdvantage, summarize_dataset
 from data.token_text import TokenText
 
 __all__ = ["render_report", "write_report"]
@@ -59,7 +59,7 @@ def render_report(summary: DatasetSummary, pairs: Sequence[Sequence[ResponseSign
     data = [_json_element("texts", {str(id): texts[id] for id in sorted(used)})]
     data += [_json_element(f"conversation-{index}", value) for index, value in enumerate(conversations)]
     title = f"Signals of {summary.dataset.path.name}"
-    body = "\n".join([_facts(summary, title), _charts(summary), _tokens(summary, texts), _chooser(pairs)])
+    body = "\n".join([_facts(summary, title), _charts(summary), _chooser(pairs), _tokens(summary, texts)])
     return PAGE.format(title=escape(title), body=body, data="\n".join(data))
 
 
@@ -83,28 +83,36 @@ def _facts(summary: DatasetSummary, title: str) -> str:
         *describe_request(manifest.request),
     ]
     rows = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in made)
-    sampled = ""
-    if summary.num_groups < summary.num_all_groups:
-        sampled = (
-            f"<p class=muted>Statistics of {summary.num_groups} of {summary.num_all_groups} row groups.</p>"
-        )
     return (
-        f"<h1>{escape(title)}</h1>{sampled}<div class=facts>{cells}</div>"
+        f"<h1>{escape(title)}</h1><p class=muted>{escape(_origin(manifest))}</p>"
+        f"<div class=facts>{cells}</div>"
         f"<details class=panel><summary>Who made it from what</summary><table>{rows}</table></details>"
     )
+
+
+def _origin(manifest: Manifest) -> str:
+    """Who made a dataset, in one line."""
+    request = manifest.request
+    models = [request.get(name) for name in ("teacher", "reference")]
+    names = [str(model["source"]) for model in models if isinstance(model, dict) and "source" in model]
+    engine = request.get("engine")
+    parts = [" against ".join(names)] if names else []
+    if isinstance(engine, dict):
+        parts.append(f"{engine.get('name')} {engine.get('version')}")
+    return " · ".join([*parts, f"fingerprint {manifest.fingerprint[:12]}"])
 
 
 def _charts(summary: DatasetSummary) -> str:
     if not summary.roles:
         return "<p>No role is scored: the rows carry token ids alone.</p>"
-    key = "".join(f'<span><i style="background:var(--{r.role})"></i>{r.role}</span>' for r in summary.roles)
     charts = [
         (
             "The teacher's mass outside the support",
             histogram_chart(
                 {role.role: role.tail_mass for role in summary.roles},
                 label="tail mass, share of positions",
-                tick=_power,
+                logarithmic=True,
+                unbounded=False,
             ),
         )
     ]
@@ -123,7 +131,7 @@ def _charts(summary: DatasetSummary) -> str:
                 histogram_chart(
                     {role.role: role.kl for role in with_reference},
                     label="KL(teacher || reference), nats, share of positions",
-                    tick=_power,
+                    logarithmic=True,
                 ),
             ),
             (
@@ -135,20 +143,47 @@ def _charts(summary: DatasetSummary) -> str:
             ),
         ]
     panels = "".join(f"<div class=panel><h3>{escape(name)}</h3>{chart}</div>" for name, chart in charts)
-    return f"<h2>Distributions</h2><p class=key>{key}</p><div class=charts>{panels}</div>"
+    sampled = ""
+    if summary.num_groups < summary.num_all_groups:
+        sampled = (
+            f"<p class=muted>Statistics of {summary.num_groups} of {summary.num_all_groups} row groups.</p>"
+        )
+    return f"<h2>By role</h2>{sampled}{_role_table(summary.roles)}<div class=charts>{panels}</div>"
 
 
-def _power(exponent: float) -> str:
-    superscript = f"{exponent:g}".translate(str.maketrans("-0123456789.", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹·"))
-    return "1" if exponent == 0 else f"10{superscript}"
+def _role_table(roles: Sequence[RoleSummary]) -> str:
+    """The means of each role; it is the charts' key, too."""
+    heads = ("responses", "tokens each", "mass on the support", "mean KL, nats", "mean advantage, nats")
+    head = "".join(f"<th class=number>{name}</th>" for name in heads)
+    rows = ""
+    for role in roles:
+        positions = role.num_positions
+        cells = [
+            f"{role.num_responses:,}",
+            f"{positions / role.num_responses:.1f}",
+            f"{role.covered / positions:.2%}",
+        ]
+        if role.token_advantage.counts.any():
+            cells += [f"{role.kl_sum / positions:.3f}", f"{role.token_advantage.mean:+.3f}"]
+        else:
+            cells += ["", ""]
+        numbers = "".join(f"<td class=number>{cell}</td>" for cell in cells)
+        rows += (
+            f'<tr><td class=key><i style="background:var(--{role.role})"></i>{role.role}</td>{numbers}</tr>'
+        )
+    return f"<div class='panel scroll'><table><tr><th>role</th>{head}</tr>{rows}</table></div>"
 
 
 def _tokens(summary: DatasetSummary, texts: TokenText) -> str:
     if not summary.raised and not summary.lowered:
         return ""
+    largest = max(abs(token.mean) for token in (*summary.raised, *summary.lowered))
     columns = "".join(
-        f"<div class=panel><h3>{title}</h3>{_token_table(tokens, texts)}</div>"
-        for title, tokens in (("Raised most", summary.raised), ("Lowered most", summary.lowered))
+        f"<div class=panel><h3>{title}</h3>{_token_table(tokens, texts, kind, largest)}</div>"
+        for title, kind, tokens in (
+            ("Raised most", "raised", summary.raised),
+            ("Lowered most", "lowered", summary.lowered),
+        )
     )
     return (
         "<h2>Tokens that teacher and reference differ over</h2>"
@@ -157,29 +192,30 @@ def _tokens(summary: DatasetSummary, texts: TokenText) -> str:
     )
 
 
-def _token_table(tokens: Iterable[TokenAdvantage], texts: TokenText) -> str:
+def _token_table(tokens: Iterable[TokenAdvantage], texts: TokenText, kind: str, largest: float) -> str:
     rows = "".join(
         f"<tr><td><code>{escape(json.dumps(texts[token.token_id], ensure_ascii=False))}</code></td>"
-        f"<td class=number>{token.mean:+.2f}</td><td class=number>{token.count:,}</td></tr>"
+        f'<td class=bar><i style="width:{100 * abs(token.mean) / largest:.0f}%;background:rgb(var(--{kind}))">'
+        f"</i></td><td class=number>{token.mean:+.2f}</td><td class=number>{token.count:,}</td></tr>"
         for token in tokens
     )
-    return (
-        f"<table><tr><th>token</th><th class=number>nats</th><th class=number>times</th></tr>{rows}</table>"
-    )
+    head = "<th>token</th><th></th><th class=number>nats</th><th class=number>times</th>"
+    return f"<table><tr>{head}</tr>{rows}</table>"
 
 
 def _chooser(pairs: Sequence[Sequence[ResponseSignals]]) -> str:
+    if not pairs:
+        return ""
     names = "".join(
         f"<option value={index}>{index + 1}: {escape(pair[0].pair_id)}</option>"
         for index, pair in enumerate(pairs)
     )
     return (
-        "<h2>Conversations</h2><p>Each token is coloured by its advantage: "
-        '<span style="background:rgba(var(--raised),.5)">raised</span> or '
-        '<span style="background:rgba(var(--lowered),.5)">lowered</span> by the teacher against its reference.'
-        " Point at a token for what the teacher would have said.</p>"
-        f"<div class=choose><button id=previous>←</button><select id=choose>{names}</select>"
-        "<button id=next>→</button></div><div id=conversation></div>"
+        "<h2>Conversations</h2><p>Each token is coloured by its advantage, the teacher's log-probability minus its"
+        " reference's. Point at a token for what the teacher would have said.</p>"
+        "<div class=choose><button id=previous title='the one before'>←</button>"
+        f"<select id=choose>{names}</select><button id=next title='the next one'>→</button>"
+        "<span class=scale>−2 nats<i></i>+2</span></div><div id=conversation></div>"
     )
 
 

@@ -117,7 +117,7 @@ class DatasetSummary:
 
 
 def summarize_dataset(
-    dataset: SignalDataset, *, max_groups: int | None = None, num_tokens: int = 20
+    dataset: SignalDataset, *, max_groups: int | None = None, num_tokens: int = 15
 ) -> DatasetSummary:
     """Collect the statistics of a dataset.
 

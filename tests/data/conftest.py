@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from data.manifest import Manifest, write_manifest
 from data.rollouts import Rollout, write_rollout_shard
 from data.schema import ResponseSignals
 from data.shards import write_signal_shard
+from data.signals import SignalDataset
 from data.support import tail_logprobs, truncate_top_p
 
 VOCAB_SIZE = 97
@@ -165,3 +167,19 @@ def assert_same_rows():
                     assert a == b, field.name
 
     return check
+
+
+@pytest.fixture
+def readable_dataset(tmp_path, make_dataset):
+    """A dataset whose tokenizer knows 97 tokens, some of them hostile to HTML."""
+    folder = tmp_path / "signals <1>"
+    make_dataset(
+        folder, roles=("chosen", "rejected", "student"), scored=("chosen", "student"), pairs_per_shard=6
+    )
+    vocabulary = {f"Ġword{i}": i for i in range(94)} | {"</script><b>": 94, "&amp;": 95, "ĊĊ": 96}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="Ġword0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.ByteLevel()
+    (folder / "tokenizer").mkdir()
+    tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    return SignalDataset.open(folder)

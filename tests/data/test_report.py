@@ -1,37 +1,22 @@
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, models
 
 from data.inspect import inspect_lines
 from data.report import render_report, write_report
-from data.report_charts import histogram_chart
+from data.report_charts import histogram_chart, scatter_chart
 from data.signals import SignalDataset
 from data.summary import Histogram, summarize_dataset
 from data.token_text import TokenText
 
-CHROMIUM = shutil.which("chromium")
-
 
 @pytest.fixture
-def dataset(tmp_path, make_dataset):
-    """A dataset whose tokenizer knows 97 tokens, some of them hostile to HTML."""
-    folder = tmp_path / "signals <1>"
-    make_dataset(
-        folder, roles=("chosen", "rejected", "student"), scored=("chosen", "student"), pairs_per_shard=6
-    )
-    vocabulary = {f"Ġword{i}": i for i in range(94)} | {"</script><b>": 94, "&amp;": 95, "ĊĊ": 96}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="Ġword0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.decoder = decoders.ByteLevel()
-    (folder / "tokenizer").mkdir()
-    tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
-    return SignalDataset.open(folder)
+def dataset(readable_dataset):
+    return readable_dataset
 
 
 def test_the_summary_agrees_with_sums_over_single_rows(dataset):
@@ -165,47 +150,41 @@ def test_tokens_are_shown_with_their_spaces(dataset, tmp_path):
     assert texts[500] == "⟨500⟩"
 
 
-def test_a_histogram_is_drawn_to_scale():
-    histogram = Histogram(np.array([0.0, 1.0, 2.0]))
-    histogram.add(np.array([0.5, 1.5, 1.5, 7.0]))
-    assert histogram.counts.tolist() == [1, 3]
-    assert histogram.mean == 10.5 / 4
+def _texts(chart):
+    return re.findall(r"<text [^>]*>(.*?)</text>", chart)
+
+
+def test_a_histogram_is_drawn_to_scale_without_its_empty_ends():
+    histogram = Histogram(np.arange(0.0, 11.0))
+    histogram.add(np.array([4.5, 5.5, 5.5, 5.9]))
+    assert (histogram.counts[4], histogram.counts[5], histogram.mean) == (1, 3, 21.4 / 4)
     chart = histogram_chart({"chosen": histogram}, label="nats")
     points = [
         tuple(map(float, point.split(","))) for point in re.findall(r'points="(.*?)"', chart)[0].split()
     ]
     baseline = points[0][1]
-    left, right = baseline - points[1][1], baseline - points[3][1]
+    # One empty bin at either end of the two that are filled: from 3 to 7.
+    heights = [baseline - points[1 + 2 * index][1] for index in range(4)]
+    assert len(points) == 2 + 2 * 4
+    assert heights[0] == heights[3] == 0
     # Coordinates are written with one decimal.
-    assert left / right == pytest.approx(1 / 3, abs=2e-3)
+    assert heights[1] / heights[2] == pytest.approx(1 / 3, abs=2e-3)
+    assert _texts(chart)[-6:-1] == ["3", "4", "5", "6", "7"]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_chromium_draws_the_conversation_from_the_file(tmp_path, dataset):
-    write_report(dataset, tmp_path / "report.html")
-    command = [
-        CHROMIUM,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=3000",
-        "--dump-dom",
-    ]
-    drawn = subprocess.run(
-        [*command, (tmp_path / "report.html").as_uri()],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    ).stdout
-    box = drawn.split('id="conversation"')[1]
-    row = dataset.pair(0)[0]
-    texts = TokenText(dataset.tokenizer_folder)
-    assert box.count('<h3 style="color: var(--chosen);">chosen</h3>') == 1
-    for token_id in row.response_ids.tolist()[:1]:
-        assert texts[token_id].strip() in box
-    shades = re.findall(r"rgba\(var\(--(raised|lowered)\), [0-9.]+\)", box)
-    assert len(shades) >= len(row.response_ids)
+def test_the_axis_says_where_values_lie_beyond_it():
+    histogram = Histogram(np.linspace(-2, 2, 9))
+    histogram.add(np.array([-7.0, 0.1, 9.0]))
+    assert _texts(histogram_chart({"chosen": histogram}, label=""))[-6:-1] == ["-1", "0", "1", "≤ -2", "≥ 2"]
+    chart = histogram_chart({"chosen": histogram}, label="", logarithmic=True, unbounded=False)
+    assert _texts(chart)[-6:-1] == ["0.1", "1", "10", "100", "≤ 0.01"]
+
+
+def test_a_chart_of_nothing_and_of_one_point_can_be_drawn():
+    empty = Histogram(np.linspace(-8, 0, 41))
+    assert _texts(histogram_chart({"chosen": empty}, label="x", logarithmic=True))[-1] == "x"
+    assert "circle" in scatter_chart({"chosen": [(3, 0.0)]}, label="x")
+    assert "circle" not in scatter_chart({"chosen": []}, label="x")
 
 
 def test_the_number_of_conversations_is_limited(dataset, tmp_path):
