@@ -184,7 +184,7 @@ class VllmEngine:
                 use_tqdm=False,
                 lora_request=self._adapter,
             )
-        except LOAD_FAILURES as error:
+        except self._failures as error:
             raise ScoringError(
                 f"{self._label}: vLLM failed while it was scoring: {one_line(error)}"
             ) from error

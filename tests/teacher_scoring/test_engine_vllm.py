@@ -144,6 +144,17 @@ def test_scores_that_get_lost_on_the_worker_are_asked_for_again(engine, oracle, 
     assert calls == [5, 2]
 
 
+def test_an_engine_that_dies_is_an_error_that_names_the_model(engine, make_sequences, monkeypatch):
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    def die(*_, **__):
+        raise EngineDeadError()
+
+    monkeypatch.setattr(engine._llm, "generate", die)
+    with pytest.raises(ScoringError, match=r"llama.*: vLLM failed while it was scoring: "):
+        engine.score_support(make_sequences(2), 3)
+
+
 def test_an_adapter_changes_the_scores_as_merging_it_does(make_checkpoint, make_adapter, make_sequences):
     base = make_checkpoint("llama")
     adapter, merged = make_adapter(base)
