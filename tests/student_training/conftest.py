@@ -1,9 +1,11 @@
 """A scored tiny world for the training tests: all roles, pairs only, and without a reference."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from student_training.options import TrainOptions
 from student_training.run import train_student
@@ -54,3 +56,28 @@ def scored(tiny_world, tmp_path_factory) -> Scored:
     score_teacher(ScoreOptions(rollouts=str(rollouts), out=str(plain), **common, **cache))
     score_teacher(ScoreOptions(reference=str(tiny_world.reference), out=str(pairs_only), **common, **cache))
     return Scored(full, rollouts, plain, pairs_only, tiny_world.student, tiny_world.pairs)
+
+
+#: What a killed run and its continuation cannot share: the time they took.
+CLOCKED = {"tokens_per_second", "data_share", "tflops", "model_flops_utilisation"}
+
+
+@pytest.fixture(scope="session")
+def student_with_dropout(scored, tmp_path_factory):
+    """Random numbers in every step, so that a generator that is not restored shows."""
+    folder = tmp_path_factory.mktemp("dropout")
+    model = AutoModelForCausalLM.from_pretrained(scored.student, attention_dropout=0.2)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(scored.student).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def numbers():
+    """Every line of a run's metrics.jsonl, without the times."""
+
+    def read(out):
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        return [{key: value for key, value in line.items() if key not in CLOCKED} for line in lines]
+
+    return read

@@ -1,31 +1,15 @@
 """Killed at any moment and started again: the same numbers as without an interruption, bit for bit."""
 
-import json
 import os
 import random
 import signal
 import traceback
 
-import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from student_training.checkpoints import last_whole_checkpoint, mark_whole, rotate_whole_checkpoints
 from student_training.run import train_student
 from student_training.trainer import StudentTrainer
-
-#: What a killed run and its continuation cannot share: the time they took.
-CLOCKED = {"tokens_per_second", "data_share", "tflops", "model_flops_utilisation"}
-
-
-@pytest.fixture(scope="module")
-def student_with_dropout(scored, tmp_path_factory):
-    """Random numbers in every step, so that a generator that is not restored shows."""
-    folder = tmp_path_factory.mktemp("dropout")
-    model = AutoModelForCausalLM.from_pretrained(scored.student, attention_dropout=0.2)
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(scored.student).save_pretrained(folder)
-    return folder
 
 
 def killed_after(num_events: int, options) -> bool:
@@ -64,13 +48,8 @@ def killed_after(num_events: int, options) -> bool:
         os._exit(code)
 
 
-def numbers(out):
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in CLOCKED} for line in lines]
-
-
 def test_killed_at_random_moments_a_run_ends_with_the_same_losses_and_weights(
-    scored, student_with_dropout, tmp_path
+    scored, student_with_dropout, numbers, tmp_path
 ):
     # 10 pairs in batches of 2, two micro-batches a step: 3 steps an epoch, the last one short, and a stop in the
     # middle of the third epoch; lines every 3 steps, checkpoints every 2, so that neither divides the other.
