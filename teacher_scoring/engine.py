@@ -4,6 +4,7 @@ import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ __all__ = [
     "Sampling",
     "SupportScores",
     "TokenSequence",
+    "engine_version",
     "open_engine",
     "parse_engine_args",
     "resolve_engine",
@@ -44,7 +46,6 @@ class EngineOptions:
         seed: seeds whatever the engine itself draws. Sampling has its own seeds.
         tensor_parallel_size: GPUs that share each layer (vLLM).
         pipeline_parallel_size: GPUs that share the stack of layers (vLLM).
-        data_parallel_size: copies of the model on one machine (vLLM).
         gpu_memory_utilization: share of each GPU's memory that the engine may take (vLLM on a GPU).
         quantization: vLLM's name of a quantisation method; None follows the checkpoint.
         engine_args: further `KEY=VALUE` pairs for the engine's constructor, see `parse_engine_args`.
@@ -60,7 +61,6 @@ class EngineOptions:
     seed: int = 0
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
-    data_parallel_size: int = 1
     gpu_memory_utilization: float = 0.85
     quantization: str | None = None
     engine_args: tuple[str, ...] = ()
@@ -214,6 +214,22 @@ def resolve_engine(kind: str) -> str:
     if kind == "auto":
         return "vllm" if importlib.util.find_spec("vllm") else "transformers"
     return kind
+
+
+def engine_version(name: str) -> str:
+    """The installed version of the library that an engine stands on.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    if importlib.util.find_spec(name) is not None:
+        # The CPU build of vLLM is a distribution of another name.
+        for distribution in (name, f"{name}-cpu"):
+            try:
+                return version(distribution)
+            except PackageNotFoundError:
+                continue
+    raise ConfigurationError(f"--engine: {name} is not installed; install it with the extra [{name}]")
 
 
 def open_engine(kind: str, options: EngineOptions) -> Engine:

@@ -1,186 +1,179 @@
-"""Run work on an engine, in this process or in one of its own, and hand its results back in order.
+"""An engine in a process of its own: give it items, take its results, end it and all that it started.
 
-docs/decisions/0003-one-process-per-pass.md says when it is which, and why.
+docs/decisions/0003-one-process-per-pass.md says why there is such a process.
 """
 
-import itertools
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 import data.errors
 from data.errors import AdpaError, ScoringError
-from teacher_scoring.engine import Engine, EngineOptions, open_engine, resolve_engine
+from teacher_scoring.engine import Engine
+from teacher_scoring.engine_work import STOP_WITHIN_S, EngineRequest, Work, work_here
 
-__all__ = ["STOP_WITHIN_S", "EngineRequest", "needs_own_process", "run_on_engine"]
+__all__ = ["EngineDiedError", "EngineProcess", "work_apart"]
 
-#: How long a stopped engine may take to give its memory back before it is killed, seconds.
-STOP_WITHIN_S = 5.0
 # Items that the engine's process has been given and not answered: the next one is there when it asks.
 _MAX_OUTSTANDING = 4
 _POLL_S = 0.5
 
-Work = Callable[[Engine, Iterator[Any]], Iterator[Any]]
+
+class EngineDiedError(ScoringError):
+    """The engine's process ended without a word."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineRequest:
-    """Which engine to open, and what for.
+class EngineProcess:
+    """A process that holds one engine. One thread may give and another take; both ends are pipes."""
 
-    Attributes:
-        kind: `auto`, `vllm` or `transformers`.
-        settings: the model and how to hold it.
-        option: the command's option that named the model, for messages.
-        vocab_size: how wide its logits have to be.
-        own_process: whether it gets a process of its own.
-    """
+    def __init__(self, request: EngineRequest, work: Work) -> None:
+        """Start the process; it opens the engine at once.
 
-    kind: str
-    settings: EngineOptions
-    option: str
-    vocab_size: int
-    own_process: bool
+        Args:
+            request: the engine.
+            work: what it does with the items; it, they and its results have to be picklable.
+        """
+        self._request = request
+        context = multiprocessing.get_context("spawn")
+        self._ours, theirs = context.Pipe()
+        # Not a daemon: vLLM starts processes of its own.
+        self._process = context.Process(
+            target=_serve, args=(theirs, request, work), name=f"engine {request.option}"
+        )
+        self._process.start()
+        theirs.close()
 
-
-def needs_own_process(kind: str) -> bool:
-    """Whether an engine's memory comes back for certain only when its process ends: vLLM's, and any on a GPU."""
-    if resolve_engine(kind) == "vllm":
+    def give(self, item: Any) -> bool:
+        """Hand over an item, or None after the last one; False when the process has ended."""
+        try:
+            self._ours.send(item)
+        except (BrokenPipeError, ConnectionResetError):
+            # What it said before, or that it said nothing, is found on taking.
+            return False
         return True
-    import torch  # noqa: PLC0415  (this module is also imported where nothing is opened)
 
-    return torch.cuda.is_available()
+    def has_answered(self) -> bool:
+        """Whether `take` would return at once."""
+        return self._ours.poll()
+
+    def wait_until_open(self) -> None:
+        """Wait until the model is loaded.
+
+        Raises:
+            AdpaError: as `take`.
+        """
+        self._receive("while it was starting")
+
+    def take(self, item: Any = None) -> Any:
+        """The next result; None when the engine has been closed after the last one.
+
+        Args:
+            item: what the process is thought to be working on, for messages.
+        Raises:
+            AdpaError: whatever the engine or the work raised.
+            EngineDiedError: the process has ended.
+        """
+        doing = f"while it worked on {item}" if item is not None else "while it was closing"
+        kind, content = self._receive(doing)
+        if kind == "open":  # `wait_until_open` was not called
+            _, content = self._receive(doing)
+        return content
+
+    def stop(self) -> None:
+        """End the process and all that it started: kindly first, so that shared memory is given back, then for sure."""
+        for number, patience_s in ((signal.SIGTERM, STOP_WITHIN_S), (signal.SIGKILL, None)):
+            if not self._process.is_alive():
+                break
+            self._signal_group(number)
+            self._process.join(patience_s)
+        if self._process.exitcode != 0:
+            # What a process that died had started still holds its GPUs.
+            self._signal_group(signal.SIGKILL)
+
+    def close(self, patience_s: float = 0.0) -> None:
+        """Stop the process unless it ends by itself within a time, and let go of it."""
+        self._process.join(patience_s)
+        self._ours.close()
+        self.stop()
+        self._process.close()
+
+    def _receive(self, doing: str) -> tuple[str, Any]:
+        # Whether the process lives is asked for itself: processes that it forked may hold the pipe open after it.
+        while not self._ours.poll(_POLL_S):
+            if not self._process.is_alive() and not self._ours.poll():
+                raise self._death(doing)
+        try:
+            kind, content = self._ours.recv()
+        except (EOFError, ConnectionResetError) as error:
+            raise self._death(doing) from error
+        if kind == "error":
+            name, message = content
+            raise getattr(data.errors, name)(message)
+        return kind, content
+
+    def _death(self, doing: str) -> EngineDiedError:
+        self._process.join(STOP_WITHIN_S)
+        code = self._process.exitcode
+        how = (
+            f"ended with code {code}"
+            if code is None or code >= 0
+            else f"was killed by {signal.Signals(-code).name}"
+        )
+        memory = "; if memory ran out, lower --max-num-batched-tokens" if code == -signal.SIGKILL else ""
+        return EngineDiedError(f"{self._request.option}: the engine's process {how} {doing}{memory}")
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        assert self._process.pid is not None
+        try:
+            os.killpg(self._process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            # No group of that name: it has ended, or was stopped before it had made one.
+            if self._process.is_alive():
+                os.kill(self._process.pid, number)
 
 
-def run_on_engine(request: EngineRequest, work: Work, items: Iterable[Any]) -> Generator[Any, None, None]:
-    """Open an engine when the first item is there, work on all of them, close the engine.
+def work_apart(request: EngineRequest, work: Work, items: Iterator[Any]) -> Iterator[Any]:
+    """Work on all items in one process of their own that is gone afterwards.
 
     Args:
         request: the engine.
-        work: takes the engine and the items, and yields one result for each, in order. For an engine in a process
-            of its own, `work`, items and results have to be picklable.
+        work: what it does.
         items: taken a few ahead of the results.
     Yields:
-        The results.
+        The results, in order.
     Raises:
-        AdpaError: whatever the engine or `work` raises; ScoringError also when the engine's process dies.
+        AdpaError: whatever the engine or `work` raises.
+        EngineDiedError: when the process dies.
     """
-    items = iter(items)
-    run = _run_apart if request.own_process else _run_here
-    for first in items:
-        yield from run(request, work, itertools.chain([first], items))
-
-
-def _run_here(request: EngineRequest, work: Work, items: Iterator[Any]) -> Iterator[Any]:
-    engine = open_engine(request.kind, request.settings)
-    try:
-        if engine.vocab_size != request.vocab_size:
-            raise ScoringError(
-                f"{request.option}: the engine's logits are {engine.vocab_size} wide, config.json says "
-                f"{request.vocab_size}"
-            )
-        yield from work(engine, items)
-    finally:
-        engine.close()
-
-
-def _run_apart(request: EngineRequest, work: Work, items: Iterator[Any]) -> Iterator[Any]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    # Not a daemon: vLLM starts processes of its own.
-    process = context.Process(target=_serve, args=(theirs, request, work), name=f"engine {request.option}")
-    process.start()
-    theirs.close()
+    process = EngineProcess(request, work)
     outstanding: deque[Any] = deque()
-    is_open = True
+    is_open, is_closed = True, False
     try:
         while is_open or outstanding:
-            while is_open and len(outstanding) < _MAX_OUTSTANDING and not ours.poll():
+            while is_open and len(outstanding) < _MAX_OUTSTANDING and not process.has_answered():
                 item = next(items, None)
-                is_open = item is not None and _send(ours, item)
+                is_open = item is not None and process.give(item)
                 if is_open:
                     outstanding.append(item)
                 else:
-                    _send(ours, None)
+                    process.give(None)
             if outstanding:
-                result = _receive(ours, process, request, outstanding[0])
+                result = process.take(outstanding[0])
                 outstanding.popleft()
                 yield result
-        _receive(ours, process, request, None)
-        process.join(STOP_WITHIN_S)
+        process.take()
+        is_closed = True
+    except EngineDiedError as error:
+        raise EngineDiedError(
+            f"{error}; all that was finished before is kept, run the same command again to continue"
+        ) from error
     finally:
-        ours.close()
-        _stop(process)
-
-
-def _send(connection: Connection, item: Any) -> bool:
-    try:
-        connection.send(item)
-    except (BrokenPipeError, ConnectionResetError):
-        # The process has ended; what it said before, or that it said nothing, is found on receiving.
-        return False
-    return True
-
-
-def _receive(connection: Connection, process: BaseProcess, request: EngineRequest, item: Any) -> Any:
-    """The next result; None at the end."""
-    # Whether the process lives is asked for itself: processes that it forked may hold the pipe open after it.
-    while not connection.poll(_POLL_S):
-        if not process.is_alive() and not connection.poll():
-            raise _death(process, request, item)
-    try:
-        kind, content = connection.recv()
-    except (EOFError, ConnectionResetError) as error:
-        raise _death(process, request, item) from error
-    if kind == "error":
-        name, message = content
-        raise getattr(data.errors, name)(message)
-    return content
-
-
-def _death(process: BaseProcess, request: EngineRequest, item: Any) -> ScoringError:
-    process.join(STOP_WITHIN_S)
-    code = process.exitcode
-    how = (
-        f"ended with code {code}"
-        if code is None or code >= 0
-        else f"was killed by {signal.Signals(-code).name}"
-    )
-    memory = "; if memory ran out, lower --max-num-batched-tokens" if code == -signal.SIGKILL else ""
-    during = f" while it worked on {item}" if item is not None else " while it was closing"
-    return ScoringError(
-        f"{request.option}: the engine's process {how}{during}; all that was finished before is kept{memory}; "
-        "run the same command again to continue"
-    )
-
-
-def _stop(process: BaseProcess) -> None:
-    """End the process and all that it started: kindly first, so that shared memory is given back, then for sure."""
-    for number, patience_s in ((signal.SIGTERM, STOP_WITHIN_S), (signal.SIGKILL, None)):
-        if not process.is_alive():
-            break
-        _signal_group(process, number)
-        process.join(patience_s)
-    if process.exitcode != 0:
-        # What a process that died had started still holds its GPUs.
-        _signal_group(process, signal.SIGKILL)
-    process.close()
-
-
-def _signal_group(process: BaseProcess, number: signal.Signals) -> None:
-    assert process.pid is not None
-    try:
-        os.killpg(process.pid, number)
-    except (ProcessLookupError, PermissionError):
-        # No group of that name: it has ended, or was stopped before it had made one.
-        if process.is_alive():
-            os.kill(process.pid, number)
+        process.close(STOP_WITHIN_S if is_closed else 0.0)
 
 
 def _serve(connection: Connection, request: EngineRequest, work: Work) -> None:
@@ -188,13 +181,39 @@ def _serve(connection: Connection, request: EngineRequest, work: Work) -> None:
     # A group of its own: Ctrl-C reaches the command alone, and the whole group can be stopped at once.
     os.setsid()
     _end_with_parent()
+
+    def in_runs(engine: Engine, runs: Iterator[Iterator[Any]]) -> Iterator[Any]:
+        connection.send(("open", None))
+        for run in runs:
+            yield from work(engine, run)
+
     try:
-        for result in _run_here(request, work, iter(connection.recv, None)):
+        for result in work_here(request, in_runs, _runs(connection)):
             connection.send(("result", result))
         connection.send(("end", None))
     except AdpaError as error:
         name = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in data.errors.__all__)
         connection.send(("error", (name, str(error))))
+
+
+def _runs(connection: Connection) -> Iterator[Iterator[Any]]:
+    """The items, in runs of those that follow each other without a wait.
+
+    At the end of its items `work` hands over what it still holds; that must not wait for an item that is not there yet.
+    """
+    is_over = False
+
+    def run(first: Any) -> Iterator[Any]:
+        nonlocal is_over
+        yield first
+        while not is_over and connection.poll():
+            item = connection.recv()
+            is_over = item is None
+            if item is not None:
+                yield item
+
+    while not is_over and (first := connection.recv()) is not None:
+        yield run(first)
 
 
 def _end_with_parent() -> None:

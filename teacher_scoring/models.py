@@ -1,8 +1,6 @@
 """A model found on this machine and identified, but not loaded; and what of its engine determines its numbers."""
 
-import importlib.util
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ from transformers import AutoConfig
 
 from data.errors import ConfigurationError
 from data.models import resolve_model
-from teacher_scoring.engine import resolve_engine
+from teacher_scoring.engine import engine_version, resolve_engine
 from teacher_scoring.options import SampleOptions, ScoreOptions
 
 __all__ = ["FoundModel", "engine_request", "find_model"]
@@ -86,19 +84,8 @@ def engine_request(options: ScoreOptions | SampleOptions) -> dict[str, Any]:
     """
     name = resolve_engine(options.engine)
     return {
-        "engine": {"name": name, "version": _version(name)},
+        "engine": {"name": name, "version": engine_version(name)},
         "dtype": options.dtype,
         "quantization": options.quantization,
         "engine_args": list(options.engine_arg),
     }
-
-
-def _version(library: str) -> str:
-    if importlib.util.find_spec(library) is not None:
-        # The CPU build of vLLM is a distribution of another name.
-        for distribution in (library, f"{library}-cpu"):
-            try:
-                return version(distribution)
-            except PackageNotFoundError:
-                continue
-    raise ConfigurationError(f"--engine: {library} is not installed; install it with the extra [{library}]")

@@ -28,7 +28,21 @@ class _EngineFlags:
         1, help="GPUs that share the stack of layers (vLLM)", minimum=1, determining=False
     )
     data_parallel_size: int = option(
-        1, help="copies of the model in one engine (vLLM)", minimum=1, determining=False
+        1,
+        help="copies of the model for each of --workers, as so many more workers",
+        minimum=1,
+        determining=False,
+    )
+    workers: int = option(
+        1,
+        help="engines that work side by side, on Ray; all machines have to share the folders of --out and --pass-cache",
+        minimum=1,
+        determining=False,
+    )
+    ray_address: str | None = option(
+        None,
+        help="Ray cluster for the workers: auto or HOST:PORT [one of this machine alone, for this run]",
+        determining=False,
     )
     gpu_memory_utilization: float = option(
         0.85, help="share of each GPU's memory for vLLM", minimum=0.05, maximum=1.0, determining=False
@@ -192,7 +206,6 @@ def engine_options(
         max_num_batched_tokens=options.max_num_batched_tokens,
         tensor_parallel_size=options.tensor_parallel_size,
         pipeline_parallel_size=options.pipeline_parallel_size,
-        data_parallel_size=options.data_parallel_size,
         gpu_memory_utilization=options.gpu_memory_utilization,
         quantization=options.quantization,
         engine_args=options.engine_arg,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
 
-from teacher_scoring.engine_process import EngineRequest, Work, run_on_engine
+from teacher_scoring.engine_run import EngineRequest, Work, run_on_engine
 from teacher_scoring.pass_files import PassFile, PassPlan
 from teacher_scoring.passes import PassResult
 from teacher_scoring.request import Report

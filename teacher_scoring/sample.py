@@ -29,10 +29,10 @@ from teacher_scoring.answers import LostAnswersError
 from teacher_scoring.complete import write_failed
 from teacher_scoring.destination import is_finished, open_destination
 from teacher_scoring.engine import Engine, SampledResponse, Sampling
-from teacher_scoring.engine_process import EngineRequest, needs_own_process, run_on_engine
+from teacher_scoring.engine_run import request_engine, run_on_engine
 from teacher_scoring.loading import load_tokenizer
 from teacher_scoring.models import FoundModel, engine_request, find_model
-from teacher_scoring.options import SampleOptions, engine_options
+from teacher_scoring.options import SampleOptions
 from teacher_scoring.pass_files import Lost
 from teacher_scoring.request import Report
 from teacher_scoring.stopping import exit_on_sigterm
@@ -195,7 +195,8 @@ class _Run:
             num_shards = len(records) + len(todo)
             self._report(f"student: {num_shards:,} shards of prompts, {num_found:,} of them sampled before")
 
-        results = run_on_engine(self._engine(), self._work(), missing())
+        engine = request_engine(self._options, self._student, shared_folders=[place.folder])
+        results = run_on_engine(engine, self._work(), missing())
         with (
             contextlib.closing(results),
             tqdm(desc="student", unit="shard", disable=not sys.stderr.isatty()) as bar,
@@ -218,22 +219,6 @@ class _Run:
         self._report(self._reader.describe())
         self._report(self._encoder.describe())
         self._encoder.require_rows()
-
-    def _engine(self) -> EngineRequest:
-        options, student = self._options, self._student
-        own = options.own_process
-        return EngineRequest(
-            kind=options.engine,
-            settings=engine_options(
-                options,
-                str(student.folder),
-                str(student.adapter) if student.adapter is not None else None,
-                max_length=options.max_length,
-            ),
-            option=student.option,
-            vocab_size=student.vocab_size,
-            own_process=needs_own_process(options.engine) if own is None else own,
-        )
 
     def _work(self) -> functools.partial:
         options = self._options

@@ -17,10 +17,10 @@ from teacher_scoring.assemble import ScoredShard, assemble_shard
 from teacher_scoring.complete import complete_dataset
 from teacher_scoring.destination import is_finished, open_destination
 from teacher_scoring.engine import EngineOptions
-from teacher_scoring.engine_process import EngineRequest, needs_own_process
+from teacher_scoring.engine_run import EngineRequest, needs_own_process, request_engine
 from teacher_scoring.loading import save_tokenizer
 from teacher_scoring.models import FoundModel
-from teacher_scoring.options import ScoreOptions, engine_options
+from teacher_scoring.options import ScoreOptions
 from teacher_scoring.pass_files import PassFile, PassPlan, remove_stale_leftovers
 from teacher_scoring.pass_run import PassRun
 from teacher_scoring.passes import score_given_ids, score_support
@@ -138,9 +138,10 @@ class _PartRun:
         self._place = place
         self._rollouts = rollouts
         self._report = report
-        cache = Path(self._options.pass_cache) if self._options.pass_cache else adpa_home() / "passes"
-        remove_stale_leftovers(cache)
-        self._teacher_plan, self._reference_plan = request.plans(cache)
+        # Absolute, because workers need not run in this folder.
+        self._cache = Path(self._options.pass_cache or adpa_home() / "passes").absolute()
+        remove_stale_leftovers(self._cache)
+        self._teacher_plan, self._reference_plan = request.plans(self._cache)
         self._shards: list[EncodedShard] = []
         self._records: list[ShardRecord] = []
         self._scored_now: set[int] = set()
@@ -174,21 +175,7 @@ class _PartRun:
             self._scored_now.add(file.shard.index)
 
     def _engine(self, model: FoundModel) -> EngineRequest:
-        options = self._options
-        settings = engine_options(
-            options,
-            str(model.folder),
-            str(model.adapter) if model.adapter is not None else None,
-            max_length=options.max_length,
-        )
-        own = options.own_process
-        return EngineRequest(
-            kind=options.engine,
-            settings=settings,
-            option=model.option,
-            vocab_size=model.vocab_size,
-            own_process=needs_own_process(options.engine) if own is None else own,
-        )
+        return request_engine(self._options, model, shared_folders=(self._place.folder, self._cache))
 
     def _encoded(self) -> Iterator[EncodedShard]:
         """Shards of token ids, as far ahead as they are taken; at the end, what became of the rows."""

@@ -47,7 +47,7 @@ def open_transformers_engine(options: EngineOptions) -> "TransformersEngine":
         ScoringError: a model that does not load, or loads with weights missing.
     """
     check_checkpoint(options)
-    for field in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+    for field in ("tensor_parallel_size", "pipeline_parallel_size"):
         if getattr(options, field) > 1:
             raise ConfigurationError(
                 f"--{field.replace('_', '-')}: {getattr(options, field)}, but the transformers engine runs "

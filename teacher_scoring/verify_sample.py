@@ -10,7 +10,7 @@ from data.schema import ResponseSignals
 from data.signals import SignalDataset
 from teacher_scoring.assemble import SupportRule, signals_of
 from teacher_scoring.engine import Engine, GivenScores, SupportScores, TokenSequence
-from teacher_scoring.engine_process import EngineRequest, run_on_engine
+from teacher_scoring.engine_run import EngineRequest, run_on_engine
 
 __all__ = ["largest_differences", "sample_rows"]
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import transformers
 
-from data.errors import ConfigurationError, ScoringError
+from data.errors import ScoringError
 from teacher_scoring.checkpoint import LOAD_FAILURES, one_line
 from teacher_scoring.engine import EngineOptions, parse_engine_args
 from teacher_scoring.vllm_adapter import adapter_arguments
@@ -47,14 +47,9 @@ def vllm_arguments(options: EngineOptions) -> dict[str, Any]:
     """The constructor's keyword arguments, `engine_args` last.
 
     Raises:
-        ConfigurationError: options that vLLM cannot serve.
+        ConfigurationError: an adapter that vLLM cannot serve.
         ScoringError: a model whose configuration does not load.
     """
-    if options.data_parallel_size > 1:
-        raise ConfigurationError(
-            f"--data-parallel-size: {options.data_parallel_size}, but one vLLM engine in one process holds "
-            "one copy of the model; give each copy its --shard-range and complete with `adpa signals merge`"
-        )
     config = _text_config(options)
     max_length = min(
         (

@@ -38,14 +38,15 @@ def test_stages_import_neither_each_other_nor_the_command_line(stage):
         assert not imports_of(path) & ((STAGES - {stage}) | {"cli", "small_world"}), path
 
 
-def test_one_file_imports_vllm():
+@pytest.mark.parametrize(("library", "file"), [("vllm", "vllm_engine.py"), ("ray", "ray_cluster.py")])
+def test_one_file_imports_what_only_some_machines_have(library, file):
     everything = [
         *files_of("data"),
         *files_of("teacher_scoring"),
         *files_of("student_training"),
         ROOT / "cli.py",
     ]
-    assert [path.name for path in everything if "vllm" in imports_of(path)] == ["vllm_engine.py"]
+    assert [path.name for path in everything if library in imports_of(path)] == [file]
 
 
 def test_no_file_is_named_after_nothing():

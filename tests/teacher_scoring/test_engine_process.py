@@ -9,7 +9,7 @@ import pytest
 
 from data.errors import ConfigurationError, DataError, ScoringError
 from teacher_scoring.engine import EngineOptions
-from teacher_scoring.engine_process import EngineRequest, run_on_engine
+from teacher_scoring.engine_run import EngineRequest, run_on_engine
 from teacher_scoring.score import ScoreOptions, score_teacher
 
 

@@ -57,11 +57,6 @@ def test_options_reach_vllm_and_engine_arguments_win(arguments):
     assert (chosen["seed"], chosen["gpu_memory_utilization"]) == (7, 0.6)
 
 
-def test_copies_of_the_model_are_left_to_workers(arguments):
-    with pytest.raises(ConfigurationError, match=r"--data-parallel-size: 2, .* --shard-range"):
-        arguments(data_parallel_size=2)
-
-
 @pytest.fixture
 def make_adapter_folder(tmp_path):
     def make(config, modules=("q_proj",)):

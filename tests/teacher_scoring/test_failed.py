@@ -8,7 +8,7 @@ import pytest
 from data.errors import ScoringError
 from data.signals import SignalDataset
 from data.verify import verify_dataset
-from teacher_scoring import engine_process
+from teacher_scoring import engine_work
 from teacher_scoring.answers import LostAnswersError
 from teacher_scoring.engine import open_engine
 from teacher_scoring.sample import SampleOptions, sample_student
@@ -52,7 +52,7 @@ def forget(monkeypatch):
             engine = open_engine(kind, settings)
             return Forgetful(engine, loses) if loses and settings.model.endswith(model) else engine
 
-        monkeypatch.setattr(engine_process, "open_engine", opened)
+        monkeypatch.setattr(engine_work, "open_engine", opened)
 
     return install
 

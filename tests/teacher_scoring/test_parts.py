@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from data.errors import ConfigurationError, ShardError
 from teacher_scoring.assemble import SupportRule
 from teacher_scoring.engine import EngineOptions
-from teacher_scoring.engine_process import EngineRequest
+from teacher_scoring.engine_run import EngineRequest
 from teacher_scoring.flops import model_size
 from teacher_scoring.merge import merge_parts
 from teacher_scoring.options import ScoreOptions
