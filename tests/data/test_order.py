@@ -71,3 +71,27 @@ def test_shares_are_disjoint_and_cover_the_order(num_parts):
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     with pytest.raises(ValueError, match="part"):
         split_pairs(order, part=num_parts, num_parts=num_parts)
+
+
+def test_an_epoch_split_over_readers_and_continued_in_the_middle_reads_every_pair_once(
+    tmp_path, make_dataset, monkeypatch
+):
+    make_dataset(tmp_path, num_shards=4)
+    num_parts, stopped_at = 4, 3
+
+    def read(part, skipped, stop):
+        """A reader that knows nothing but the folder, the seed and how far it had come; and what it decoded."""
+        dataset = SignalDataset.open(tmp_path)
+        decoded = []
+        whole = dataset._read_block
+        monkeypatch.setattr(dataset, "_read_block", lambda block: decoded.append(block) or whole(block))
+        order = shuffled_pairs(dataset.blocks, seed=5, epoch=2, window=2)
+        share = split_pairs(order, part=part, num_parts=num_parts)[skipped:stop]
+        return [dataset.pair(index)[0].pair_id for index in share.tolist()], decoded
+
+    before = [read(part, 0, stopped_at) for part in range(num_parts)]
+    after = [read(part, stopped_at, None) for part in range(num_parts)]
+    seen = [pair_id for ids, _ in before + after for pair_id in ids]
+    assert sorted(seen) == sorted(SignalDataset.open(tmp_path).pair_ids)
+    for _, decoded in before + after:
+        assert len(decoded) == len(set(decoded)) < len(SignalDataset.open(tmp_path).blocks)
