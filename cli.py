@@ -197,10 +197,19 @@ def signals() -> None:
     """List, inspect, verify, report on, pull, push and prune signal datasets."""
 
 
+def _verify(options: signal_commands.SignalsVerifyOptions, *, report: Callable[[str], None]) -> None:
+    def rescore(*arguments: Any) -> None:
+        from teacher_scoring.verify_deep import rescore_sample  # noqa: PLC0415
+
+        rescore_sample(*arguments)
+
+    signal_commands.verify_signals(options, rescore=rescore, report=report)
+
+
 for _name, _options_class, _function in (
     ("list", signal_commands.SignalsListOptions, signal_commands.list_signals),
     ("inspect", signal_commands.SignalsInspectOptions, signal_commands.inspect_signals),
-    ("verify", signal_commands.SignalsVerifyOptions, signal_commands.verify_signals),
+    ("verify", signal_commands.SignalsVerifyOptions, _verify),
     ("report", signal_commands.SignalsReportOptions, signal_commands.report_signals),
     ("pull", signal_commands.SignalsPullOptions, signal_commands.pull_signals),
     ("push", signal_commands.SignalsPushOptions, signal_commands.push_signals),

@@ -65,6 +65,33 @@ class SignalsVerifyOptions(_Checked):
 
     signals: str = option(help="folder of a signal or rollout dataset, or its name in the store")
     repair: bool = option(False, help="also say exactly what to run to mend it")
+    deep: int = option(
+        0, help="also score so many responses again with the models, on transformers, and compare", minimum=0
+    )
+    teacher: str | None = option(
+        None, help="for --deep: where the teacher is [as score-teacher was told, by the manifest]"
+    )
+    reference: str | None = option(None, help="for --deep: where the reference is [likewise]")
+    teacher_adapter: str | None = option(None, help="for --deep: LoRA adapter of the teacher")
+    reference_adapter: str | None = option(None, help="for --deep: LoRA adapter of the reference")
+    tolerance: float = option(
+        0.05,
+        help="for --deep: how much a probability may differ; 16-bit models differ by some 0.02",
+        minimum=0,
+        maximum=1,
+    )
+    trust_remote_code: bool = option(False, help="for --deep: run code that comes with a checkpoint")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        given = self.teacher or self.reference or self.teacher_adapter or self.reference_adapter
+        if given and not self.deep:
+            raise ConfigurationError(
+                "--teacher, --reference and their adapters are for --deep N; give N, too"
+            )
+
+
+Rescore = Callable[[Path, SignalsVerifyOptions, Report], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,11 +151,18 @@ def inspect_signals(options: SignalsInspectOptions, *, report: Report = logger.i
         report(line)
 
 
-def verify_signals(options: SignalsVerifyOptions, *, report: Report = logger.info) -> None:
+def verify_signals(
+    options: SignalsVerifyOptions, *, rescore: Rescore | None = None, report: Report = logger.info
+) -> None:
     """Check a dataset and report each finding.
 
+    Args:
+        options: the command's.
+        rescore: scores a sample again for --deep, and raises what it finds; models are the business of stage one.
+        report: takes lines for the user.
     Raises:
-        ShardError: when there are any.
+        ShardError: when there are any findings.
+        AdpaError: what `rescore` raises.
     """
     folder = local_folder(options.signals)
     findings = verify_dataset(folder)
@@ -142,6 +176,9 @@ def verify_signals(options: SignalsVerifyOptions, *, report: Report = logger.inf
         raise ShardError(
             f"{options.signals}: {len(findings)} finding{'s' if len(findings) > 1 else ''}{hint}"
         )
+    if options.deep:
+        assert rescore is not None
+        rescore(folder, options, report)
     report(f"{options.signals}: sound")
 
 

@@ -16,8 +16,7 @@ from data.tokenization import EncodedPair
 from teacher_scoring.assemble import ScoredShard, assemble_shard
 from teacher_scoring.complete import complete_dataset
 from teacher_scoring.destination import is_finished, open_destination
-from teacher_scoring.engine import EngineOptions
-from teacher_scoring.engine_run import EngineRequest, needs_own_process, request_engine
+from teacher_scoring.engine_run import EngineRequest, request_engine
 from teacher_scoring.loading import save_tokenizer
 from teacher_scoring.models import FoundModel
 from teacher_scoring.options import ScoreOptions
@@ -27,7 +26,12 @@ from teacher_scoring.passes import score_given_ids, score_support
 from teacher_scoring.request import Report, ScoringRequest, prepare_request
 from teacher_scoring.stopping import exit_on_sigterm
 from teacher_scoring.tasks import EncodedShard, RolloutsByPair, pair_rows, write_encoded_shards
-from teacher_scoring.verify_sample import largest_differences, sample_rows
+from teacher_scoring.verify_sample import (
+    describe_differences,
+    largest_differences,
+    sample_rows,
+    transformers_request,
+)
 from teacher_scoring.workplace import Part, ShardRecord, Workplace
 
 __all__ = ["ScoreOptions", "score_shard_range", "score_teacher"]
@@ -86,29 +90,20 @@ def score_shard_range(options: ScoreOptions, *, report: Report = logger.info) ->
 
 def _verify(request: ScoringRequest, dataset: SignalDataset, report: Report) -> None:
     """Score some rows again with transformers and say by how much they differ."""
+    options = request.options
 
     def engine(model: FoundModel) -> EngineRequest:
-        settings = EngineOptions(
-            model=str(model.folder),
-            adapter=str(model.adapter) if model.adapter is not None else None,
-            dtype=request.options.dtype,
-            trust_remote_code=request.options.trust_remote_code,
-            max_length=request.options.max_length,
-        )
-        own = needs_own_process("transformers")
-        return EngineRequest(
-            kind="transformers",
-            settings=settings,
-            option=model.option,
-            vocab_size=model.vocab_size,
-            own_process=own,
+        return transformers_request(
+            model,
+            dtype=options.dtype,
+            trust_remote_code=options.trust_remote_code,
+            max_length=options.max_length,
         )
 
-    rows = sample_rows(dataset, request.options.verify_sample)
+    rows = sample_rows(dataset, options.verify_sample)
     reference = engine(request.reference) if request.reference is not None else None
     differences = largest_differences(rows, engine(request.teacher), reference, request.support_rule)
-    shown = ", ".join(f"{name} {value:.2g}" for name, value in differences.items())
-    report(f"{len(rows):,} responses scored again with transformers; largest differences, nats: {shown}")
+    report(f"{len(rows):,} responses scored again with transformers; {describe_differences(differences)}")
 
 
 def _score_part(request: ScoringRequest, out: Path, part: Part, report: Report) -> Workplace:

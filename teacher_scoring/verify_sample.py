@@ -1,7 +1,7 @@
-"""--verify-sample: score some rows of a dataset again with transformers and compare every column."""
+"""Score some rows of a dataset again with transformers and compare every column."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +9,17 @@ import numpy as np
 from data.schema import ResponseSignals
 from data.signals import SignalDataset
 from teacher_scoring.assemble import SupportRule, signals_of
-from teacher_scoring.engine import Engine, GivenScores, SupportScores, TokenSequence
-from teacher_scoring.engine_run import EngineRequest, run_on_engine
+from teacher_scoring.engine import Engine, EngineOptions, GivenScores, SupportScores, TokenSequence
+from teacher_scoring.engine_run import EngineRequest, needs_own_process, run_on_engine
+from teacher_scoring.models import FoundModel
 
-__all__ = ["largest_differences", "sample_rows"]
+__all__ = [
+    "describe_differences",
+    "largest_differences",
+    "row_differences",
+    "sample_rows",
+    "transformers_request",
+]
 
 _COLUMNS = (
     "teacher_logprobs",
@@ -34,12 +41,58 @@ def sample_rows(dataset: SignalDataset, number: int) -> list[ResponseSignals]:
     return rows
 
 
+def transformers_request(
+    model: FoundModel, *, dtype: str, trust_remote_code: bool, max_length: int
+) -> EngineRequest:
+    """The engine that scores again: transformers on this machine, whatever the dataset was made with.
+
+    Args:
+        model: what to open.
+        dtype: as in `EngineOptions`.
+        trust_remote_code: likewise.
+        max_length: likewise.
+    """
+    settings = EngineOptions(
+        model=str(model.folder),
+        adapter=str(model.adapter) if model.adapter is not None else None,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        max_length=max_length,
+    )
+    return EngineRequest(
+        kind="transformers",
+        settings=settings,
+        option=model.option,
+        vocab_size=model.vocab_size,
+        own_process=needs_own_process("transformers"),
+    )
+
+
 def largest_differences(
     rows: list[ResponseSignals],
     teacher: EngineRequest,
     reference: EngineRequest | None,
     rule: SupportRule,
 ) -> dict[str, float]:
+    """The largest of each of the `row_differences` of some rows; the arguments are the same."""
+    largest: dict[str, float] = {}
+    for found in row_differences(rows, teacher, reference, rule):
+        largest = {name: max(value, largest.get(name, 0.0)) for name, value in found.items()}
+    return largest
+
+
+def describe_differences(differences: Mapping[str, float]) -> str:
+    """The largest differences in words."""
+    shown = ", ".join(f"{name} {value:.2g}" for name, value in differences.items() if name != "probability")
+    return f"largest differences: in probability {differences['probability']:.2g}; in nats: {shown}"
+
+
+def row_differences(
+    rows: list[ResponseSignals],
+    teacher: EngineRequest,
+    reference: EngineRequest | None,
+    rule: SupportRule,
+) -> list[dict[str, float]]:
     """Score rows at their own support ids and compare.
 
     Args:
@@ -48,9 +101,10 @@ def largest_differences(
         reference: likewise; None without one.
         rule: how signals follow from scores; no further cut is made.
     Returns:
-        By column the largest absolute difference, nats; and `support`, by how much a token outside a row's support
-        is more probable than the least probable one in it, 0 where none is. Rounded datasets differ by their
-        rounding, too (docs/format.md).
+        For each row, by column the largest absolute difference, nats; `probability`, the largest one between
+        probabilities of the support's tokens, the response tokens and the tails of either model; and `support`, by how
+        much a token outside the support is more probable than the least probable one in it, nats, 0 where none is.
+        Rounded datasets differ by their rounding, too (docs/format.md).
     Raises:
         ScoringError: an engine that fails.
     """
@@ -63,19 +117,33 @@ def largest_differences(
     # The stored support is taken as it is, however it was cut.
     rule = replace(rule, top_p=1.0)
     columns = _COLUMNS if reference is not None else _COLUMNS[:3]
-    largest: dict[str, float] = {**dict.fromkeys(columns, 0.0), "support": 0.0}
+    differences = []
     for row, (given, best), other in zip(rows, found, others, strict=True):
         ids = _padded_ids(row)
         support = SupportScores(ids, given.logprobs, given.token_logprobs)
         again = signals_of(row, support, other, rule)
-        for column in columns:
-            largest[column] = max(largest[column], _difference(getattr(row, column), getattr(again, column)))
+        largest = {column: _difference(getattr(row, column), getattr(again, column)) for column in columns}
         in_support = np.where(ids >= 0, given.logprobs, np.inf)
         # Rank for rank: the n-th best of all tokens cannot be above the n-th best of a right support.
         ranks = np.minimum(np.sum(ids >= 0, axis=1), best.shape[1]) - 1
         excess = best[np.arange(len(ranks)), ranks] - in_support.min(axis=1)
-        largest["support"] = max(largest["support"], float(excess.max()))
-    return largest
+        largest["support"] = max(0.0, float(excess.max(initial=0.0)))
+        with_reference = reference is not None
+        pairs = zip(_probabilities(row, with_reference), _probabilities(again, with_reference), strict=True)
+        largest["probability"] = max(_difference(stored, now) for stored, now in pairs)
+        differences.append(largest)
+    return differences
+
+
+def _probabilities(row: ResponseSignals, with_reference: bool) -> list[np.ndarray]:
+    """What a row says in probabilities: the teacher's support, tail and response tokens, then the reference's."""
+    assert row.teacher_logprobs is not None
+    logprobs = [row.teacher_logprobs, row.teacher_tail_logprobs, row.teacher_token_logprobs]
+    if with_reference:
+        assert row.advantages is not None
+        reference = row.teacher_logprobs - row.advantages
+        logprobs += [reference, row.reference_tail_logprobs, row.reference_token_logprobs]
+    return [np.exp(values, dtype=np.float64) for values in logprobs]
 
 
 def _score(engine: Engine, rows: Iterable[ResponseSignals]) -> Iterator[tuple[GivenScores, np.ndarray]]:

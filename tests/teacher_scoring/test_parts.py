@@ -81,13 +81,17 @@ def test_a_verified_sample_agrees_with_the_dataset(options, tmp_path):
     lines = []
     score_teacher(options(precision="exact", top_p=0.9, verify_sample=6), report=lines.append)
     found = dict(re.findall(r"(\w+) ([\d.e+-]+)(?:,|$)", lines[-1].partition("nats: ")[2]))
-    assert lines[-1].startswith("6 responses scored again with transformers; largest differences, nats: ")
+    probability = re.match(
+        r"6 responses scored again with transformers; largest differences: in probability ([\d.e+-]+); in nats: ",
+        lines[-1],
+    )
     assert set(found) == {
         "teacher_logprobs", "teacher_tail_logprobs", "teacher_token_logprobs", "advantages",
         "reference_tail_logprobs", "reference_token_logprobs", "support",
     }  # fmt: skip
     # The same engine in other batches: float32 sums in another order, some 1e-6 at most; tails lose a digit.
     assert all(float(value) < 1e-4 for value in found.values())
+    assert float(probability[1]) < 1e-5
     # On a finished dataset it is done again.
     score_teacher(options(precision="exact", top_p=0.9, verify_sample=2), report=lines.append)
     assert lines[-1].startswith("2 responses scored again")

@@ -1,0 +1,92 @@
+"""`signals verify --deep`: a sample scored again with the models that the dataset names."""
+
+import dataclasses
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.errors import ConfigurationError, ShardError
+from data.signal_commands import SignalsVerifyOptions
+from teacher_scoring import verify_deep
+from teacher_scoring.score import ScoreOptions, score_teacher
+from teacher_scoring.verify_deep import rescore_sample
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def dataset(tiny_world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("deep")
+    return score_teacher(
+        ScoreOptions(
+            teacher=str(tiny_world.teacher),
+            reference=str(tiny_world.reference),
+            data=str(tiny_world.pairs),
+            out=str(folder / "signals"),
+            pass_cache=str(folder / "passes"),
+            engine="transformers",
+            top_k=8,
+        )
+    )
+
+
+def verify(dataset, **changed):
+    lines = []
+    options = SignalsVerifyOptions(**{"signals": str(dataset.path), "deep": 4, **changed})
+    rescore_sample(dataset.path, options, lines.append)
+    return lines
+
+
+def test_a_sound_dataset_differs_from_its_models_by_its_rounding_alone(dataset):
+    (line,) = verify(dataset)
+    found = re.match(
+        r"4 responses \((\d+) positions\) scored again with transformers; largest differences: "
+        r"in probability ([\d.e+-]+); in nats: teacher_logprobs",
+        line,
+    )
+    assert int(found[1]) > 4
+    # Half a step of 1/1024 nat above p = 0.05, of coarser grids below, for a log-probability and an advantage each.
+    assert 0 < float(found[2]) < 1.2e-3
+
+
+def test_it_is_a_command_and_the_models_may_have_moved(dataset, tiny_world, tmp_path):
+    for name in ("teacher", "reference"):
+        shutil.copytree(getattr(tiny_world, name), tmp_path / name)
+    command = [sys.executable, "cli.py", "signals", "verify", "--signals", str(dataset.path), "--deep", "2",
+               "--teacher", str(tmp_path / "teacher"), "--reference", str(tmp_path / "reference")]  # fmt: skip
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert finished.returncode == 0, finished.stderr
+    again, sound = finished.stdout.splitlines()
+    assert again.startswith("2 responses (")
+    assert sound == f"{dataset.path}: sound"
+
+
+def test_other_weights_than_the_manifests_are_refused_before_anything_is_scored(dataset, tiny_world):
+    with pytest.raises(
+        ConfigurationError, match=r"--teacher: .*student has weights .* was made with .*say where"
+    ):
+        verify(dataset, teacher=str(tiny_world.student))
+    with pytest.raises(ConfigurationError, match=r"--reference-adapter: the reference of .* had none"):
+        verify(dataset, reference_adapter=str(tiny_world.student))
+    with pytest.raises(ConfigurationError, match="are for --deep N"):
+        verify(dataset, deep=0, teacher="x")
+
+
+@pytest.mark.parametrize("name", ["--teacher", "--reference"])
+def test_numbers_that_are_not_the_models_are_found_and_the_worst_pair_is_named(
+    dataset, tiny_world, monkeypatch, name
+):
+    """As if the engine had served other weights than it was told to, for one of the models."""
+    find = verify_deep.find_model
+
+    def swapped(option, *arguments, **settings):
+        found = find(option, *arguments, **settings)
+        return dataclasses.replace(found, folder=tiny_world.student) if option == name else found
+
+    monkeypatch.setattr(verify_deep, "find_model", swapped)
+    with pytest.raises(ShardError, match=r"4 of 4 responses differ .* pair [0-9a-f]{24}: .* in probability"):
+        verify(dataset)
