@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.resident import peak_above_now
 from student_training.lm_head import LMHead
 from student_training.objectives import expected_advantage, forward_kl
 from student_training.sparse_head import SparseLogprobs, default_chunk_size, fused_objective, sparse_logprobs
@@ -171,14 +172,6 @@ def measure_times(arguments: argparse.Namespace, shape: Shape, names: list[str])
     return times
 
 
-def resident_bytes(field: str) -> int:
-    """`VmRSS` or the peak `VmHWM` of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}: memory on a CPU is measured on Linux only")
-
-
 def measure_memory(shape: Shape, chunk_size: int | None, name: str) -> int:
     """Peak bytes of one run in this process, above inputs and, on a CPU, the weight's gradient."""
     run = VARIANTS[name]
@@ -190,11 +183,8 @@ def measure_memory(shape: Shape, chunk_size: int | None, name: str) -> int:
         before = torch.cuda.memory_allocated()
         run(problem, chunk_size)
         return torch.cuda.max_memory_allocated() - before
-    before = resident_bytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    run(problem, chunk_size)
     weight_gradient = problem.weight.numel() * problem.weight.element_size()
-    return resident_bytes("VmHWM") - before - weight_gradient
+    return peak_above_now(lambda: run(problem, chunk_size)) - weight_gradient
 
 
 def memory_in_a_fresh_process(arguments: argparse.Namespace, name: str) -> int:

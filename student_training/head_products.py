@@ -66,11 +66,17 @@ class HeadProducts:
             return gradient
         return d_logits @ self.weight
 
-    def add_weight_gradient(self, total: Tensor, d_logits: Tensor, rows: slice) -> None:
-        """Add d_logits^T·hidden for these positions to the total, shape (V, d)."""
+    def add_weight_gradient(
+        self, total: Tensor, d_logits: Tensor, rows: slice, *, overwrite: bool = False
+    ) -> None:
+        """Add d_logits^T·hidden for these positions to the total, shape (V, d), or write it there."""
         hidden = self.hidden[rows]
-        if self.mixed:
+        if self.mixed and overwrite:
+            torch.mm(d_logits.t(), hidden, out_dtype=self.dtype, out=total)
+        elif self.mixed:
             torch.addmm(total, d_logits.t(), hidden, out_dtype=self.dtype, out=total)
+        elif overwrite:
+            torch.mm(d_logits.t(), hidden.to(self.dtype), out=total)
         else:
             total.addmm_(d_logits.t(), hidden.to(self.dtype))
 

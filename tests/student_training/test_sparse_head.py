@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from student_training.head_chunk import HeadChunk
+from student_training.head_products import HeadProducts
 from student_training.lm_head import LMHead
 from student_training.objectives import boosted_target, expected_advantage, forward_kl, reverse_kl
 from student_training.sparse_head import (
@@ -151,6 +152,46 @@ def test_sparse_logprobs_equal_the_dense_ones_with_their_gradients(problem, chun
     gradients = torch.autograd.grad(problem.objective(slice(None), sparse).sum(), problem.parameters)
     for seen, true in zip(gradients, expected, strict=True):
         torch.testing.assert_close(seen, true, rtol=1e-10, atol=1e-10 * max(1.0, true.abs().max().item()))
+
+
+@pytest.fixture
+def num_logit_products(monkeypatch):
+    """How many chunks have gone through the head so far."""
+    calls = []
+    product = HeadProducts.logits
+
+    def counted(self, rows, out):
+        calls.append(rows)
+        return product(self, rows, out)
+
+    monkeypatch.setattr(HeadProducts, "logits", counted)
+    return lambda: len(calls)
+
+
+@pytest.mark.parametrize(("chunk_size", "num_chunks"), [(100, 1), (3, 3)])
+def test_all_terms_and_their_gradients_share_one_pass_over_the_head(
+    chunk_size, num_chunks, num_logit_products
+):
+    problem = Problem(n=7)
+    loss, _ = fused_objective(*problem.arguments, problem.objective, chunk_size=chunk_size)
+    torch.autograd.grad(loss, problem.parameters)
+    assert num_logit_products() == num_chunks
+
+
+@pytest.mark.parametrize(("chunk_size", "num_chunks"), [(100, 1), (3, 3)])
+def test_sparse_logprobs_compute_all_chunks_but_the_last_a_second_time(
+    chunk_size, num_chunks, num_logit_products
+):
+    problem = Problem(n=7)
+    student = sparse_logprobs(*problem.arguments, chunk_size=chunk_size)
+    loss = problem.objective(slice(None), student).sum()
+    first = torch.autograd.grad(loss, problem.parameters, retain_graph=True)
+    assert num_logit_products() == 2 * num_chunks - 1
+    # A second backward pass finds no chunk left and computes them all.
+    second = torch.autograd.grad(loss, problem.parameters)
+    assert num_logit_products() == 3 * num_chunks - 1
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_sparse_logprobs_pass_gradcheck():
