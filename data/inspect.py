@@ -1,6 +1,7 @@
 """`signals inspect`: a dataset on the terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from data.manifest import describe_request
 from data.summary import DatasetSummary, Histogram, RoleSummary, TokenAdvantage
@@ -24,8 +25,8 @@ def inspect_lines(summary: DatasetSummary) -> Iterator[str]:
         f"  {manifest.rows:,} responses of {manifest.pairs:,} pairs, {manifest.positions:,} scored positions,"
         f" {summary.bytes_per_position:.1f} bytes a position, fingerprint {manifest.fingerprint[:12]}"
     )
-    for name, value in [*manifest.created.items(), *describe_request(manifest.request)]:
-        yield f"  {name}: {value}"
+    yield from _facts("how it came about", manifest.created.items())
+    yield from _facts("what determines it", describe_request(manifest.request))
     if summary.num_groups < summary.num_all_groups:
         yield f"  (statistics of {summary.num_groups} of {summary.num_all_groups} row groups)"
     for role in summary.roles:
@@ -37,6 +38,13 @@ def inspect_lines(summary: DatasetSummary) -> Iterator[str]:
             yield ""
             yield f"tokens that the teacher has {title} most, mean advantage in nats (times seen):"
             yield "  " + "  ".join(_token(token, texts) for token in tokens)
+
+
+def _facts(title: str, facts: Iterable[tuple[str, Any]]) -> Iterator[str]:
+    told = [(name, value) for name, value in facts if value is not None and value != []]
+    if told:
+        yield f"  {title}:"
+        yield from (f"    {name}: {value}" for name, value in told)
 
 
 def _role_lines(role: RoleSummary) -> Iterator[str]:

@@ -6,8 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
-from data.manifest import MANIFEST_NAME
-from data.store import StoredDataset, list_datasets, store_folder
+from data.store import StoredDataset, list_datasets, list_unfinished, store_folder
 
 __all__ = ["prune_store", "prune_unfinished"]
 
@@ -61,13 +60,8 @@ def prune_unfinished(
     Returns:
         The folders that were (or would be) deleted.
     """
-    folder = store_folder() if root is None else Path(root)
     latest = time.time() - unused_days * _SECONDS_PER_DAY
-    doomed = [
-        path
-        for path in sorted(folder.glob("[!.]*"))
-        if path.is_dir() and not (path / MANIFEST_NAME).exists() and _last_written(path) < latest
-    ]
+    doomed = [path for path in list_unfinished(root) if _last_written(path) < latest]
     if not dry_run:
         _delete(doomed, root)
     return doomed

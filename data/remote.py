@@ -91,8 +91,17 @@ class Remote:
         return f"{self._root}/{name}"
 
 
+# What fsspec's file systems let through of the libraries below them: no credentials, no such host, no connection.
+_LIBRARY_ERRORS = {
+    "botocore.exceptions": "BotoCoreError",  # s3
+    "aiohttp": "ClientError",  # gs, http
+    "httpx": "HTTPError",  # hf, by its version the one or the other
+    "httpx2": "HTTPError",
+}
+
+
 def _service_errors() -> tuple[type[BaseException], ...]:
     """What fsspec's file systems raise for an address that cannot be read or written."""
-    # s3fs passes some of its library's errors through (no credentials, no such host), which are no OSErrors.
-    botocore = sys.modules.get("botocore.exceptions")
-    return (OSError,) if botocore is None else (OSError, botocore.BotoCoreError)
+    # None of these libraries is imported for its errors alone.
+    loaded = ((sys.modules.get(library), name) for library, name in _LIBRARY_ERRORS.items())
+    return (OSError, *(getattr(module, name) for module, name in loaded if module is not None))

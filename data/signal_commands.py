@@ -10,7 +10,7 @@ from data.inspect import inspect_lines
 from data.options import check_options, option
 from data.pruning import prune_store, prune_unfinished
 from data.report import write_report
-from data.store import StoredDataset, list_datasets, local_folder, store_folder
+from data.store import StoredDataset, list_datasets, list_unfinished, local_folder, store_folder
 from data.store_listing import listing
 from data.summary import summarize_dataset
 from data.transfer import open_signals, pull_dataset, push_dataset
@@ -135,7 +135,7 @@ class SignalsPruneOptions(_Checked):
 def list_signals(options: SignalsListOptions, *, report: Report = logger.info) -> list[StoredDataset]:
     """Report one line for each dataset in the store."""
     datasets = list_datasets(options.store)
-    for line in listing(options.store or store_folder(), datasets):
+    for line in listing(options.store or store_folder(), datasets, list_unfinished(options.store)):
         report(line)
     return datasets
 

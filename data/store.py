@@ -15,6 +15,7 @@ __all__ = [
     "StoredDataset",
     "find_dataset",
     "list_datasets",
+    "list_unfinished",
     "local_folder",
     "reserve_dataset",
     "store_folder",
@@ -66,6 +67,14 @@ def list_datasets(root: str | os.PathLike[str] | None = None) -> list[StoredData
         with contextlib.suppress(ShardError):
             found.append(_stored(path, read_manifest(path)))
     return sorted(found, key=lambda dataset: -dataset.last_used)
+
+
+def list_unfinished(root: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Folders of a store that hold no complete dataset: runs under way or interrupted, parts of remote datasets."""
+    folder = store_folder() if root is None else Path(root)
+    return [
+        path for path in sorted(folder.glob("[!.]*")) if path.is_dir() and not (path / MANIFEST_NAME).exists()
+    ]
 
 
 def find_dataset(fingerprint: str, *, root: str | os.PathLike[str] | None = None) -> Path | None:

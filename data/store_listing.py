@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from data.store import StoredDataset
 
@@ -12,19 +13,28 @@ _HEADINGS = ("name", "kind", "models", "responses", "positions", "MB", "made", "
 _NUMBERS = {"responses", "positions", "MB"}
 
 
-def listing(store: str | os.PathLike[str], datasets: Sequence[StoredDataset]) -> Iterator[str]:
-    """A heading, and one line for each dataset.
+def listing(
+    store: str | os.PathLike[str], datasets: Sequence[StoredDataset], unfinished: Sequence[Path]
+) -> Iterator[str]:
+    """A heading, one line for each dataset, and what else lies there.
 
     Args:
         store: the store's folder.
-        datasets: what is in it.
+        datasets: the complete datasets in it.
+        unfinished: the other folders in it.
     """
     if not datasets:
         yield f"{store}: no datasets"
-        return
-    total = sum(dataset.size_bytes for dataset in datasets)
-    yield f"{store}: {len(datasets)} dataset{'s' if len(datasets) > 1 else ''}, {total / 1e6:,.1f} MB"
-    rows = [_HEADINGS, *(_cells(dataset) for dataset in datasets)]
+    else:
+        total = sum(dataset.size_bytes for dataset in datasets)
+        yield f"{store}: {len(datasets)} dataset{'s' if len(datasets) > 1 else ''}, {total / 1e6:,.1f} MB"
+        yield from _table([_HEADINGS, *(_cells(dataset) for dataset in datasets)])
+    if unfinished:
+        names = ", ".join(path.name for path in unfinished)
+        yield f"unfinished, or read from an address and not all here yet: {names}"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (

@@ -143,12 +143,16 @@ def push_dataset(
         check_file(source, entry, rebuild="the command that made it", content=True)
     content = (source / MANIFEST_NAME).read_bytes()
     remote = Remote(address)
+    complete = False
     if remote.exists(MANIFEST_NAME):
-        there = parse_manifest(remote.read(MANIFEST_NAME), f"{address}/{MANIFEST_NAME}")
-        _refuse_other(f"{address}/{MANIFEST_NAME}", there, manifest)
-    # Object stores show a file only when it is whole. So with the marker of this very dataset beside it, a
-    # file of the right size is one that an earlier push has finished.
-    continued = remote.exists(_PUSH_MARKER) and remote.read(_PUSH_MARKER) == content
+        there = remote.read(MANIFEST_NAME)
+        _refuse_other(
+            f"{address}/{MANIFEST_NAME}", parse_manifest(there, f"{address}/{MANIFEST_NAME}"), manifest
+        )
+        complete = there == content
+    # Object stores show a file only when it is whole. So with the manifest there already, or the marker of this very
+    # dataset, a file of the right size is one that an earlier push has finished.
+    continued = complete or (remote.exists(_PUSH_MARKER) and remote.read(_PUSH_MARKER) == content)
     if not continued:
         remote.write(_PUSH_MARKER, content)
     for entry in entries:
@@ -158,8 +162,10 @@ def push_dataset(
         report(f"{entry.file}: {entry.size_bytes:,} bytes")
     if (source / CARD_NAME).exists():
         remote.copy_from(source / CARD_NAME, CARD_NAME)
-    remote.write(MANIFEST_NAME, content)
-    remote.remove(_PUSH_MARKER)
+    if not complete:
+        remote.write(MANIFEST_NAME, content)
+    if remote.exists(_PUSH_MARKER):
+        remote.remove(_PUSH_MARKER)
     return manifest
 
 

@@ -65,7 +65,7 @@ def test_inspect_describes_the_dataset(dataset):
     lines = list(inspect_lines(summarize_dataset(dataset)))
     text = "\n".join(lines)
     assert "54 responses of 18 pairs" in text
-    assert "  teacher.source: tiny" in lines
+    assert lines[2:5] == ["  what determines it:", "    teacher.source: tiny", "    top_k: 4"]
     assert re.search(
         r"^chosen: 18 responses, \d\.\d tokens each, 4\.0 support tokens a position$", text, re.MULTILINE
     )

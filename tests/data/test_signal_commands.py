@@ -57,6 +57,9 @@ def test_push_pull_list_and_prune(tmp_path, make_dataset, lines):
     assert lines.pop() == f"{store}: nothing to delete"
     commands.list_signals(commands.SignalsListOptions(store=str(store)), report=lines.append)
     assert lines.pop() == f"{store}: no datasets"
+    (store / "0123-45").mkdir()
+    commands.list_signals(commands.SignalsListOptions(store=str(store)), report=lines.append)
+    assert lines.pop() == "unfinished, or read from an address and not all here yet: 0123-45"
 
 
 def test_pruning_by_nothing_is_refused():

@@ -84,6 +84,20 @@ def test_an_interrupted_push_has_no_manifest_and_continues(tmp_path, dataset, ad
     assert _contents(tmp_path / "copy") == _contents(dataset)
 
 
+def test_pushing_again_copies_nothing_but_what_is_missing(tmp_path, dataset, address):
+    push_dataset(dataset, address)
+    again = []
+    push_dataset(dataset, address, report=again.append)
+    assert again == []
+    files, root = fsspec.core.url_to_fs(address)
+    files.rm(f"{root}/shard-00001.parquet")
+    push_dataset(dataset, address, report=again.append)
+    assert [line.split(":")[0] for line in again] == ["shard-00001.parquet"]
+    pull_dataset(address, tmp_path / "copy")
+    assert _contents(tmp_path / "copy") == _contents(dataset)
+    assert "manifest.json.incoming" not in _files_at(address)
+
+
 def test_what_another_push_left_behind_is_not_trusted(tmp_path, dataset, address):
     """Files of the right size without this dataset's marker are copied again."""
     files, root = fsspec.core.url_to_fs(address)
@@ -168,6 +182,18 @@ def test_once_all_shards_are_here_the_address_is_not_needed_any_more(dataset, ad
 def test_an_address_without_a_dataset_says_so(dataset, address):
     with pytest.raises(ShardError, match=r"manifest\.json: not there; is the address right\?"):
         open_signals(address)
+
+
+def test_a_service_that_cannot_be_reached_is_one_error(monkeypatch, s3_bucket):
+    """Nobody listens on the discard port; botocore says so in an error of its own."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    fsspec.filesystem("s3").clear_instance_cache()
+    with pytest.raises(
+        ShardError, match=r"^s3://bucket/x/manifest\.json: .*; mend that and run the command again$"
+    ):
+        open_signals("s3://bucket/x")
+    fsspec.filesystem("s3").clear_instance_cache()
 
 
 def test_an_address_of_an_unknown_kind_is_refused():
