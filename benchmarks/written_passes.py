@@ -1,6 +1,7 @@
 """Both scoring passes as score-teacher runs them: shards of ids in, pass files and shards of signals out."""
 
 from collections.abc import Iterable
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,20 @@ def make_sequences(num: int, length: int, num_prompt: int, vocab_size: int) -> l
 
 
 class WrittenPasses:
-    """The passes over some sequences, in one process.
+    """The passes over some sequences.
 
-    The command has its engine in another process, and assembles the signals while that one goes on. Here the engine
-    waits for them, so that nothing is hidden that a benchmark should see.
+    The command has its engine in another process, and assembles the signals while that one goes on. So does this
+    with a pool; without one the engine waits until they are assembled, and nothing is hidden.
     """
 
     def __init__(
-        self, folder: Path, sequences: list[TokenSequence], *, vocab_size: int, shard_pairs: int = 50
+        self,
+        folder: Path,
+        sequences: list[TokenSequence],
+        *,
+        vocab_size: int,
+        shard_pairs: int = 50,
+        pool: Executor | None = None,
     ) -> None:
         """Write the sequences as shards of ids.
 
@@ -38,8 +45,10 @@ class WrittenPasses:
             sequences: what is scored.
             vocab_size: of teacher and reference.
             shard_pairs: rows of one shard.
+            pool: assembles the signals beside the engine.
         """
         self._folder = folder
+        self._pool = pool
         self._rule = SupportRule(top_p=1.0, teacher_vocab_size=vocab_size, reference_vocab_size=vocab_size)
         rows = ([_ids_only(number, sequence)] for number, sequence in enumerate(sequences))
         wanted = range(-(-len(sequences) // shard_pairs))
@@ -48,10 +57,20 @@ class WrittenPasses:
             write_encoded_shards(rows, folder, roles=["chosen"], shard_pairs=shard_pairs, wanted=wanted)
         )
 
-    def teacher(self, engine: Engine, round_number: int, top_k: int) -> None:
-        """The teacher's pass to shards without advantages; a new cache each round, so that nothing is found."""
-        files = self._files(self._teacher(round_number))
-        self._assemble(score_support(engine, files, top_k=top_k))
+    def teacher(self, engine: Engine, round_number: int, top_k: int, *, assemble: bool = True) -> None:
+        """The teacher's pass to shards without advantages; a new cache each round, so that nothing is found.
+
+        Args:
+            engine: the teacher's.
+            round_number: another one each time.
+            top_k: tokens to keep at each position.
+            assemble: whether to go as far as shards; before a reference's pass, the command does not.
+        """
+        results = score_support(engine, self._files(self._teacher(round_number)), top_k=top_k)
+        if assemble:
+            self._assemble(results)
+        else:
+            list(results)
 
     def reference(self, engine: Engine, round_number: int) -> None:
         """The reference's pass over what the teacher's wrote in the same round, to shards with advantages."""
@@ -60,18 +79,20 @@ class WrittenPasses:
         self._assemble(score_given_ids(engine, self._files(plan)), teacher)
 
     def _assemble(self, results: Iterable[PassResult], teacher: PassPlan | None = None) -> None:
+        submitted = []
         for result in results:
             shard, task = result.file.shard, result.file.task
             scored = {task.role: result.file}
             passes = (scored, {}) if teacher is None else ({task.role: teacher.file(shard, task)}, scored)
-            assemble_shard(
-                ScoredShard(shard, *passes),
-                self._folder / f"signals-{shard.index:05}.parquet",
-                self._rule,
-                fingerprint="benchmark",
-                precision="rounded",
-                encoding="compact",
-            )
+            path = self._folder / f"signals-{shard.index:05}.parquet"
+            if self._pool is None:
+                _assemble_shard(ScoredShard(shard, *passes), path, self._rule)
+            else:
+                submitted.append(
+                    self._pool.submit(_assemble_shard, ScoredShard(shard, *passes), path, self._rule)
+                )
+        for future in submitted:
+            future.result()
 
     def _teacher(self, round_number: int) -> PassPlan:
         return PassPlan(self._cache(round_number), {"model": "teacher"})
@@ -81,6 +102,11 @@ class WrittenPasses:
 
     def _files(self, plan: PassPlan) -> list[PassFile]:
         return [plan.file(shard, task) for shard in self._shards for task in shard.tasks]
+
+
+def _assemble_shard(scored: ScoredShard, path: Path, rule: SupportRule) -> None:
+    """With the command's defaults."""
+    assemble_shard(scored, path, rule, fingerprint="benchmark", precision="rounded", encoding="compact")
 
 
 def _ids_only(number: int, sequence: TokenSequence) -> ResponseSignals:

@@ -1,9 +1,10 @@
-"""One model's pass over tasks: score what is missing, write beside the scoring."""
+"""One model's pass over tasks: score what is missing, read and write beside the scoring."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from data.errors import ScoringError, ShardError
 from teacher_scoring.answers import LostAnswersError
@@ -24,6 +25,8 @@ __all__ = ["PassResult", "score_given_ids", "score_support"]
 _MAX_WAITING = 2
 # A whole task lost is a model that gives no numbers, not a mishap; the last task may be a single row.
 _SUSPICIOUS_LOSSES = 8
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,34 +58,48 @@ def score_support(engine: Engine, files: Iterable[PassFile], *, top_k: int) -> I
         ScoringError: an engine that fails, or loses every answer of a task.
     """
 
-    def score(file: PassFile, writer: "_Writer") -> None:
-        sequences = read_rows(file.shard, file.task.role)
+    def read(file: PassFile) -> _Inputs:
         known = [] if file.base is None else _readable(read_teacher(file.base))
+        return _Inputs(read_rows(file.shard, file.task.role), known)
+
+    def score(file: PassFile, inputs: _Inputs, writer: "_Writer") -> None:
+        sequences = inputs.sequences
         rows, positions = _fill(
-            known, sequences, lambda todo: engine.score_support([sequences[i] for i in todo], top_k), file
+            inputs, lambda todo: engine.score_support([sequences[i] for i in todo], top_k), file
         )
         writer.submit(_write_teacher, file, rows, positions)
 
-    return _run(files, score)
+    return _run(files, read, score)
 
 
 def score_given_ids(engine: Engine, files: Iterable[PassFile]) -> Iterator[PassResult]:
     """Score a reference at the teacher's ids of every task; otherwise as `score_support`."""
 
-    def score(file: PassFile, writer: "_Writer") -> None:
+    def read(file: PassFile) -> _Inputs:
         assert file.teacher is not None
-        sequences = read_rows(file.shard, file.task.role)
         supports = list(read_teacher(file.teacher))
         known = [] if file.base is None else _readable(read_reference(file.base, supports))
+        return _Inputs(read_rows(file.shard, file.task.role), known, supports)
+
+    def score(file: PassFile, inputs: _Inputs, writer: "_Writer") -> None:
+        sequences, supports = inputs.sequences, inputs.supports
 
         def ask(todo: Sequence[int]) -> list[GivenScores]:
             return engine.score_given([sequences[i] for i in todo], [_ids(supports[i]) for i in todo])
 
-        unaskable = {i: Lost("no teacher scores") for i, row in enumerate(supports) if isinstance(row, Lost)}
-        rows, positions = _fill(known, sequences, ask, file, unaskable)
+        rows, positions = _fill(inputs, ask, file)
         writer.submit(_write_reference, file, rows, supports, positions)
 
-    return _run(files, score)
+    return _run(files, read, score)
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What one file is scored from: its rows, what is known of them, the teacher's scores for a reference."""
+
+    sequences: Sequence[TokenSequence]
+    known: Sequence[SupportScores | GivenScores | Lost]
+    supports: Sequence[SupportScores | Lost] = ()
 
 
 class _Writer:
@@ -101,29 +118,44 @@ class _Writer:
             yield self._waiting.popleft().result()
 
 
-def _run(files: Iterable[PassFile], score) -> Iterator[PassResult]:
-    with ThreadPoolExecutor(1, thread_name_prefix="pass-writer") as pool:
+def _run(
+    files: Iterable[PassFile],
+    read: Callable[[PassFile], _Inputs],
+    score: Callable[[PassFile, _Inputs, _Writer], None],
+) -> Iterator[PassResult]:
+    """Score one file after the other, the next one read and the last one written meanwhile."""
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="pass-reader") as reader,
+        ThreadPoolExecutor(1, thread_name_prefix="pass-writer") as pool,
+    ):
         writer = _Writer(pool)
-        for file in files:
-            score(file, writer)
+        for file, inputs in _one_ahead((file, reader.submit(read, file)) for file in files):
+            score(file, inputs.result(), writer)
             yield from writer.finished(keep=_MAX_WAITING)
         yield from writer.finished(keep=0)
 
 
-def _fill(known: Sequence, sequences: Sequence[TokenSequence], ask, file: PassFile, unaskable=None):
+def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
+    """The same items, each taken before the one in front of it is handed out."""
+    ahead: list[_Item] = []
+    for item in items:
+        yield from ahead
+        ahead = [item]
+    yield from ahead
+
+
+def _fill(inputs: _Inputs, ask, file: PassFile):
     """Complete the rows of a task: those known, those that cannot be asked, and the engine's answers to the rest.
 
     Returns:
         (a row or `Lost` for each sequence, the positions that the engine was asked for).
     """
+    sequences, known = inputs.sequences, inputs.known
     rows = [*known[: len(sequences)], *[None] * (len(sequences) - len(known))]
-    for place, lost in (unaskable or {}).items():
-        rows[place] = lost
-    todo = [
-        i
-        for i, row in enumerate(rows)
-        if i not in (unaskable or {}) and (row is None or isinstance(row, Lost))
-    ]
+    unaskable = {i for i, row in enumerate(inputs.supports) if isinstance(row, Lost)}
+    for place in unaskable:
+        rows[place] = Lost("no teacher scores")
+    todo = [i for i, row in enumerate(rows) if i not in unaskable and (row is None or isinstance(row, Lost))]
     try:
         answers = ask(todo) if todo else []
     except LostAnswersError as error:

@@ -27,8 +27,8 @@ __all__ = ["work_on_ray"]
 
 logger = logging.getLogger(__name__)
 
-# One item is scored, one is written, one is there when the engine asks.
-_MAX_IN_HAND = 3
+# One item is scored, one is written, one is read, one is there when the engine asks for the next.
+_MAX_IN_HAND = 4
 # Results may wait for an earlier one that a lost worker has left to be done again.
 _MAX_OPEN = 4 * _MAX_IN_HAND
 _MAX_FAILED_STARTS = 3
