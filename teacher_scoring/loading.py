@@ -1,11 +1,13 @@
 """Load and save the tokenizer that turns rows into ids."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
 from data.errors import ConfigurationError
+from data.files import write_atomic
 
 __all__ = ["load_tokenizer", "save_tokenizer"]
 
@@ -24,9 +26,16 @@ def load_tokenizer(folder: Path, *, option: str, trust_remote_code: bool) -> Any
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write a tokenizer's files, chat template included; the same ones wherever it was loaded from."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a tokenizer's files, chat template included; the same ones wherever it was loaded from.
+
+    Raises:
+        ShardError: when they cannot be written.
+    """
     # transformers keeps how a tokenizer was loaded, and would save it: offline or not, from a folder or the hub.
     for name in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(name, None)
-    tokenizer.save_pretrained(str(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        tokenizer.save_pretrained(temporary)
+        for file in sorted(Path(temporary).iterdir()):
+            write_atomic(folder / file.name, file.read_bytes())

@@ -18,10 +18,10 @@ from teacher_scoring.tasks import Task, group_pairs, pair_rows, tasks_of
 
 __all__ = ["Plan", "plan_scoring"]
 
-# Bytes of one support token, compressed, at k = 10 (at k = 50 a fifth less): measured on drawn distributions over
-# 32,000 tokens, docs/lab_notes/scoring.md. What a position adds is in it.
-_SHARD_BYTES = {"rounded": 6.2, "exact": 9.7}
-_PASS_BYTES = {"teacher": 4.8, "reference": 3.6}
+# Bytes of a position and of each of its support tokens, compressed: a line through what drawn distributions over
+# 32,000 tokens take at k = 10, 50 and 128, at most 6% off there (docs/lab_notes/scoring.md).
+_SHARD_BYTES = {"rounded": (24.0, 3.8), "exact": (25.0, 7.1)}
+_PASS_BYTES = {"teacher": (6.0, 4.2), "reference": (6.0, 2.9)}
 
 
 @dataclass(slots=True)
@@ -121,14 +121,19 @@ def _reckon(
 ) -> None:
     total = sum(plan.positions.values())
     # Without a reference a shard holds what the teacher's pass does.
-    per_token = _SHARD_BYTES[options.precision] if len(todo) > 1 else _PASS_BYTES["teacher"]
-    plan.dataset_bytes = total * options.top_k * per_token
+    per_position = _SHARD_BYTES[options.precision] if len(todo) > 1 else _PASS_BYTES["teacher"]
+    plan.dataset_bytes = total * _position_bytes(per_position, options.top_k)
     for name, work in todo.items():
-        plan.cache_bytes += work.positions * options.top_k * _PASS_BYTES[name]
+        plan.cache_bytes += work.positions * _position_bytes(_PASS_BYTES[name], options.top_k)
         plan.flops[name] = sizes[name].flops(
             tokens=work.tokens, positions=work.positions, mean_length=work.tokens / max(1, work.rows)
         )
         plan.hours[name] = plan.flops[name] / (card.peak_tflops * 1e12 * UTILISATION) / 3600
+
+
+def _position_bytes(line: tuple[float, float], top_k: int) -> float:
+    fixed, per_token = line
+    return fixed + per_token * top_k
 
 
 def _describe(
@@ -148,11 +153,22 @@ def _describe(
         )
         report(
             f"{name}: {size.parameters / 1e9:.2f} billion parameters, {weights_gib:.1f} GiB in bfloat16{fits}; "
-            f"cached: {cached}; {plan.flops[name]:.3g} FLOPs to do, {plan.hours[name]:.2f} hours"
+            f"cached: {cached}; {plan.flops[name]:.3g} FLOPs to do, {_duration(plan.hours[name])}"
         )
+    num_cards = (
+        options.workers
+        * options.data_parallel_size
+        * options.tensor_parallel_size
+        * options.pipeline_parallel_size
+    )
+    hours = sum(plan.hours.values())
+    shared = (
+        f"; {_duration(hours / num_cards)} on the {num_cards} that the options name" if num_cards > 1 else ""
+    )
+    report(f"in all {_duration(hours)} on one {card.name}{shared}")
     report(
-        f"hours are of one {card.name}: {card.peak_tflops:g} TFLOP/s (dense bfloat16, by its data sheet) at an assumed "
-        f"utilisation of {UTILISATION:.0%}; start-up and loading are not in them"
+        f"reckoned with {card.peak_tflops:g} TFLOP/s (dense bfloat16, by its data sheet) at an assumed utilisation of "
+        f"{UTILISATION:.0%}; start-up, loading and what several cards lose between them are not in it"
     )
     for what, folder, needed in (
         ("dataset", store_folder() if options.out is None else Path(options.out), plan.dataset_bytes),
@@ -161,6 +177,10 @@ def _describe(
         free = shutil.disk_usage(_existing(folder)).free
         verdict = "" if needed < free else "; NOT ENOUGH: choose another disk"
         report(f"{what}: about {needed / 1e9:.2f} GB to write, {free / 1e9:.1f} GB free at {folder}{verdict}")
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:,.1f} hours" if hours >= 2 else f"{60 * hours:.1f} minutes"
 
 
 def _existing(folder: Path) -> Path:

@@ -1,14 +1,20 @@
 """score-teacher killed, interrupted, refused by the disk: the same command continues to the same bytes."""
 
+import errno
+import itertools
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from data.errors import ShardError
+from teacher_scoring.score import ScoreOptions, score_teacher
 
 ROOT = Path(__file__).parent.parent.parent
 #: 10 pairs, 4 to a shard, two roles, two models.
@@ -101,6 +107,47 @@ def test_a_disk_that_takes_no_more_is_one_error_and_the_same_command_continues(
     assert contents(tmp_path / "out") == uninterrupted
 
 
+def test_a_disk_that_is_full_at_any_one_write_is_an_error_after_which_the_same_command_continues(
+    tiny_world, tmp_path, monkeypatch
+):
+    def score(folder):
+        options = ScoreOptions(
+            teacher=str(tiny_world.teacher), reference=str(tiny_world.reference), data=str(tiny_world.pairs),
+            engine="transformers", top_k=8, shard_pairs=10, pass_cache=str(folder / "passes"),
+            out=str(folder / "out"),
+        )  # fmt: skip
+        return score_teacher(options, report=lambda line: None)
+
+    score(tmp_path / "whole")
+    whole = contents(tmp_path / "whole" / "out")
+    allowed, written = 0, itertools.count()
+    fsync = os.fsync
+
+    def full_disk(descriptor):
+        # Every file is flushed once before it gets its name; so are folders, which take no room.
+        if stat.S_ISREG(os.fstat(descriptor).st_mode) and next(written) == allowed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    while True:
+        folder = tmp_path / f"full-{allowed}"
+        written = itertools.count()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full_disk)
+            try:
+                score(folder)
+                break
+            except ShardError as error:
+                assert "cannot be written: No space left on device; nothing was changed" in str(error)  # noqa: PT017
+        assert not (folder / "out" / "manifest.json").exists()
+        score(folder)
+        assert contents(folder / "out") == whole
+        allowed += 1
+    # The request, token ids, four passes, a shard and its record, three files of the tokenizer, the part's end, card,
+    # manifest.
+    assert allowed >= 12
+
+
 def test_a_killed_command_leaves_no_engine_behind(tiny_world, tmp_path):
     arguments = command(tiny_world, tmp_path, "--own-process", "--shard-pairs", "1")
     running = start(arguments, stderr=subprocess.DEVNULL)
@@ -113,6 +160,36 @@ def test_a_killed_command_leaves_no_engine_behind(tiny_world, tmp_path):
     while any(is_running(pid) for pid in children) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert [pid for pid in children if is_running(pid)] == []
+
+
+def test_a_command_with_workers_stops_whole_and_one_engine_continues_to_the_same_bytes(
+    tiny_world, tmp_path, uninterrupted
+):
+    pytest.importorskip("ray", reason="Ray is not installed (extra [ray])")
+    running = start(command(tiny_world, tmp_path, "--workers", "2"), stderr=subprocess.PIPE, text=True)
+    while running.poll() is None and not list(tmp_path.glob("passes/*.parquet")):
+        time.sleep(0.005)
+    started = descendants(running.pid)
+    assert any("_EngineActor" in name for name in started.values())
+    running.send_signal(signal.SIGTERM)
+    assert (running.wait(), running.stderr.read().count("Traceback")) == (143, 0)
+    deadline = time.monotonic() + 60
+    while any(is_running(pid) for pid in started) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [name for pid, name in started.items() if is_running(pid)] == []
+    assert not list(Path("/tmp").glob(f"adpa-ray-{running.pid}-*"))
+    subprocess.run(command(tiny_world, tmp_path), check=True, capture_output=True)
+    assert contents(tmp_path / "out") == uninterrupted
+
+
+def descendants(pid):
+    """All processes below one, with their command lines."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found[child] = Path(f"/proc/{child}/cmdline").read_text()
+            found |= descendants(child)
+    return found
 
 
 def is_running(pid):
