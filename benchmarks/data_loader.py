@@ -1,23 +1,35 @@
-"""What reading costs: CPU time of shards to batches, as a share of a step at a given speed.
+"""What reading costs a training process, from shards on disk to batches, as a share of a step at a given speed.
 
-    python benchmarks/data_loader.py [--pairs 2048] [--positions 400] [--top-k 50] [--batch 8] [--speed 50000]
+    python -m benchmarks.data_loader [--pairs 1024] [--positions 400] [--top-k 50] [--batch 8] [--speed 50000]
 
-Times are CPU seconds of this process, so that a busy machine does not count; decoding and collating are told apart.
+In line: processor time of decoding and collating. Read ahead by one loader process: processor time of the training
+process alone (all its threads) for taking batches over and copying every number once, as for a device; how fast that
+process reads; and, with steps that take as long as the speed says but no processor (as on a GPU), how much of the time
+the training process waits for batches. The signals are made up.
 """
 
 import argparse
+import dataclasses
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader
 
+from data.manifest import Manifest, write_manifest
+from data.order import shuffled_pairs
 from data.schema import ResponseSignals
-from data.shards import read_signal_group, write_signal_shard
-from student_training.batches import PairCollator
+from data.shards import write_signal_shard
+from data.signals import SignalDataset
+from student_training.batches import PairCollator, PairDataset
 from student_training.methods import Needs
+from student_training.transport import Batch
 
 ROLES = ("chosen", "rejected")
+_PAIRS_PER_SHARD = 1024
 
 
 def main() -> None:
@@ -28,32 +40,106 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1024)
     parser.add_argument("--positions", type=int, default=400)
     parser.add_argument("--top-k", type=int, default=50)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=8, help="pairs")
     parser.add_argument("--speed", type=float, default=50_000, help="response positions a second")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        shard = Path(folder) / "shard-00000.parquet"
-        num_positions = 2 * arguments.pairs * arguments.positions
-        entry = write_signal_shard(shard, rows(arguments), fingerprint="benchmark")
-        pairs: list[tuple[int, list[ResponseSignals]]] = []
-        started = time.process_time()
-        for number in range(len(entry.row_groups)):
-            group = read_signal_group(shard, number)
-            pairs += [(len(pairs), group.pair(index)) for index in range(group.num_pairs)]
-        report("decode", time.process_time() - started, num_positions, arguments.speed)
-        needs = Needs(roles=frozenset(ROLES), signals=frozenset(ROLES), advantages=True)
-        collator = PairCollator(needs, vocab_size=128_256, pad_token_id=0)
-        started = time.process_time()
-        for start in range(0, len(pairs), arguments.batch):
-            collator(pairs[start : start + arguments.batch])
-        report("collate", time.process_time() - started, num_positions, arguments.speed)
+        write_dataset(Path(folder), arguments)
+        for num_workers in (0, 1):
+            loader = make_loader(SignalDataset.open(folder), arguments.batch, num_workers)
+            device = Device(loader)
+            consume(loader, device)  # the first epoch starts the process and its memory
+            place = "read ahead, training process" if num_workers else "in line"
+            num_positions, cpu_s, wall_s = consume(loader, device)
+            share = cpu_s / num_positions * arguments.speed
+            print(
+                f"{place}: {num_positions / cpu_s:,.0f} positions a CPU second,"
+                f" {share:.2%} of a step at {arguments.speed:,.0f}/s"
+            )
+            if num_workers:
+                print(f"read ahead, loader process: {num_positions / wall_s:,.0f} positions a second")
+                waiting = waiting_share(loader, device, arguments.speed)
+                print(
+                    f"read ahead, waiting for batches: {waiting:.2%} of the time at {arguments.speed:,.0f}/s"
+                )
 
 
-def rows(arguments: argparse.Namespace):
+def make_loader(dataset: SignalDataset, batch_size: int, num_workers: int) -> DataLoader:
+    """The way from a dataset to batches that a run takes."""
+    needs = Needs(roles=frozenset(ROLES), signals=frozenset(ROLES), advantages=True)
+    order = shuffled_pairs(dataset.blocks, seed=0, epoch=0).tolist()
+    return DataLoader(
+        PairDataset(dataset, needs.roles),
+        batch_sampler=BatchSampler(order, batch_size, drop_last=False),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        collate_fn=PairCollator(needs, vocab_size=128_256, pad_token_id=0),
+    )
+
+
+class Device:
+    """Stands for a device: memory that is there already, into which batches are copied."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._memory = torch.empty(
+            max(tensor.nbytes for batch in loader for tensor in batch.values()), dtype=torch.uint8
+        )
+
+    def take(self, batch: Batch) -> int:
+        """Copy every number; how many positions there were."""
+        for tensor in batch.values():
+            self._memory[: tensor.nbytes].copy_(tensor.reshape(-1).view(torch.uint8))
+        return len(batch["labels"])
+
+
+def consume(loader: DataLoader, device: Device) -> tuple[int, float, float]:
+    """Take all batches of an epoch as fast as they come.
+
+    Returns:
+        Positions, processor seconds of this process, and seconds; all without the first batch.
+    """
+    batches = iter(loader)
+    device.take(next(batches))
+    cpu_s, wall_s = time.process_time(), time.monotonic()
+    num_positions = sum(map(device.take, batches))
+    return num_positions, time.process_time() - cpu_s, time.monotonic() - wall_s
+
+
+def waiting_share(loader: DataLoader, device: Device, speed: float) -> float:
+    """The share of an epoch's time that passes until batches are there, with steps of that speed in between."""
+    batches = iter(loader)
+    next(batches)
+    started = time.monotonic()
+    waited_s = 0.0
+    while True:
+        asked = time.monotonic()
+        batch = next(batches, None)
+        waited_s += time.monotonic() - asked
+        if batch is None:
+            return waited_s / (time.monotonic() - started)
+        time.sleep(device.take(batch) / speed)
+
+
+def write_dataset(folder: Path, arguments: argparse.Namespace) -> None:
+    """Write made-up signals as a dataset."""
+    manifest = Manifest(kind="signals", request={"made": "up"}, shards=())
+    shards = [
+        write_signal_shard(
+            folder / f"shard-{number:05d}.parquet",
+            rows(arguments, range(first, min(first + _PAIRS_PER_SHARD, arguments.pairs))),
+            fingerprint=manifest.fingerprint,
+        )
+        for number, first in enumerate(range(0, arguments.pairs, _PAIRS_PER_SHARD))
+    ]
+    write_manifest(folder, dataclasses.replace(manifest, shards=tuple(shards)))
+
+
+def rows(arguments: argparse.Namespace, pairs: range) -> Iterator[ResponseSignals]:
     """Made-up signals with ids as spread out as those of a large vocabulary."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(pairs.start)
     length, width = arguments.positions, arguments.top_k
-    for pair in range(arguments.pairs):
+    for pair in pairs:
         for role in ROLES:
             scores = generator.normal(size=(length, width)).astype(np.float32)
             logprobs = -np.sort(-scores, axis=1) - 8
@@ -72,14 +158,6 @@ def rows(arguments: argparse.Namespace):
                 teacher_token_logprobs=np.full(length, -2, np.float32),
                 reference_token_logprobs=np.full(length, -2, np.float32),
             )
-
-
-def report(what: str, cpu_s: float, num_positions: int, speed: float) -> None:
-    """Print positions a second, and the share of a step at the given speed."""
-    share = cpu_s / num_positions * speed
-    print(
-        f"{what}: {num_positions / cpu_s:,.0f} positions a CPU second, {share:.2%} of a step at {speed:,.0f}/s"
-    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from data.schema import ResponseSignals
 from student_training.layout import packed_rows, padded_rows
 from student_training.methods.base import ROLES, Needs
 from student_training.pairs import PairSource
+from student_training.transport import Batch
 
 __all__ = ["COUNT_NAMES", "PairCollator", "PairDataset", "TokenLogprobs"]
 
@@ -77,7 +78,7 @@ class PairCollator:
         self._lay_out = packed_rows if packed else padded_rows
         self._token_columns = {"initial_token": initial, "behavior_token": behavior}
 
-    def __call__(self, pairs: Sequence[tuple[int, list[ResponseSignals]]]) -> dict[str, torch.Tensor]:
+    def __call__(self, pairs: Sequence[tuple[int, list[ResponseSignals]]]) -> Batch:
         """Collate pairs.
 
         Returns:
@@ -130,7 +131,7 @@ class PairCollator:
                     values = known.get((index, row.role, row.sample_index))
                     if values is not None:
                         batch[name][places[place] : places[place + 1]] = values
-        return {name: torch.from_numpy(array) for name, array in batch.items()}
+        return Batch({name: torch.from_numpy(array) for name, array in batch.items()})
 
     def _signal_columns(self, rows: Sequence[ResponseSignals], num_positions: int) -> dict[str, np.ndarray]:
         """Scatter the flat support of every row into (N, K) arrays and fold ids that the student lacks."""
