@@ -13,6 +13,8 @@ from data.errors import ConfigurationError, ShardError
 __all__ = ["Remote", "is_address"]
 
 _CHUNK_BYTES = 1 << 22
+# Stores of objects: a folder need not be made there, and asking for one would make a bucket of a mistyped name.
+_WITHOUT_FOLDERS = {"s3", "gs", "abfs", "hf"}
 
 
 def is_address(path: str | os.PathLike[str]) -> bool:
@@ -62,19 +64,24 @@ class Remote:
     def write(self, name: str, content: bytes) -> None:
         """Write a small file."""
         with self._errors(name):
-            self._files.makedirs(self._root, exist_ok=True)
+            self._make_folder(self._root)
             self._files.pipe_file(self._path(name), content)
 
     def copy_from(self, source: Path, name: str) -> None:
         """Copy a file of this machine there."""
         with self._errors(name):
-            self._files.makedirs(self._path(name).rsplit("/", 1)[0], exist_ok=True)
+            self._make_folder(self._path(name).rsplit("/", 1)[0])
             self._files.put_file(str(source), self._path(name))
 
     def remove(self, name: str) -> None:
         """Delete a file."""
         with self._errors(name):
             self._files.rm_file(self._path(name))
+
+    def _make_folder(self, path: str) -> None:
+        protocols = self._files.protocol
+        if not _WITHOUT_FOLDERS.intersection([protocols] if isinstance(protocols, str) else protocols):
+            self._files.makedirs(path, exist_ok=True)
 
     @contextlib.contextmanager
     def _errors(self, name: str) -> Iterator[None]:

@@ -9,6 +9,7 @@ from data.errors import ConfigurationError, ShardError
 from data.inspect import inspect_lines
 from data.options import check_options, option
 from data.pruning import prune_store, prune_unfinished
+from data.remote import is_address
 from data.report import write_report
 from data.store import StoredDataset, list_datasets, list_unfinished, local_folder, store_folder
 from data.store_listing import listing
@@ -164,7 +165,7 @@ def verify_signals(
         ShardError: when there are any findings.
         AdpaError: what `rescore` raises.
     """
-    folder = local_folder(options.signals)
+    folder = _folder(options.signals)
     findings = verify_dataset(folder)
     for finding in findings:
         report(str(finding))
@@ -213,7 +214,7 @@ def push_signals(options: SignalsPushOptions, *, report: Report = logger.info) -
         ShardError: a damaged dataset, or another one at the address.
         ConfigurationError: an address of a kind that nothing installed can reach.
     """
-    manifest = push_dataset(local_folder(options.signals), options.address, report=report)
+    manifest = push_dataset(_folder(options.signals), options.address, report=report)
     report(f"{options.address}: {manifest.rows:,} responses, complete")
 
 
@@ -242,3 +243,11 @@ def prune_signals(options: SignalsPruneOptions, *, report: Report = logger.info)
     if not doomed and not unfinished:
         report(f"{options.store or store_folder()}: nothing to delete")
     return doomed
+
+
+def _folder(signals: str) -> Path:
+    if is_address(signals):
+        raise ConfigurationError(
+            f"--signals: {signals} is an address; pull it into a folder first, which compares all checksums on the way"
+        )
+    return local_folder(signals)

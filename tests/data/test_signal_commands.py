@@ -87,6 +87,11 @@ def test_inspect_and_report_read_an_address(tmp_path, make_dataset, lines, monke
     assert lines[-1] == f"{out}: {out.stat().st_size / 1e6:.1f} MB"
 
 
+def test_verifying_an_address_says_to_pull_it():
+    with pytest.raises(ConfigurationError, match="s3://a/b is an address; pull it into a folder first"):
+        commands.verify_signals(commands.SignalsVerifyOptions(signals="s3://a/b"))
+
+
 def test_options_are_checked():
     with pytest.raises(ConfigurationError, match="--max-gb"):
         commands.SignalsPruneOptions(max_gb=-1.0)

@@ -184,6 +184,11 @@ def test_an_address_without_a_dataset_says_so(dataset, address):
         open_signals(address)
 
 
+def test_a_bucket_is_never_made(dataset, s3_bucket):
+    with pytest.raises(ShardError, match=r"s3://mistyped-.*: not there; is the address right\?"):
+        push_dataset(dataset, s3_bucket.replace("s3://", "s3://mistyped-"))
+
+
 def test_a_service_that_cannot_be_reached_is_one_error(monkeypatch, s3_bucket):
     """Nobody listens on the discard port; botocore says so in an error of its own."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
