@@ -37,7 +37,8 @@ class TrainOptions:
     student: str = option(help="checkpoint to start from: a local folder or a hub name")
     out: str = option(help="folder for the trained checkpoint, run.toml and metrics.jsonl")
     signals: tuple[str, ...] = option(
-        (), help="signal dataset: a folder, or an address such as s3://bucket/name; repeat for several"
+        (),
+        help="signal dataset: a folder, a name in the store, or an address such as s3://bucket/name; repeat for more",
     )
     signal_weight: tuple[float, ...] = option(
         (),
