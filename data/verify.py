@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from data.dataset import check_file
 from data.errors import ShardError
 from data.files import TEMPORARY_SUFFIX
@@ -70,14 +72,19 @@ def verify_dataset(path: str | os.PathLike[str]) -> list[Finding]:
         findings.append(Finding(MANIFEST_NAME, "not written as adpa writes it: it was edited or damaged"))
     rebuild = _REBUILD_COMMANDS[manifest.kind]
     seen: set[str] = set()
-    for entry in (*manifest.shards, *manifest.files):
-        try:
-            check_file(folder, entry, rebuild=rebuild, content=True)
-        except ShardError as error:
-            findings.append(Finding(entry.file, _without_path(error, folder / entry.file)))
-            continue
-        if isinstance(entry, ShardEntry):
-            findings += _check_shard(folder, manifest, entry, seen)
+    entries = (*manifest.shards, *manifest.files)
+    # disable=None: a bar on a terminal, nothing elsewhere.
+    with tqdm(
+        total=sum(entry.size_bytes for entry in entries), unit="B", unit_scale=True, leave=False, disable=None
+    ) as bar:
+        for entry in entries:
+            try:
+                check_file(folder, entry, rebuild=rebuild, content=True)
+                if isinstance(entry, ShardEntry):
+                    findings += _check_shard(folder, manifest, entry, seen)
+            except ShardError as error:
+                findings.append(Finding(entry.file, _without_path(error, folder / entry.file)))
+            bar.update(entry.size_bytes)
     return findings + list(_extra_files(folder, manifest))
 
 
