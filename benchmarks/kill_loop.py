@@ -151,7 +151,7 @@ class Loop:
             self._todo.pop()
             done, asked_at = self._num_done(name), time.monotonic()
             os.kill(process, number)
-            where = "start" if done == first else "teacher" if done < NUM_PASS_FILES // 2 else "reference"
+            where = "start" if done == first else "teacher" if 2 * done < NUM_PASS_FILES else "reference"
             # A command without workers ends with its engine.
             is_fatal = victim == "command" or "--workers" not in self.setting.arguments
             code = running.wait(_GIVE_UP_AFTER_S) if is_fatal else None
@@ -168,7 +168,7 @@ class Loop:
         # One in eight anywhere in the first seconds; otherwise anywhere in what is left of both passes.
         is_early = victim == "command" and self._draw.random() < 0.125
         done = self._num_done(name)
-        target = done if is_early else self._draw.randrange(done, NUM_PASS_FILES)
+        target = done if is_early else self._draw.randrange(done, NUM_PASS_FILES + 1)
         delay_s = self._draw.uniform(0, 8.0 if is_early else 0.05)
         deadline = time.monotonic() + _GIVE_UP_AFTER_S
         while running.poll() is None:
