@@ -15,7 +15,7 @@ from typing import Any
 from data.errors import ConfigurationError
 from teacher_scoring.engine_work import EngineRequest
 
-__all__ = ["connected_ray", "worker_resources"]
+__all__ = ["connected_ray", "session_folder", "worker_resources"]
 
 # Items and results are small; what Ray takes by default is a third of the memory.
 _OBJECT_STORE_BYTES = 256 << 20
@@ -36,13 +36,14 @@ def connected_ray(request: EngineRequest) -> Iterator[Any]:
         yield ray
         return
     with contextlib.ExitStack() as at_end:
+        where: dict[str, Any] = {"address": request.ray_address}
         if is_private:
             where = {
                 "address": "local",
                 "num_cpus": max(os.cpu_count() or 1, request.workers),
                 "include_dashboard": False,
                 "object_store_memory": _OBJECT_STORE_BYTES,
-                "_temp_dir": str(at_end.enter_context(_session_folder())),
+                "_temp_dir": str(at_end.enter_context(session_folder())),
             }
         at_end.callback(ray.shutdown)
         with _same_sigterm():
@@ -52,7 +53,7 @@ def connected_ray(request: EngineRequest) -> Iterator[Any]:
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise ConfigurationError(
                     f"--ray-address: no Ray cluster to work on at {request.ray_address or 'this machine'}: "
-                    f"{str(error).strip().splitlines()[0]}"
+                    f"{str(error).strip().splitlines()[0]}; one with token authentication wants RAY_AUTH_MODE=token"
                 ) from error
         yield ray
 
@@ -68,7 +69,7 @@ def _prepare_private_cluster() -> None:
 
 
 @contextlib.contextmanager
-def _session_folder() -> Iterator[Path]:
+def session_folder() -> Iterator[Path]:
     """A folder for Ray's sockets and logs that is removed afterwards, as are those that killed runs have left."""
     parent = Path(tempfile.gettempdir())
     if len(str(parent)) > 30:
@@ -76,13 +77,23 @@ def _session_folder() -> Iterator[Path]:
         parent = Path("/tmp")
     for leftover in parent.glob(f"{_SESSION_PREFIX}*"):
         owner = leftover.name.removeprefix(_SESSION_PREFIX).split("-")[0]
-        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+        if owner.isdecimal() and not _is_running(int(owner)):
             shutil.rmtree(leftover, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{_SESSION_PREFIX}{os.getpid()}-", dir=parent))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextlib.contextmanager
@@ -109,8 +120,8 @@ def worker_resources(ray: Any, request: EngineRequest) -> dict[str, float]:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most_gpus = max((node.get("GPU", 0) for node in nodes), default=0)
     if not most_gpus:
-        share = sum(node.get("CPU", 0) for node in nodes) // request.workers
-        return {"num_cpus": max(1, min(share, *(node.get("CPU", 0) for node in nodes)))}
+        cpus = [node.get("CPU", 0) for node in nodes]
+        return {"num_cpus": max(1, min(sum(cpus) // request.workers, max(cpus)))}
     needed = request.settings.tensor_parallel_size * request.settings.pipeline_parallel_size
     if needed > most_gpus:
         raise ConfigurationError(
