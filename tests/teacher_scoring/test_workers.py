@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +13,8 @@ from data.errors import ConfigurationError, ShardError
 from teacher_scoring.engine import EngineOptions
 from teacher_scoring.engine_run import EngineRequest, request_engine, run_on_engine
 from teacher_scoring.models import find_model
-from teacher_scoring.options import ScoreOptions
+from teacher_scoring.options import SampleOptions, ScoreOptions
+from teacher_scoring.sample import sample_student
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra [ray])")
 
@@ -64,7 +66,7 @@ def test_what_killed_workers_had_in_hand_is_done_by_others_in_order_and_nothing_
     found = list(run_on_engine(request_of(shared_folders=(tmp_path,)), work, iter(items)))
     assert [item for item, _, _ in found] == items
     assert {size for _, size, _ in found} == {128}
-    said = [record.message for record in caplog.records]
+    said = [record.message for record in caplog.records if "waiting for the Ray cluster" not in record.message]
     assert ["was killed by SIGKILL" in line or "a worker died" in line for line in said] == [True, True]
     assert all(line.endswith("its work goes to another worker") for line in said)
     for pid in {pid for _, _, pid in found}:
@@ -91,6 +93,31 @@ def test_a_worker_that_does_not_see_the_shared_folder_says_where_it_runs(request
     request = request_of(shared_folders=(tmp_path,), workers=2)
     with pytest.raises(ConfigurationError, match=rf"worker on .* does not see .* {tmp_path}; put --out and"):
         list(run_on_engine(request, work, items()))
+
+
+def test_rollouts_of_two_workers_are_those_of_one_engine(tiny_world, tmp_path):
+    def sample(name, **options):
+        rollouts = sample_student(
+            SampleOptions(
+                student=str(tiny_world.student), data=str(tiny_world.pairs), engine="transformers",
+                max_new_tokens=6, shard_pairs=2, out=str(tmp_path / name), **options,
+            ),
+            report=lambda line: None,
+        )  # fmt: skip
+        return {path.name: path.read_bytes() for path in rollouts.path.rglob("*") if path.is_file()}
+
+    assert sample("two", workers=2) == sample("one")
+
+
+def test_a_command_joins_the_cluster_that_it_is_told_of(tiny_world, tmp_path):
+    line = [sys.executable, "cli.py", "score-teacher", "--engine", "transformers", "--top-k", "4"]
+    line += ["--teacher", tiny_world.teacher, "--data", tiny_world.pairs, "--shard-pairs", "4"]
+    line += ["--ray-address", ray.get_runtime_context().gcs_address, "--out", tmp_path / "signals"]
+    # Ray's own switch: a cluster with an address of its own is not asked for its token without it.
+    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+    run = subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "20 responses of 10 pairs" in run.stdout
 
 
 @pytest.fixture
