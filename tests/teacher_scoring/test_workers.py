@@ -66,7 +66,9 @@ def test_what_killed_workers_had_in_hand_is_done_by_others_in_order_and_nothing_
     found = list(run_on_engine(request_of(shared_folders=(tmp_path,)), work, iter(items)))
     assert [item for item, _, _ in found] == items
     assert {size for _, size, _ in found} == {128}
-    said = [record.message for record in caplog.records if "waiting for the Ray cluster" not in record.message]
+    said = [
+        record.message for record in caplog.records if "waiting for the Ray cluster" not in record.message
+    ]
     assert ["was killed by SIGKILL" in line or "a worker died" in line for line in said] == [True, True]
     assert all(line.endswith("its work goes to another worker") for line in said)
     for pid in {pid for _, _, pid in found}:
