@@ -5,18 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from student_training.head_tail import tail_of
 from student_training.lm_head import LMHead
 
 __all__ = ["HeadChunk", "SparseLogprobs"]
 
 REMOVED_LOGIT = -1e30
 """Added to the logits of the support to take them out of the tail; finite, so that 0·x stays 0."""
-
-LOWEST_SHIFT = -1e15
-"""Between any real logit and a removed one: keeps exp() of removed logits at 0 where no tail is left."""
-
-SCRATCH_BYTES = {"cpu": 16 * 2**20, "other": 256 * 2**20}
-"""Size of the rows worked on at a time: small next to the chunk, large enough for few launches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +46,10 @@ class SparseLogprobs:
 class HeadChunk:
     """The head applied to one chunk of positions.
 
-    The logits are turned in place into w = exp(logit − shift) over the vocabulary outside the support, where
-    the shift is their own largest. So the tail is a plain sum of positive numbers, the largest of them 1: it
-    neither cancels nor underflows, however far the student is from the teacher. `logit_gradients` then turns
-    the same buffer into the gradient of the logits.
+    The support is taken out of the logits, and what is left is summed up as w = exp(logit − shift), where the
+    shift is its own largest. So the tail is a plain sum of positive numbers, the largest of them 1: it neither
+    cancels nor underflows, however far the student is from the teacher. `logit_gradients` then turns the same
+    buffer into the gradient of the logits.
 
     Args:
         logits: W·h without bias, scale or cap, shape (n, V), float32 or float64. Overwritten.
@@ -72,10 +67,6 @@ class HeadChunk:
         self.support_ids = support_ids
         self.support_mask = support_mask
         self.labels = labels[:, None]
-        block_bytes = SCRATCH_BYTES["cpu" if logits.device.type == "cpu" else "other"]
-        rows = max(1, block_bytes // (logits.shape[1] * logits.element_size()))
-        self.row_blocks = [slice(i, i + rows) for i in range(0, logits.shape[0], rows)]
-        self.scratch = torch.empty_like(logits[:rows])
         self.logprobs = self._read()
 
     def _read(self) -> SparseLogprobs:
@@ -84,27 +75,17 @@ class HeadChunk:
         label_logits = logits.gather(1, self.labels)[:, 0]
         support_logits = torch.where(self.support_mask, logits.gather(1, self.support_ids), -torch.inf)
         logits.scatter_add_(1, self.support_ids, self.support_mask * logits.new_tensor(REMOVED_LOGIT))
-        shift = logits.amax(1).clamp_min(LOWEST_SHIFT)
-
-        tail_sum, weighted_sum = torch.empty_like(shift), torch.empty_like(shift)
-        for rows in self.row_blocks:
-            shifted = logits[rows].sub_(shift[rows, None])
-            weights = torch.exp(shifted, out=self.scratch[: shifted.shape[0]])
-            torch.sum(weights, 1, out=tail_sum[rows])
-            torch.sum(shifted.mul_(weights), 1, out=weighted_sum[rows])
-            shifted.copy_(weights)
-
-        self.shift, self.label_logits, self.support_logits = shift, label_logits, support_logits
+        self.tail = tail = tail_of(logits)
+        self.label_logits, self.support_logits = label_logits, support_logits
         # From here on relative to the largest logit: next to 40, float32 holds a log-probability to 2e-6.
-        largest = torch.cat([support_logits, shift[:, None]], dim=1).amax(1)
-        shift, support_logits = shift - largest, support_logits - largest[:, None]
-        tail_logsumexp = shift + tail_sum.log()
+        largest = torch.cat([support_logits, tail.shift[:, None]], dim=1).amax(1)
+        shift, support_logits = tail.shift - largest, support_logits - largest[:, None]
+        tail_logsumexp = shift + tail.total.log()
         normalizer = torch.logaddexp(support_logits.logsumexp(1), tail_logsumexp)
         support = support_logits - normalizer[:, None]
-        self.tail_sum = tail_sum
         self.tail_factor = (shift - normalizer).exp()  # times w: the probability
         support_entropy = -torch.where(self.support_mask, support.exp() * support, 0.0).sum(1)
-        tail_entropy = self.tail_factor * ((normalizer - shift) * tail_sum - weighted_sum)
+        tail_entropy = self.tail_factor * ((normalizer - shift) * tail.total - tail.weighted)
         return SparseLogprobs(
             token=(label_logits - largest) - normalizer,
             support=support,
@@ -121,7 +102,7 @@ class HeadChunk:
             self.buffer.div_(self.head.soft_cap).tanh_().mul_(self.head.soft_cap)
 
     def logit_gradients(
-        self, d_token: Tensor, d_support: Tensor, d_tail: Tensor, *, dtype: torch.dtype
+        self, d_token: Tensor, d_support: Tensor, d_tail: Tensor, *, out: Tensor | None = None
     ) -> Tensor:
         """Gradient of W·h + bias, from that of the sparse log-probabilities. Overwrites the chunk's buffer.
 
@@ -129,39 +110,30 @@ class HeadChunk:
             d_token: gradient of `logprobs.token`, shape (n,).
             d_support: gradient of `logprobs.support`, shape (n, K); masked slots are not read.
             d_tail: gradient of `logprobs.tail`, shape (n,); not read where the tail is empty.
-            dtype: precision of the result.
+            out: where to write the result, shape (n, V), in the precision that it is to have; the chunk's own
+                buffer unless given.
         Returns:
-            Shape (n, V). The chunk's own buffer where that has this precision.
+            Shape (n, V): `out`.
         """
-        has_tail = self.tail_sum > 0
+        has_tail = self.tail.total > 0
         d_support = torch.where(self.support_mask, d_support, 0.0)
         d_tail = torch.where(has_tail, d_tail, 0.0)
         # Every log-probability is a logit (or the tail's logsumexp) minus the same normaliser. In the tail
         # the two nearly cancel for a student with all its mass there: what is left is the support's mass.
         support_probs = self.logprobs.support.exp()
         d_others = d_token + d_support.sum(1)
-        tail_share = d_tail * support_probs.sum(1) / torch.where(has_tail, self.tail_sum, 1.0)
-        row_factor = (tail_share - d_others * self.tail_factor)[:, None]
+        tail_share = d_tail * support_probs.sum(1) / torch.where(has_tail, self.tail.total, 1.0)
+        row_factor = tail_share - d_others * self.tail_factor
         d_support = d_support - (d_others + d_tail)[:, None] * support_probs
         d_label = d_token[:, None]
 
         scale, soft_cap = self.head.scale, self.head.soft_cap
         if soft_cap is not None:
-            self._multiply_by_cap_slope(soft_cap)
             d_label = d_label * (1.0 - (self.label_logits[:, None] / soft_cap).square())
             masked_logits = torch.where(self.support_mask, self.support_logits, 0.0)
             d_support = d_support * (1.0 - (masked_logits / soft_cap).square())
-        same = self.buffer.dtype is dtype
-        gradient = self.buffer if same else torch.empty_like(self.buffer, dtype=dtype)
-        torch.mul(self.buffer, row_factor * scale, out=gradient)
+        gradient = self.buffer if out is None else out
+        self.tail.spread(row_factor * scale, soft_cap, gradient)
+        dtype = gradient.dtype
         gradient.scatter_add_(1, self.support_ids, (d_support * scale).to(dtype))
         return gradient.scatter_add_(1, self.labels, (d_label * scale).to(dtype))
-
-    def _multiply_by_cap_slope(self, soft_cap: float) -> None:
-        """Multiply by 1 − (logit / cap)²; the logit is read back from its exponential where that is not 0."""
-        smallest = torch.finfo(self.buffer.dtype).tiny
-        for rows in self.row_blocks:
-            weights = self.buffer[rows]
-            logits = torch.clamp(weights, min=smallest, out=self.scratch[: weights.shape[0]]).log_()
-            logits.add_(self.shift[rows, None]).div_(soft_cap)
-            weights.mul_(logits.square_().neg_().add_(1.0))

@@ -13,12 +13,12 @@ from student_training.lm_head import LMHead
 
 __all__ = ["GradientSums", "HeadCall", "HeadPass", "default_chunk_size"]
 
-CHUNK_BYTES = {"cpu": 128 * 2**20, "other": 512 * 2**20}
+CHUNK_BYTES = {"cpu": 128 * 2**20, "other": 256 * 2**20}
 """Memory of one chunk's float32 logits: large enough for the matrix products to run at full speed."""
 
 
 def default_chunk_size(vocab_size: int, device_type: str) -> int:
-    """Positions at a time whose logits take 128 MiB on a CPU and 512 MiB elsewhere."""
+    """Positions at a time whose logits take 128 MiB on a CPU and 256 MiB elsewhere."""
     chunk_bytes = CHUNK_BYTES["cpu" if device_type == "cpu" else "other"]
     return max(1, chunk_bytes // (4 * vocab_size))
 
@@ -51,6 +51,7 @@ class HeadPass:
 
     Attributes:
         products: the matrix products.
+        chunk_rows: positions of the longest chunk.
         stretches: the positions of each chunk, in order; none without positions.
     """
 
@@ -60,10 +61,10 @@ class HeadPass:
         num_positions, vocab_size = hidden.shape[0], weight.shape[0]
         largest = call.chunk_size or default_chunk_size(vocab_size, hidden.device.type)
         # Even: a short last chunk costs nearly a whole one's time.
-        size = math.ceil(num_positions / max(1, math.ceil(num_positions / largest)))
-        starts = range(0, num_positions, max(1, size))
-        self.stretches = [slice(start, min(start + size, num_positions)) for start in starts]
-        self._buffer = hidden.new_empty(size, vocab_size, dtype=self.products.dtype)
+        self.chunk_rows = math.ceil(num_positions / max(1, math.ceil(num_positions / largest)))
+        starts = range(0, num_positions, max(1, self.chunk_rows))
+        self.stretches = [slice(start, min(start + self.chunk_rows, num_positions)) for start in starts]
+        self._buffer = hidden.new_empty(self.chunk_rows, vocab_size, dtype=self.products.dtype)
 
     def chunk(self, rows: slice) -> HeadChunk:
         """The head applied to one of `stretches`."""
@@ -96,7 +97,7 @@ class GradientSums:
 
     def __init__(
         self,
-        products: HeadProducts,
+        head_pass: HeadPass,
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -105,40 +106,70 @@ class GradientSums:
         """Make room.
 
         Args:
-            products: the matrix products of the pass.
+            head_pass: whose products and chunk size to use; it is not held.
             hidden: as autograd sees it, as are the other two; their precisions are the gradients'.
             weight: see there.
             bias: see there.
             needed: which of the three to compute.
         """
-        self._products = products
+        self._products = products = head_pass.products
+        self._stack_rows = products.num_stacked_chunks * head_pass.chunk_rows
         self._inputs = hidden, weight, bias
         dtype = products.dtype
         # A position's own gradient is complete at once; the weight's is a sum, kept in full until the end.
         self._hidden = torch.empty_like(hidden) if needed[0] else None
         self._weight = torch.empty_like(weight, dtype=dtype) if needed[1] else None
         self._bias = torch.zeros_like(bias, dtype=dtype) if needed[2] and bias is not None else None
-        self._is_first = True
+        self._has_weight = False
+        # Positions whose logit gradients wait in the stack for one product with the hidden states.
+        self._stacked: list[slice] = []
+        self._stack: Tensor | None = None
 
-    @property
-    def logit_dtype(self) -> torch.dtype:
-        """The precision in which `add` wants the logits' gradients."""
-        return self._products.gradient_dtype
+    def room(self, rows: slice) -> Tensor | None:
+        """Where the logits' gradients of some positions have to be written; None: where the logits are."""
+        if not self._stack_rows:
+            return None
+        if self._stack is None:
+            size = self._stack_rows, self._products.weight.shape[0]
+            self._stack = self._products.weight.new_empty(size, dtype=self._products.gradient_dtype)
+        num_rows = rows.stop - rows.start
+        if self._num_stacked_rows() + num_rows > self._stack_rows:
+            self._add_stacked()
+        start = self._num_stacked_rows()
+        return self._stack[start : start + num_rows]
 
     def add(self, rows: slice, d_logits: Tensor) -> None:
-        """Take in the gradient of some positions' logits, shape (n, V)."""
+        """Take in the gradient of some positions' logits, shape (n, V), written to their `room`."""
         if self._hidden is not None:
             self._hidden[rows] = self._products.hidden_gradient(d_logits)
-        if self._weight is not None:
-            # The first product fills the sum: no zeros to write and read back.
-            self._products.add_weight_gradient(self._weight, d_logits, rows, overwrite=self._is_first)
         if self._bias is not None:
             self._bias += d_logits.sum(0, dtype=self._bias.dtype)
-        self._is_first = False
+        if self._weight is not None:
+            self._stacked.append(rows)
+            if self._stack is None:
+                self._add_to_weight(d_logits)
+
+    def _num_stacked_rows(self) -> int:
+        return sum(rows.stop - rows.start for rows in self._stacked)
+
+    def _add_stacked(self) -> None:
+        if self._stack is not None and self._stacked:
+            self._add_to_weight(self._stack[: self._num_stacked_rows()])
+
+    def _add_to_weight(self, d_logits: Tensor) -> None:
+        """Add the product of all positions that wait for it."""
+        assert self._weight is not None
+        # The first product fills the sum: no zeros to write and read back.
+        self._products.add_weight_gradient(
+            self._weight, d_logits, self._stacked, overwrite=not self._has_weight
+        )
+        self._stacked, self._has_weight = [], True
 
     def finish(self) -> list[Tensor | None]:
-        """The three gradients in the precision of the inputs; None where not needed."""
-        if self._is_first and self._weight is not None:
+        """The three gradients in the precision of the inputs; None where not needed. Ends the sums."""
+        self._add_stacked()
+        self._stack = None
+        if self._weight is not None and not self._has_weight:
             self._weight.zero_()  # not one position
         gradients = (self._hidden, self._weight, self._bias)
         return [

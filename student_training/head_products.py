@@ -1,5 +1,7 @@
 """The three matrix products of a head, accumulated in float32 whatever the inputs' precision."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,10 @@ __all__ = ["HeadProducts", "operand_dtype"]
 
 UPCAST_ROWS = 4096
 """Vocabulary rows upcast at a time where a product in float32 of bfloat16 inputs has no kernel of its own."""
+
+STACKED_CHUNKS = 4
+"""Every addition to a float32 weight gradient moves twice its size: as much as several products' worth of time on
+a GPU. In bfloat16 the logit gradients of four chunks take the memory of two."""
 
 _MIXED_PRODUCTS = "dtype_out" in torch.ops.aten.addmm.overloads()  # not in the oldest torch that we allow
 
@@ -35,6 +41,8 @@ class HeadProducts:
     Attributes:
         dtype: of logits, sums and results: float32, or float64 for float64 operands.
         gradient_dtype: of the logit gradients that go into `hidden_gradient` and `add_weight_gradient`.
+        num_stacked_chunks: how many chunks' logit gradients to collect, in memory of their own, for one product
+            with the hidden states; 0 where each overwrites its logits and is multiplied at once.
     """
 
     def __init__(self, hidden: Tensor, weight: Tensor, operand: torch.dtype):
@@ -43,6 +51,7 @@ class HeadProducts:
         self.mixed = operand is torch.bfloat16 and weight.is_cuda and _MIXED_PRODUCTS
         self.upcast = operand is not self.dtype and not self.mixed
         self.gradient_dtype = operand if self.mixed else self.dtype
+        self.num_stacked_chunks = STACKED_CHUNKS if self.mixed else 0
 
     def logits(self, rows: slice, out: Tensor) -> Tensor:
         """hidden·weight^T for these positions, into a buffer of shape (n, V)."""
@@ -67,10 +76,11 @@ class HeadProducts:
         return d_logits @ self.weight
 
     def add_weight_gradient(
-        self, total: Tensor, d_logits: Tensor, rows: slice, *, overwrite: bool = False
+        self, total: Tensor, d_logits: Tensor, rows: Sequence[slice], *, overwrite: bool
     ) -> None:
-        """Add d_logits^T·hidden for these positions to the total, shape (V, d), or write it there."""
-        hidden = self.hidden[rows]
+        """Add d_logits^T·hidden for these positions, in this order, to the total of shape (V, d), or put it there."""
+        parts = [self.hidden[part] for part in rows]
+        hidden = parts[0] if len(parts) == 1 else torch.cat(parts)
         if self.mixed and overwrite:
             torch.mm(d_logits.t(), hidden, out_dtype=self.dtype, out=total)
         elif self.mixed:

@@ -129,18 +129,20 @@ class _FusedObjectiveFunction(torch.autograd.Function):
     ):
         head_pass = HeadPass(call, hidden, weight)
         needed = [grad_enabled and flag for flag in ctx.needs_input_grad[:3]]
-        gradients = GradientSums(head_pass.products, hidden, weight, bias, needed)
+        gradients = GradientSums(head_pass, hidden, weight, bias, needed)
         logprobs = head_pass.empty_logprobs()
         loss = logprobs.token.new_zeros(())
+        chunk = None
         for rows in head_pass.stretches:
             chunk = head_pass.chunk(rows)
             _store(logprobs, rows, chunk.logprobs)
             if any(needed):
                 value, small_gradients = _value_and_gradients(objective, rows, chunk.logprobs)
-                gradients.add(rows, chunk.logit_gradients(*small_gradients, dtype=gradients.logit_dtype))
+                gradients.add(rows, chunk.logit_gradients(*small_gradients, out=gradients.room(rows)))
             else:
                 value = objective(rows, chunk.logprobs).sum()
             loss += value
+        del head_pass, chunk  # their memory is free for what finishing takes
         ctx.gradients = gradients.finish()
         outputs = (logprobs.token, logprobs.support, logprobs.tail, logprobs.entropy)
         ctx.mark_non_differentiable(*outputs)
@@ -199,10 +201,11 @@ class _SparseLogprobsFunction(torch.autograd.Function):
         # Once: a second backward pass finds the chunk overwritten, and nothing holds its memory until then.
         head_pass, chunk = ctx.kept or (HeadPass(ctx.call, hidden, weight), None)
         ctx.kept = None
-        gradients = GradientSums(head_pass.products, hidden, weight, bias, ctx.needs_input_grad[:3])
+        gradients = GradientSums(head_pass, hidden, weight, bias, ctx.needs_input_grad[:3])
         for rows in reversed(head_pass.stretches):
             chunk = chunk or head_pass.chunk(rows)
             small_gradients = d_token[rows], d_support[rows], d_tail[rows]
-            gradients.add(rows, chunk.logit_gradients(*small_gradients, dtype=gradients.logit_dtype))
+            gradients.add(rows, chunk.logit_gradients(*small_gradients, out=gradients.room(rows)))
             chunk = None
+        del head_pass  # its memory is free for what finishing takes
         return *gradients.finish(), None

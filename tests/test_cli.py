@@ -60,6 +60,19 @@ def test_a_wrong_command_line_ends_with_one_message_and_code_2(arguments, expect
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("command", [[], ["train-student"], ["score-teacher"], ["signals"]])
+def test_help_comes_without_loading_what_takes_seconds_to_load(command):
+    program = (
+        "import sys, cli\n"
+        "try: cli.main()\n"
+        "finally: print('loaded:', sorted({'torch', 'transformers', 'datasets', 'vllm', 'ray'} & set(sys.modules)))"
+    )
+    arguments = [sys.executable, "-c", program, *command, "--help"]
+    finished = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert finished.stdout.startswith("Usage: ")
+    assert finished.stdout.endswith("loaded: []\n"), finished.stderr
+
+
 def test_the_whole_path_typed_by_hand(tiny_world, tmp_path):
     """Ten conversations in dpo-mix-7k's form: score, train, and every command again finds its work done."""
     models = ["--teacher", str(tiny_world.teacher), "--reference", str(tiny_world.reference)]
