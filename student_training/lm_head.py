@@ -27,7 +27,7 @@ class LMHead:
         weight: shape (V, d). The model's own parameter, shared with the input embedding where tied.
         bias: shape (V,), or None.
         soft_cap: bound on the absolute logit (Gemma), or None.
-        scale: factor on the logits (Cohere; the inverse of Granite's divisor).
+        scale: factor on the logits (Cohere, Falcon-H1; the inverse of Granite's divisor).
     """
 
     weight: Tensor
@@ -96,14 +96,22 @@ def read_head(model: nn.Module) -> LMHead:
             "point is needed; use a decoder-only language model and leave its head unquantized"
         )
     config = causal_lm.config.get_text_config()
-    # Named by the architectures that have them: Cohere multiplies, Granite divides, Gemma caps.
     return LMHead(
         weight=output.weight,
         bias=output.bias,
         soft_cap=getattr(config, "final_logit_softcapping", None),
-        scale=(getattr(config, "logit_scale", None) or 1.0)
-        / (getattr(config, "logits_scaling", None) or 1.0),
+        scale=_logit_scale(config),
     )
+
+
+def _logit_scale(config: Any) -> float:
+    """The factor on the logits, by the names that architectures have for it."""
+    for name in ("logit_scale", "lm_head_multiplier"):  # Cohere; Falcon-H1
+        if (scale := getattr(config, name, None)) is not None:
+            return scale
+    scaling = getattr(config, "logits_scaling", None) or 1.0
+    # Granite and others divide by it; HyperCLOVA X multiplies.
+    return scaling if config.model_type == "hyperclovax" else 1.0 / scaling
 
 
 def _unwrap_peft(model: nn.Module) -> Any:
