@@ -28,18 +28,28 @@ class StepFlops:
     A product with a weight costs 2 operations per token and entry forward, as many for the gradient of its
     input, and as many for that of the weight where it is trained. Causal attention costs 2 operations per
     layer, width and pair of tokens that see each other, for queries with keys and again for values, and twice
-    that backward. The LM head is counted at response positions, where alone it runs.
+    that backward. The LM head is counted at response positions, where alone it runs; of experts, those that a
+    token meets; every attention layer as one over all that came before, which a sliding window is not.
     """
 
     def __init__(self, student: Any) -> None:
         """Count the student's weights; it may carry adapters."""
         head = read_head(student).weight
-        embeddings = {id(head), id(student.get_input_embeddings().weight)}
-        body = [value for value in student.parameters() if id(value) not in embeddings and value.dim() > 1]
-        self._per_token = sum((6 if value.requires_grad else 4) * value.numel() for value in body)
-        self._per_position = (6 if head.requires_grad else 4) * head.numel()
         config = student.config.get_text_config()
-        self._per_attended = 12 * config.num_hidden_layers * config.hidden_size
+        looked_up = {
+            id(module.weight) for module in student.modules() if isinstance(module, torch.nn.Embedding)
+        }
+        num_experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None) or 1
+        active = (getattr(config, "num_experts_per_tok", None) or num_experts) / num_experts
+        self._per_token = sum(
+            (6 if value.requires_grad else 4) * value.numel() * (active if ".experts." in name else 1)
+            for name, value in student.named_parameters()
+            if value.dim() > 1 and id(value) not in looked_up | {id(head)}
+        )
+        self._per_position = (6 if head.requires_grad else 4) * head.numel()
+        heads = config.num_attention_heads
+        width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+        self._per_attended = 12 * config.num_hidden_layers * width
 
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> float:
         """Operations of a batch from `PairCollator`, forward and backward."""
