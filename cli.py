@@ -138,7 +138,7 @@ def commands() -> None:
 @commands.add_command
 @options_from(DemoOptions)
 def demo(options: DemoOptions) -> None:
-    """Run the whole pipeline on a small world that it makes itself: no network, no GPU."""
+    """Run the whole pipeline on a small world. It makes that itself: no network, no GPU."""
     from small_world.demo import run_demo  # noqa: PLC0415  (each command imports its own heavy libraries)
 
     run_demo(options, report=click.echo)
@@ -147,7 +147,7 @@ def demo(options: DemoOptions) -> None:
 @commands.add_command
 @options_from(ScoreOptions)
 def score_teacher(options: ScoreOptions) -> None:
-    """Score responses with an aligned teacher and its reference; write a signal dataset."""
+    """Score responses with teacher and reference. Writes a signal dataset; the same line again continues it."""
     if options.dry_run:
         from teacher_scoring.plan import plan_scoring  # noqa: PLC0415
 
@@ -169,7 +169,7 @@ def score_teacher(options: ScoreOptions) -> None:
 @commands.add_command
 @options_from(SampleOptions)
 def sample_student(options: SampleOptions) -> None:
-    """Sample responses of a student to the prompts of preference data; write rollouts."""
+    """Sample a student's responses to prompts. Writes rollouts, which score-teacher reads."""
     from teacher_scoring.sample import sample_student as run  # noqa: PLC0415
 
     rollouts = run(options, report=_report)
@@ -182,7 +182,7 @@ def sample_student(options: SampleOptions) -> None:
 @commands.add_command
 @options_from(TrainOptions)
 def train_student(options: TrainOptions) -> None:
-    """Train a student from signal datasets, or from preference data where no teacher is needed."""
+    """Train a student from signal datasets. Or from preference data, for methods without a teacher."""
     from student_training.run import train_student as run  # noqa: PLC0415
 
     result = run(options, report=_report)
@@ -194,7 +194,7 @@ def train_student(options: TrainOptions) -> None:
 
 @commands.group()
 def signals() -> None:
-    """List, inspect, verify, report on, pull, push and prune signal datasets."""
+    """List, inspect, verify and share signal datasets."""
 
 
 def _verify(options: signal_commands.SignalsVerifyOptions, *, report: Callable[[str], None]) -> None:
