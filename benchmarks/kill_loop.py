@@ -103,6 +103,7 @@ class Loop:
             if _contents(self._folder / name / "out") != self._whole:
                 raise SystemExit(f"{self.setting.name}: {name} came out different")
             self.num_same += 1
+            print(f"  {name}: finished, the same bytes", flush=True)
 
     def _is_finished(self, name: str) -> bool:
         return (self._folder / name / "out" / "manifest.json").exists()
