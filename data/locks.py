@@ -25,13 +25,16 @@ def hold_lock(path: str | os.PathLike[str], *, waiting: Callable[[], None] = lam
     Raises:
         OSError: when the file cannot be written.
     """
+    folder = os.path.dirname(os.path.abspath(path))
     with contextlib.ExitStack() as stack:
         told = False
         while True:
-            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
             try:
+                os.makedirs(folder, exist_ok=True)
                 file = stack.enter_context(open(path, "ab"))
-            except FileNotFoundError:
+            except (FileNotFoundError, FileExistsError):
+                if os.path.exists(folder) and not os.path.isdir(folder):
+                    raise
                 # Another process has removed the empty folder in between.
                 continue
             if not _try_lock(file):

@@ -3,20 +3,22 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from data.locks import hold_lock
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 def test_only_one_process_of_many_holds_a_lock_although_each_deletes_it_with_its_folder(tmp_path):
-    """Eight processes count to 200 together, by reading a number and writing it back."""
+    """Eight processes count to 400 together, by reading a number and writing it back."""
     script = """
 import contextlib, sys
 from pathlib import Path
 from data.locks import hold_lock
 counter = Path(sys.argv[1]) / "counter"
 folder = counter.with_name("folder")
-for _ in range(25):
+for _ in range(50):
     with hold_lock(folder / "lock"):
         value = int(counter.read_text())
         counter.write_text(str(value + 1))
@@ -26,7 +28,7 @@ for _ in range(25):
     (tmp_path / "counter").write_text("0")
     processes = [subprocess.Popen([sys.executable, "-c", script, tmp_path], cwd=REPOSITORY) for _ in range(8)]
     assert [process.wait() for process in processes] == [0] * 8
-    assert (tmp_path / "counter").read_text() == "200"
+    assert (tmp_path / "counter").read_text() == "400"
     assert not (tmp_path / "folder").exists()
 
 
@@ -49,3 +51,9 @@ def test_whoever_has_to_wait_is_told_so_once(tmp_path):
         assert released == [True]
     thread.join()
     assert told == [True]
+
+
+def test_a_lock_in_what_is_no_folder_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError), hold_lock(tmp_path / "file" / "lock"):
+        pass
