@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.parquet import num_row_groups
 from data.schema import ResponseSignals
-from data.shards import read_signal_shard, write_signal_shard
+from data.shards import REBUILD_COMMAND, read_signal_group, write_signal_shard
 
 __all__ = ["LAYOUTS", "Layout", "remove", "size_bytes"]
 
@@ -38,9 +39,16 @@ def _ours(name: str, **settings: str) -> Layout:
         write_signal_shard(path, rows, fingerprint="0" * 64, **settings)  # pyright: ignore[reportArgumentType]
 
     def read(path: Path) -> Values:
-        parts = [(row.topk_ids, row.teacher_logprobs, row.advantages) for row in read_signal_shard(path)]
-        ids, teacher, advantages = zip(*parts, strict=True)
-        return np.concatenate(ids), np.concatenate(teacher), np.concatenate(advantages)
+        # Columns as a reader of whole row groups gets them: views of Arrow's memory, also for torch.from_numpy.
+        num_groups = num_row_groups(path, rebuild=REBUILD_COMMAND)
+        groups = [read_signal_group(path, index).columns for index in range(num_groups)]
+        ids, teacher, advantages = (
+            groups[0][name].values
+            if len(groups) == 1
+            else np.concatenate([group[name].values for group in groups])
+            for name in ("topk_ids", "teacher_logprobs", "advantages")
+        )
+        return ids, teacher, advantages
 
     return Layout(name, write, read)
 

@@ -1,15 +1,15 @@
 """Bytes, speed and error of ways to store signals, on distributions of a trained model.
 
-    python -m benchmarks.text_model --out runs/storage/text32k.pt --vocab-size 32000
-    python -m benchmarks.storage --model runs/storage/text32k.pt
+    python -m benchmarks.storage --vocab-size 32000 --vocab-size 128256
 
-Speeds are positions per second of processor time on one core, the best of several runs. Everything but the
-support (token ids, log-probabilities and advantages) is left out of the layouts that it is compared with, in
-their favour.
+The model is trained once for each vocabulary (benchmarks/text_model.py), in less than eight minutes of one core, and
+kept in --model-folder with what it says of held-out text. Speeds are positions per second of processor time on one
+core, the best of several runs; each column's ratio is to the first layout. Everything but the support (token ids,
+log-probabilities and advantages) is left out of the layouts that ours is compared with, in their favour.
 """
 
 import argparse
-import sys
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,11 +18,14 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+import torch
 
+from benchmarks.entropy_bound import column_bytes, entropy_bytes
 from benchmarks.layouts import LAYOUTS, Layout, remove, size_bytes
-from benchmarks.text_model import load_text_model
 from benchmarks.text_signals import TextSignals, cut_top_p, make_text_signals, objectives
-from data.shards import read_signal_shard
+from data.home import adpa_home
+from data.schema import ResponseSignals
+from data.shards import ROWS_PER_GROUP, read_signal_shard, write_signal_shard
 
 Result = TypeVar("Result")
 
@@ -40,7 +43,7 @@ def _best_seconds(function: Callable[[], Result], repeats: int) -> tuple[float, 
 
 def _measure(layout: Layout, signals: TextSignals, folder: Path, repeats: int) -> dict[str, float]:
     path = folder / "stored.parquet"
-    num_positions = len(signals.dense_kl)
+    num_positions = sum(len(row.response_ids) for row in signals.rows)
 
     def write() -> None:
         if path.exists():
@@ -61,20 +64,21 @@ def _measure(layout: Layout, signals: TextSignals, folder: Path, repeats: int) -
     return result
 
 
-def _objective_changes(signals: TextSignals, folder: Path) -> tuple[float, float]:
-    """What rounding changes: the mean absolute change per position over the mean, of KL and expected advantage."""
+def _rounding_changes(signals: TextSignals, folder: Path) -> dict[str, float]:
+    """What rounding changes of KL and expected advantage: the mean, and each position, relative to the mean."""
     path = folder / "rounded.parquet"
-    next(layout for layout in LAYOUTS if "default" in layout.name).write(path, signals.rows)
+    write_signal_shard(path, signals.rows, fingerprint="0" * 64)
     stored = list(read_signal_shard(path))
-    changes = [
-        float(np.abs(after - before).mean() / np.abs(before).mean())
-        for before, after in zip(
-            objectives(signals.rows, signals.student_logprobs),
-            objectives(stored, signals.student_logprobs),
-            strict=True,
-        )
-    ]
-    return changes[0], changes[1]
+    changes = {}
+    for name, before, after in zip(
+        ("KL", "advantage"),
+        objectives(signals.rows, signals.student_logprobs),
+        objectives(stored, signals.student_logprobs),
+        strict=True,
+    ):
+        changes[f"{name}, mean"] = float(abs((after - before).mean() / before.mean()))
+        changes[f"{name}, each"] = float(np.abs(after - before).mean() / before.mean())
+    return changes
 
 
 def _truncation(signals: TextSignals) -> tuple[float, float]:
@@ -91,51 +95,96 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, required=True, help="what benchmarks.text_model saved")
-    parser.add_argument("--responses", type=int, default=128)
+    parser.add_argument(
+        "--vocab-size", type=int, action="append", help="repeatable; default 32000 and 128256"
+    )
+    parser.add_argument(
+        "--model-folder",
+        type=Path,
+        default=adpa_home() / "benchmarks",
+        help="where models and scores are kept",
+    )
+    parser.add_argument("--responses", type=int, default=64)
     parser.add_argument("--top-k", type=int, default=50)
     parser.add_argument(
-        "--entropy", type=float, default=1.2, help="mean entropy of the sharpened teacher, nats"
+        "--entropy",
+        type=float,
+        action="append",
+        help="mean entropy that the teacher is sharpened to, nats; 0 for as trained; repeatable; default 1.2 and 0",
     )
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
+    torch.set_num_threads(1)
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    model = load_text_model(options.model)
-    for entropy in (options.entropy, None):
-        signals = make_text_signals(
-            model, num_responses=options.responses, top_k=options.top_k, entropy=entropy
-        )
-        title = "sharpened" if entropy is not None else "as trained"
-        print(f"\n## {title}: entropy {signals.entropy:.2f} nats, {len(signals.dense_kl):,} positions\n")
-        _print_tables(signals, options.repeats)
-        sys.stdout.flush()
+    for vocab_size in options.vocab_size or (32_000, 128_256):
+        for entropy in options.entropy or (1.2, 0):
+            signals = make_text_signals(
+                options.model_folder,
+                vocab_size=vocab_size,
+                num_responses=options.responses,
+                top_k=options.top_k,
+                entropy=entropy or None,
+            )
+            title = "sharpened" if entropy else "as trained"
+            print(
+                f"\n## V = {vocab_size:,}, {title}: entropy {signals.entropy:.2f} nats,"
+                f" {len(signals.dense_kl):,} positions, k = {options.top_k}\n"
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                _print_tables(signals, Path(folder), options.repeats)
 
 
-def _print_tables(signals: TextSignals, repeats: int) -> None:
+def _print_tables(signals: TextSignals, folder: Path, repeats: int) -> None:
     print("| layout | bytes a position | write, k pos/s | read, k pos/s | largest error, nats |")
     print("| --- | --- | --- | --- | --- |")
-    cuts = {top_p: cut_top_p(signals, top_p) for top_p in (0.9999, 0.999, 0.99)}
-    with tempfile.TemporaryDirectory() as folder:
-        for layout in LAYOUTS:
-            _print_row(layout.name, _measure(layout, signals, Path(folder), repeats))
-        for top_p, cut in cuts.items():
-            _print_row(
-                f"{LAYOUTS[-1].name}, top-p {top_p}", _measure(LAYOUTS[-1], cut, Path(folder), repeats)
-            )
-        print(
-            "\n| support | tokens a position | mass cut from KL | from expected advantage | rounding: KL | advantage |"
+    cuts = {f"top-p {top_p}": cut_top_p(signals, top_p) for top_p in (0.9999, 0.999, 0.99)}
+    rows = [(layout.name, layout, signals) for layout in LAYOUTS]
+    rows += [(f"{LAYOUTS[-1].name}, {name}", LAYOUTS[-1], cut) for name, cut in cuts.items()]
+    first: dict[str, float] = {}
+    for name, layout, cut in rows:
+        result = _measure(layout, cut, folder, repeats)
+        first = first or result
+        speeds = " | ".join(
+            f"{result[key] / 1000:,.0f} ({result[key] / first[key]:,.1f}x)" for key in ("write", "read")
         )
-        print("| --- | --- | --- | --- | --- | --- |")
-        for name, cut in {"top-k": signals, **{f"top-p {top_p}": cut for top_p, cut in cuts.items()}}.items():
-            size = cut.student_logprobs.size / len(cut.dense_kl)
-            values = [*_truncation(cut), *_objective_changes(cut, Path(folder))]
-            print(f"| {name} | {size:.1f} | " + " | ".join(f"{value:.2%}" for value in values) + " |")
+        print(f"| {name} | {result['bytes']:.1f} | {speeds} | {result['error']:.4f} |", flush=True)
+    group = dataclasses.replace(signals, rows=_repeated(signals.rows, ROWS_PER_GROUP))
+    result = _measure(LAYOUTS[-1], group, folder, repeats)
+    print(
+        f"\nA whole row group of the default layout ({ROWS_PER_GROUP} responses, these over and over):"
+        f" write {result['write'] / 1000:,.0f} k pos/s, read {result['read'] / 1000:,.0f} k pos/s"
+        f" ({result['read'] / first['read']:,.0f}x the first layout)"
+    )
+    _print_columns(signals, folder)
+    names = ("KL, mean", "KL, each", "advantage, mean", "advantage, each")
+    print(
+        f"\n| support | tokens a position | cut: KL | cut: advantage | rounded: {' | rounded: '.join(names)} |"
+    )
+    print("| --- " * (4 + len(names)) + "|")
+    for name, cut in {"top-k": signals, **cuts}.items():
+        changes = _rounding_changes(cut, folder)
+        values = [*_truncation(cut), *(changes[key] for key in names)]
+        size = cut.student_logprobs.size / len(cut.dense_kl)
+        print(f"| {name} | {size:.1f} | " + " | ".join(f"{value:.2%}" for value in values) + " |", flush=True)
 
 
-def _print_row(name: str, result: dict[str, float]) -> None:
-    speeds = " | ".join(f"{result[key] / 1000:,.0f}" for key in ("write", "read"))
-    print(f"| {name} | {result['bytes']:.1f} | {speeds} | {result['error']:.4f} |", flush=True)
+def _repeated(rows: list[ResponseSignals], num_rows: int) -> list[ResponseSignals]:
+    """As many rows as asked for, under ids of their own; too far apart in a file for the compressor to notice."""
+    return [
+        dataclasses.replace(rows[index % len(rows)], pair_id=f"{index // 2:016x}")
+        for index in range(num_rows)
+    ]
+
+
+def _print_columns(signals: TextSignals, folder: Path) -> None:
+    path = folder / "columns.parquet"
+    write_signal_shard(path, signals.rows, fingerprint="0" * 64)
+    bounds = entropy_bytes(signals.rows)
+    print("\n| column | bytes a position | order-0 entropy, bytes a position |")
+    print("| --- | --- | --- |")
+    for name, size in column_bytes(path, len(signals.dense_kl)).items():
+        print(f"| {name} | {size:.1f} | {f'{bounds[name]:.1f}' if name in bounds else ''} |")
 
 
 if __name__ == "__main__":

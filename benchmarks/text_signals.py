@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.text_model import CONTEXT, FeedForwardModel, TextModel
+from benchmarks.text_model import CONTEXT, FeedForwardModel, TextModel, text_model
+from data.files import atomic_output
 from data.schema import ResponseSignals
 from data.support import tail_logprobs, truncate_top_p
 
@@ -15,7 +17,8 @@ __all__ = ["TextSignals", "cut_top_p", "make_text_signals", "objectives"]
 
 RESPONSE_LENGTH = 300
 PROMPT_LENGTH = 60
-_CHUNK = 600
+# Positions whose distributions are held at once; few, so that the allocator hands the same memory out again.
+_CHUNK = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +53,9 @@ def _contexts(model: TextModel, num_responses: int) -> tuple[Tensor, np.ndarray]
 
 def _sharpness(model: FeedForwardModel, contexts: Tensor, entropy: float) -> float:
     """The factor on the logits that gives this mean entropy, by bisection."""
-    logits = model.logits(contexts[:: max(1, len(contexts) // 500)])
+    logits = model.logits(contexts[:: max(1, len(contexts) // 300)])
     low, high = 0.5, 8.0
-    for _ in range(30):
+    for _ in range(20):
         middle = (low + high) / 2
         logprobs = torch.log_softmax(middle * logits, dim=-1)
         mean = -(logprobs.exp() * logprobs).sum(-1).mean().item()
@@ -60,61 +63,78 @@ def _sharpness(model: FeedForwardModel, contexts: Tensor, entropy: float) -> flo
     return (low + high) / 2
 
 
-@torch.no_grad()
 def make_text_signals(
-    model: TextModel, *, num_responses: int, top_k: int, entropy: float | None
+    folder: Path, *, vocab_size: int, num_responses: int, top_k: int, entropy: float | None
 ) -> TextSignals:
-    """Score held-out text with teacher and reference.
+    """Score held-out text with teacher and reference, or take what was scored before.
 
     Args:
-        model: the trained models.
+        folder: where the trained model and its scores are kept.
+        vocab_size: of the model.
         num_responses: responses of `RESPONSE_LENGTH` tokens.
         top_k: size of the support.
         entropy: sharpen both models' logits by the factor that brings the teacher to this mean entropy, nats,
             as a large model's are; None leaves them as trained.
     """
-    contexts, pieces = _contexts(model, num_responses)
-    beta = 1.0 if entropy is None else _sharpness(model.teacher, contexts, entropy)
-    targets = torch.from_numpy(pieces[:, PROMPT_LENGTH:].reshape(-1).astype(np.int64))
-    vocab_size = model.teacher.head.num_embeddings
-    parts: list[dict[str, np.ndarray]] = []
-    for start in range(0, len(contexts), _CHUNK):
-        chunk, token = contexts[start : start + _CHUNK], targets[start : start + _CHUNK, None]
-        teacher = torch.log_softmax(beta * model.teacher.logits(chunk), dim=-1)
-        base = model.reference.logits(chunk)
-        reference = torch.log_softmax(beta * base, dim=-1)
-        # A student: less sharp than the reference, and tuned on nothing.
-        student = torch.log_softmax(0.8 * beta * base, dim=-1)
-        logprobs, ids = teacher.topk(top_k, dim=-1)
-        probabilities = teacher.exp()
-        clipped = (teacher - reference).clamp(0, 1)
-        parts.append(
-            {
-                "ids": ids.numpy(),
-                "teacher": logprobs.numpy(),
-                "reference": reference.gather(1, ids).numpy(),
-                "student": student.gather(1, ids).numpy(),
-                "teacher_token": teacher.gather(1, token).numpy()[:, 0],
-                "reference_token": reference.gather(1, token).numpy()[:, 0],
-                "kl": (probabilities * (teacher - student)).sum(-1, dtype=torch.float64).numpy(),
-                "advantage": (student.exp() * clipped).sum(-1, dtype=torch.float64).numpy(),
-                "entropy": -(probabilities * teacher).sum(-1).numpy(),
-            }
-        )
-    flat = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    sharpness = "as-trained" if entropy is None else f"{entropy:g}-nats"
+    path = folder / f"text-signals-{vocab_size}-{num_responses}-{top_k}-{sharpness}.npz"
+    if not path.exists():
+        model = text_model(folder, vocab_size=vocab_size)
+        scores = _score(model, num_responses=num_responses, top_k=top_k, entropy=entropy)
+        with atomic_output(path) as file:
+            np.savez(file, **scores)  # pyright: ignore[reportArgumentType]
+    with np.load(path) as saved:
+        scores = dict(saved)
     return TextSignals(
-        rows=list(_rows(flat, pieces, vocab_size)),
-        student_logprobs=flat["student"],
-        dense_kl=flat["kl"],
-        dense_advantage=flat["advantage"],
-        entropy=float(flat["entropy"].mean()),
+        rows=list(_rows(scores, vocab_size)),
+        student_logprobs=scores["student"],
+        dense_kl=scores["kl"].astype(np.float64),
+        dense_advantage=scores["advantage"].astype(np.float64),
+        entropy=float(scores["entropy"].mean()),
     )
 
 
-def _rows(flat: dict[str, np.ndarray], pieces: np.ndarray, vocab_size: int) -> Iterator[ResponseSignals]:
+@torch.no_grad()
+def _score(
+    model: TextModel, *, num_responses: int, top_k: int, entropy: float | None
+) -> dict[str, np.ndarray]:
+    """Top-k of the teacher and everything else that needs whole distributions, for each position."""
+    contexts, pieces = _contexts(model, num_responses)
+    beta = 1.0 if entropy is None else _sharpness(model.teacher, contexts, entropy)
+    targets = torch.from_numpy(pieces[:, PROMPT_LENGTH:].reshape(-1).astype(np.int64))
+    # Allocated beforehand: small results that stay between large ones that go would leave the heap in pieces.
+    scores: dict[str, np.ndarray] = {"ids": np.empty((len(contexts), top_k), np.int32)}
+    for name in ("teacher", "reference", "student"):
+        scores[name] = np.empty((len(contexts), top_k), np.float32)
+    for name in ("teacher_token", "reference_token", "kl", "advantage", "entropy"):
+        scores[name] = np.empty(len(contexts), np.float32)
+    for start in range(0, len(contexts), _CHUNK):
+        here = slice(start, start + _CHUNK)
+        base = model.reference.logits(contexts[here])
+        teacher = torch.log_softmax(model.teacher.logits(contexts[here]).mul_(beta), dim=-1)
+        reference = torch.log_softmax(base.mul_(beta), dim=-1)
+        # A student: less sharp than the reference, and tuned on nothing.
+        student = torch.log_softmax(base.mul_(0.8), dim=-1)
+        logprobs, ids = teacher.topk(top_k, dim=-1)
+        probabilities = teacher.exp()
+        token = targets[here, None]
+        scores["ids"][here] = ids
+        scores["teacher"][here] = logprobs
+        scores["reference"][here] = reference.gather(1, ids)
+        scores["student"][here] = student.gather(1, ids)
+        scores["teacher_token"][here] = teacher.gather(1, token)[:, 0]
+        scores["reference_token"][here] = reference.gather(1, token)[:, 0]
+        scores["entropy"][here] = -torch.linalg.vecdot(probabilities, teacher)
+        scores["kl"][here] = torch.linalg.vecdot(probabilities, teacher - student)
+        clipped = (teacher - reference).clamp_(0, 1)
+        scores["advantage"][here] = torch.linalg.vecdot(student.exp_(), clipped)
+    return scores | {"tokens": pieces}
+
+
+def _rows(flat: dict[str, np.ndarray], vocab_size: int) -> Iterator[ResponseSignals]:
     top_k = flat["ids"].shape[1]
     sizes = np.full(RESPONSE_LENGTH, top_k, dtype=np.uint16)
-    for index, piece in enumerate(pieces):
+    for index, piece in enumerate(flat["tokens"]):
         span = slice(index * RESPONSE_LENGTH, (index + 1) * RESPONSE_LENGTH)
         teacher, reference = flat["teacher"][span].ravel(), flat["reference"][span].ravel()
         yield ResponseSignals(
@@ -124,7 +144,7 @@ def _rows(flat: dict[str, np.ndarray], pieces: np.ndarray, vocab_size: int) -> I
             prompt_ids=piece[:PROMPT_LENGTH],
             response_ids=piece[PROMPT_LENGTH:],
             support_sizes=sizes,
-            topk_ids=flat["ids"][span].ravel().astype(np.int32),
+            topk_ids=flat["ids"][span].ravel(),
             teacher_logprobs=teacher,
             advantages=teacher - reference,
             teacher_tail_logprobs=tail_logprobs(teacher, sizes, vocab_size=vocab_size),

@@ -11,7 +11,7 @@ import pyarrow as pa
 from data.columns import ListColumn, list_array, list_column
 from data.manifest import RoleCount, RowGroup, ShardEntry
 from data.parquet import num_row_groups, read_row_group, run_starts, write_parquet
-from data.rounding import PRECISIONS, grids, round_to
+from data.rounding import PRECISIONS, round_support
 from data.schema import REFERENCE_COLUMNS, ROLES, SIGNAL_SCHEMA, TEACHER_COLUMNS, ResponseSignals
 
 __all__ = [
@@ -146,13 +146,13 @@ def _table(rows: Sequence[ResponseSignals], precision: str) -> pa.Table:
 
 
 def _round(columns: dict[str, Any]) -> None:
-    """Round the large columns of a table in place; both grids follow the unrounded teacher probability."""
+    """Round the large columns of a table in place."""
     teacher, advantages = columns["teacher_logprobs"], columns["advantages"]
-    logprobs = teacher.values.to_numpy()
-    steps = grids(logprobs)
-    columns["teacher_logprobs"] = _with_values(teacher, round_to(logprobs, steps))
-    if len(advantages.values):
-        columns["advantages"] = _with_values(advantages, round_to(advantages.values.to_numpy(), steps))
+    given = advantages.values.to_numpy() if len(advantages.values) else None
+    logprobs, rounded = round_support(teacher.values.to_numpy(), given)
+    columns["teacher_logprobs"] = _with_values(teacher, logprobs)
+    if rounded is not None:
+        columns["advantages"] = _with_values(advantages, rounded)
 
 
 def _with_values(array: pa.Array, values: np.ndarray) -> pa.Array:

@@ -8,6 +8,7 @@ from typing import Any
 from data.errors import ConfigurationError, DataError
 from data.preferences import PreferenceReader, read_preferences
 from data.rollouts import RolloutDataset
+from data.rounding import describe_rounding
 from data.store import local_folder
 from data.tokenization import PairEncoder
 from data.vocabulary import Vocabulary, check_agreement
@@ -126,6 +127,7 @@ def prepare_request(options: ScoreOptions, report: Report, *, need_weights: bool
             "max_length": options.max_length,
             "truncate": options.truncate,
             "precision": options.precision,
+            "rounding": describe_rounding(options.precision),
             "encoding": options.encoding,
             "shard_pairs": options.shard_pairs,
         },

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from data.rounding import grids, round_to
+from data.rounding import describe_rounding, grids, round_support, round_to
 
 
 def round_logprobs(values):
@@ -14,20 +14,15 @@ logprobs = arrays(np.float32, st.integers(1, 60), elements=st.floats(-80, 0, wid
 
 
 def test_grids_by_probability():
-    assert grids(np.log([0.5, 0.051, 0.04, 0.002, 0.0001])).tolist() == [
-        1 / 1024,
-        1 / 1024,
-        1 / 256,
-        1 / 256,
-        1 / 32,
-    ]
+    steps = grids(np.log([0.5, 0.051, 0.04, 0.008, 0.006, 0.002, 0.0001]))
+    assert (1 / steps).tolist() == [512, 512, 128, 128, 32, 32, 8]
 
 
 def test_values_worked_by_hand():
-    values = np.array([0.0101, -0.0021, 0.1], dtype=np.float32)
+    values = np.array([0.0101, -0.0042, 0.1], dtype=np.float32)
     teacher = np.array([-1.0, -5.0, -9.0], dtype=np.float32)
-    # 10.3 / 1024 -> 10; -0.54 / 256 -> -1; 3.2 / 32 -> 3.
-    assert round_to(values, grids(teacher)).tolist() == [10 / 1024, -1 / 256, 3 / 32]
+    # 5.2 / 512 -> 5; -0.54 / 128 -> -1; 0.8 / 8 -> 1.
+    assert round_to(values, grids(teacher)).tolist() == [5 / 512, -1 / 128, 1 / 8]
 
 
 @given(logprobs)
@@ -45,3 +40,18 @@ def test_rounding_twice_changes_nothing(values):
 
 def test_infinity_stays():
     assert round_logprobs(np.array([-np.inf], np.float32)).tolist() == [-np.inf]
+
+
+def test_the_request_tells_the_grids():
+    assert describe_rounding("exact") == "none"
+    assert describe_rounding("rounded").startswith("1/512 nat above -3, 1/128 nat above -5")
+
+
+def test_long_columns_are_rounded_as_short_ones_are():
+    generator = np.random.default_rng(0)
+    teacher = -15 * generator.random(150_000, dtype=np.float32)
+    advantages = generator.normal(size=len(teacher)).astype(np.float32)
+    rounded, moved = round_support(teacher, advantages)
+    np.testing.assert_array_equal(rounded, round_logprobs(teacher))
+    np.testing.assert_array_equal(moved, round_to(advantages, grids(teacher)))
+    assert round_support(teacher[:3], None)[1] is None
