@@ -1,4 +1,10 @@
-"""Every method of train-student on a finished demo's data, and what each student is worth to the judge."""
+"""Every method of train-student on a finished demo's data, and what each student is worth to the judge.
+
+    python -m benchmarks.methods runs/demo --out runs/methods
+    python -m benchmarks.methods runs/demo --out runs/clipped --method dppo-sequence --clip 1
+
+Options that are not its own go to train-student.
+"""
 
 import argparse
 import dataclasses
@@ -59,11 +65,13 @@ def reached(out: Path) -> str:
 
 def main() -> None:
     """Train, judge, print two tables; what a folder holds already is not trained or judged again."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("demo", type=Path, help="folder of a finished `adpa demo`")
     parser.add_argument("--out", type=Path, required=True, help="folder for the students")
     parser.add_argument("--method", action="append", choices=list(METHODS), help="only these [all]")
-    arguments = parser.parse_args()
+    arguments, more = parser.parse_known_args()
     kept = json.loads((arguments.demo / "demo.json").read_text(encoding="utf-8"))
     seed = kept["seed"]
     plan = Plan(**{field.name: kept[field.name] for field in dataclasses.fields(Plan)})
@@ -76,7 +84,9 @@ def main() -> None:
     print("| method | the last step's line |\n| --- | --- |")
     for method in arguments.method or METHODS:
         out = arguments.out / method
-        subprocess.run(command(method, arguments.demo, out, plan), check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*command(method, arguments.demo, out, plan), *more], check=True, stdout=subprocess.DEVNULL
+        )
         verdicts[method] = judge_once(judge, out, arguments.out / "verdicts" / f"{method}.json")
         print(f"| {method} | {reached(out)} |", flush=True)
     print()

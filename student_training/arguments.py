@@ -46,7 +46,7 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
     """
     transformers_logging.set_verbosity_warning()
     keep_best = options.keep_best or options.early_stopping is not None
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(Path(options.out) / "checkpoints"),
         learning_rate=options.learning_rate,
         optim=_OPTIMIZERS[options.optimizer],
@@ -77,13 +77,20 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         restore_callback_states_from_checkpoint=options.early_stopping is not None,
         dataloader_num_workers=_loader_workers(options),
         dataloader_pin_memory=torch.cuda.is_available(),
-        report_to=list(options.report_to),
+        # TensorBoard is added by hand, to have its files where a user looks for them.
+        report_to=[name for name in options.report_to if name != "tensorboard"],
+        run_name=Path(options.out).name,
         # Said aloud, or processes without accelerators would not look for each other.
         use_cpu=not torch.accelerator.is_available(),
         remove_unused_columns=False,
         label_names=[],
         disable_tqdm=not sys.stderr.isatty(),
     )
+    if arguments.n_gpu > 1:
+        # Or the trainer would split every tensor of a batch over the GPUs, which flat positions do not survive.
+        # There is no public setting for it; accelerate or torchrun start one process for each GPU.
+        arguments._n_gpu = 1
+    return arguments
 
 
 def uses_bf16(options: TrainOptions) -> bool:

@@ -1,8 +1,9 @@
 """What a run trains on: opened, checked against the method and the student, split and weighted."""
 
+import dataclasses
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,15 +81,38 @@ def open_inputs(options: TrainOptions, needs: Needs, tokenizer: Any, report: Cal
         for line in described:
             report(line)
         return _split(options, pairs, [pairs], {"data": data_hash}, report)
-    signals = tuple(_open_signals(options, needs, tokenizer, report))
+    signals = tuple(_open_signals(options.signals, options, needs, tokenizer, report))
+    eval_signals = tuple(_open_signals(options.eval_signals, options, needs, tokenizer, report))
     rollouts = tuple(
         RolloutDataset.open(path, check_shards=options.check_shards) for path in options.rollouts
     )
     identity = {"signals": [dataset.manifest.fingerprint for dataset in signals]}
     if rollouts:
         identity["rollouts"] = [dataset.manifest.fingerprint for dataset in rollouts]
-    source = signals[0] if len(signals) == 1 else ConcatenatedPairs(signals)
-    return _split(options, source, signals, identity, report, signals=signals, rollouts=rollouts)
+    if eval_signals:
+        identity["eval_signals"] = [dataset.manifest.fingerprint for dataset in eval_signals]
+    opened = (*signals, *eval_signals)
+    source = opened[0] if len(opened) == 1 else ConcatenatedPairs(opened)
+    inputs = _split(options, source, signals, identity, report, signals=signals, rollouts=rollouts)
+    if not eval_signals:
+        return inputs
+    _report_shared(signals, eval_signals, report)
+    first = sum(dataset.num_pairs for dataset in signals)
+    return dataclasses.replace(inputs, eval_indices=np.arange(first, source.num_pairs))
+
+
+def _report_shared(
+    signals: Sequence[SignalDataset], eval_signals: Sequence[SignalDataset], report: Callable[[str], None]
+) -> None:
+    """Say how many pairs a run both trains and is evaluated on, by their ids."""
+    held_out = {pair_id for dataset in eval_signals for pair_id in dataset.pair_ids}
+    shared = held_out & {pair_id for dataset in signals for pair_id in dataset.pair_ids}
+    report(f"{len(held_out):,} pairs are for evaluation")
+    if shared:
+        report(
+            f"note: {len(shared):,} of them are trained on too, such as {min(shared)}; on those the evaluation says "
+            "nothing about new pairs"
+        )
 
 
 def _check_options(options: TrainOptions, needs: Needs) -> None:
@@ -101,15 +125,26 @@ def _check_options(options: TrainOptions, needs: Needs) -> None:
             f"method {options.method} needs the sampling student's log-probabilities: give --rollouts, the folder "
             "that score-teacher read, one for each --signals"
         )
+    if needs.behavior and options.eval_signals:
+        raise ConfigurationError(
+            f"--eval-signals: method {options.method} reads rollouts, and there are none for them; "
+            "hold pairs out of --signals with --eval-fraction instead"
+        )
     if options.rollouts and not needs.behavior:
         raise ConfigurationError(
             f"--rollouts: method {options.method} does not read them; leave the option out"
         )
 
 
-def _open_signals(options: TrainOptions, needs: Needs, tokenizer: Any, report: Callable[[str], None]):
+def _open_signals(
+    paths: Sequence[str],
+    options: TrainOptions,
+    needs: Needs,
+    tokenizer: Any,
+    report: Callable[[str], None],
+) -> Iterator[SignalDataset]:
     student = Vocabulary.from_tokenizer(tokenizer)
-    for path in options.signals:
+    for path in paths:
         dataset = open_signals(path, check_shards=options.check_shards)
         teacher = Vocabulary.from_folder(dataset.tokenizer_folder)
         notes = check_agreement(

@@ -57,9 +57,9 @@ class MemoryPlan:
         return self.parameters + self.optimizer + max(at_head, self.gradients + self.batch)
 
     def describe(self) -> list[str]:
-        """Lines for the user, in GB of 10^9 bytes."""
+        """Lines for the user, in GB of 10^9 bytes or MB of 10^6."""
         names = ("parameters", "gradients", "optimizer", "activations", "head", "batch", "peak")
-        lines = [f"{name:12} {getattr(self, name) / 1e9:8.3f} GB" for name in names]
+        lines = [f"{name:12} {_size(getattr(self, name))}" for name in names]
         for size in CARD_SIZES_GB:
             fits = "fits" if self.peak <= size * 1e9 * _USABLE else "does not fit"
             lines.append(f"{size:3} GB card: {fits}")
@@ -99,14 +99,19 @@ def plan_memory(
     device_type = "cuda" if torch.cuda.is_available() else "cpu"
     chunk = min(head_chunk or default_chunk_size(vocab_size, device_type), num_positions)
     logits = chunk * vocab_size * 4
+    # A chunk's logits, and as much for working on them or, on a GPU, four chunks' gradients in bfloat16.
+    head_chunks = 3 if bf16 and device_type == "cuda" else 2
     head_gradient = head.weight.numel() * 4 if head.weight.requires_grad else 0
     hidden = 2 * num_positions * width * 4 + num_rows * length * width * 4
     return MemoryPlan(
         parameters=sum(map(_bytes, parameters)),
         gradients=sum(value.numel() * 4 for value in trained),
         optimizer=int(sum(value.numel() for value in trained) * _STATE_BYTES[optimizer]),
-        activations=num_rows * _activations_per_row(student, length, checkpointing=checkpointing, bf16=bf16),
-        head=2 * logits + head_gradient,
+        activations=num_rows
+        * _activations_per_row(
+            student, length, checkpointing=checkpointing, bf16=bf16, packed="position_ids" in batch
+        ),
+        head=head_chunks * logits + head_gradient,
         batch=sum(map(_bytes, batch.values())) + hidden,
         accumulates=accumulates,
     )
@@ -128,13 +133,19 @@ def largest_batch(
     return max(collated, key=lambda batch: batch["input_ids"].numel())
 
 
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:8.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:8.2f} MB"
+
+
 def _bytes(value: Tensor) -> int:
     return value.numel() * value.element_size()
 
 
-def _activations_per_row(student: Any, length: int, *, checkpointing: bool, bf16: bool) -> int:
-    """Bytes that autograd keeps of one row of this length, extrapolated."""
-    short, long = (_kept(student, probe, bf16=bf16) for probe in (_PROBE_LENGTH, 2 * _PROBE_LENGTH))
+def _activations_per_row(student: Any, length: int, *, checkpointing: bool, bf16: bool, packed: bool) -> int:
+    """Bytes that autograd keeps of one row of this length, or of packed rows that fill it, extrapolated."""
+    short, long = (
+        _kept(student, probe, bf16=bf16, packed=packed) for probe in (_PROBE_LENGTH, 2 * _PROBE_LENGTH)
+    )
     square = max(0.0, (long - 2 * short) / (2 * _PROBE_LENGTH**2))
     linear = short / _PROBE_LENGTH - square * _PROBE_LENGTH
     total = linear * length + square * length**2
@@ -147,8 +158,11 @@ def _activations_per_row(student: Any, length: int, *, checkpointing: bool, bf16
     return int(total)
 
 
-def _kept(student: Any, length: int, *, bf16: bool) -> int:
-    """Bytes that autograd keeps for the backward pass of one row through the layers below the head."""
+def _kept(student: Any, length: int, *, bf16: bool, packed: bool) -> int:
+    """Bytes that autograd keeps for the backward pass of one row through the layers below the head.
+
+    Packed rows share a mask over the whole sequence, which a single row does not have: two rows stand for them.
+    """
     backbone, _ = split_model(student)
     weights = {value.untyped_storage().data_ptr() for value in student.parameters()}
     kept: dict[int, int] = {}
@@ -167,7 +181,11 @@ def _kept(student: Any, length: int, *, bf16: bool) -> int:
         torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16),
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
     ):
-        hidden = backbone(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
+        if packed:
+            positions = torch.arange(length, device=device)[None] % (length // 2)
+            hidden = backbone(input_ids=input_ids, position_ids=positions)
+        else:
+            hidden = backbone(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
     student.train(was_training)
     del hidden
     return sum(kept.values())

@@ -182,6 +182,10 @@ class TrainOptions:
         minimum=0,
         maximum=0.5,
     )
+    eval_signals: tuple[str, ...] = option(
+        (),
+        help="signal dataset to evaluate on at every checkpoint, instead of --eval-fraction; repeat for several",
+    )
     keep_best: bool = option(
         False, help="save the checkpoint with the lowest held-out loss instead of the last one"
     )
@@ -192,7 +196,7 @@ class TrainOptions:
     )
     head_chunk: int | None = option(
         None,
-        help="response positions that go through the LM head at once [as many as 128 MiB of logits on a CPU, 512 "
+        help="response positions that go through the LM head at once [as many as 128 MiB of logits on a CPU, 256 "
         "MiB on a GPU]",
         minimum=1,
         determining=False,
@@ -252,9 +256,13 @@ class TrainOptions:
             raise ConfigurationError(
                 f"--rollouts: {len(self.rollouts)} folders for {len(self.signals)} --signals; give one each, in order"
             )
-        if (self.keep_best or self.early_stopping) and not self.eval_fraction:
+        if self.eval_signals and (self.eval_fraction or self.data is not None):
             raise ConfigurationError(
-                "--keep-best and --early-stopping need held-out pairs: give --eval-fraction"
+                "--eval-signals is for runs on --signals, and stands instead of --eval-fraction: give one of the two"
+            )
+        if (self.keep_best or self.early_stopping) and not (self.eval_fraction or self.eval_signals):
+            raise ConfigurationError(
+                "--keep-best and --early-stopping need held-out pairs: give --eval-fraction or --eval-signals"
             )
         if self.packing and self.group_by_length:
             raise ConfigurationError(

@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.integrations.integration_utils import TensorBoardCallback
 
 from data.errors import ConfigurationError
 from student_training.arguments import uses_bf16
@@ -17,7 +24,7 @@ from student_training.inputs import Inputs
 from student_training.lm_head import read_head
 from student_training.memory import largest_batch, plan_memory
 from student_training.methods import Method
-from student_training.metrics import LineAtEveryCheckpoint, MetricsFile, ProgressLines
+from student_training.metrics import LineAtEveryCheckpoint, MetricsFile, ProgressBar, ProgressLines
 from student_training.options import TrainOptions
 from student_training.order import EpochOrder
 from student_training.packing import use_varlen_attention
@@ -65,9 +72,15 @@ def report_memory(
     dataset = PairDataset(inputs.source, method.needs.roles)
     order = EpochOrder(inputs.train_blocks, seed=options.seed, weights=options.signal_weight)
     batches = EpochBatches(order, cut, epochs=options.epochs, max_steps=options.max_steps)
+    batch = largest_batch(dataset, batches, _collator(options, method, model, pad_token_id=0))
+    report(
+        f"largest batch seen: {len(batch['pair_index']):,} pairs, {len(batch['row_length']):,} rows, "
+        f"{batch['input_ids'].numel():,} tokens ({int(batch['row_tokens'].sum()):,} without padding), "
+        f"{len(batch['labels']):,} response positions"
+    )
     plan = plan_memory(
         model.student,
-        largest_batch(dataset, batches, _collator(options, method, model, pad_token_id=0)),
+        batch,
         optimizer=options.optimizer,
         head_chunk=options.head_chunk,
         accumulates=options.gradient_accumulation > 1,
@@ -130,14 +143,18 @@ def build_trainer(
         process_index=arguments.process_index,
         num_processes=arguments.world_size,
     )
-    callbacks = [
+    callbacks: list[TrainerCallback] = [
         SetEpoch(batches),
         LineAtEveryCheckpoint(),
         MetricsFile(out / "metrics.jsonl"),
-        ProgressLines(report, quiet=not arguments.disable_tqdm),
+        ProgressLines(report) if arguments.disable_tqdm else ProgressBar(),
     ]
     if options.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(options.early_stopping))
+    if "tensorboard" in options.report_to:
+        board = TensorBoardCallback()
+        board.logging_dir = str(out / "tensorboard")
+        callbacks.append(board)
     trainer = StudentTrainer(
         model,
         batches=batches,
@@ -151,8 +168,9 @@ def build_trainer(
         processing_class=tokenizer,
         callbacks=callbacks,
     )
-    # It would print every logged step as a dictionary; ProgressLines says as much in fewer lines.
+    # They would print every logged step as a dictionary.
     trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
     return trainer
 
 

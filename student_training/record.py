@@ -18,7 +18,7 @@ __all__ = ["RUN_RECORD", "determining_request", "holds_run", "library_versions",
 
 RUN_RECORD = "run.toml"
 #: Recorded by what they hold, so that moving them changes nothing.
-_INPUTS = {"out", "student", "signals", "rollouts", "data"}
+_INPUTS = {"out", "student", "signals", "eval_signals", "rollouts", "data"}
 _LIBRARIES = ("adpa", "torch", "transformers", "accelerate", "peft", "numpy", "pyarrow")
 
 

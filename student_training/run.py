@@ -81,7 +81,7 @@ def train_student(options: TrainOptions, *, report: Callable[[str], None] = logg
     if not known:
         paths = {
             name: list(value) if isinstance(value, tuple) else value
-            for name in ("student", "signals", "rollouts", "data")
+            for name in ("student", "signals", "eval_signals", "rollouts", "data")
             if (value := getattr(options, name))
         }
         record_run(out, request, library_versions(), paths)

@@ -108,6 +108,24 @@ CASES = {
         ConfigurationError,
         "no adapter fits",
     ),
+    "adapter on the head": (
+        "dckd",
+        changed(lora_rank=2, lora_targets=("q_proj", "lm_head")),
+        TrainingError,
+        "its output head carries an adapter",
+    ),
+    "a pair beyond the budget": (
+        "dckd",
+        changed(max_tokens_per_batch=20),
+        ConfigurationError,
+        "--max-tokens-per-batch: 20 tokens do not hold pair ",
+    ),
+    "evaluation without rollouts": (
+        "dppo-token",
+        changed(eval_signals="@full"),
+        ConfigurationError,
+        "hold pairs out of --signals with --eval-fraction",
+    ),
     "nothing held out": (
         "dckd",
         changed(eval_fraction=1e-6),
@@ -141,7 +159,15 @@ OPTIONS = {
     "weights": ({"signals": ("s",), "signal_weight": (1.0, 2.0)}, "2 weights for 1 --signals"),
     "no weight": ({"signals": ("s",), "signal_weight": (0.0,)}, "must be above 0"),
     "rollouts": ({"signals": ("s",), "rollouts": ("a", "b")}, "2 folders for 1 --signals"),
-    "best": ({"signals": ("s",), "keep_best": True}, "give --eval-fraction"),
+    "best": ({"signals": ("s",), "keep_best": True}, "give --eval-fraction or --eval-signals"),
+    "two ways to evaluate": (
+        {"signals": ("s",), "eval_signals": ("e",), "eval_fraction": 0.1},
+        "stands instead of --eval-fraction",
+    ),
+    "packed and grouped": (
+        {"signals": ("s",), "packing": True, "group_by_length": True},
+        "--packing leaves none: give one of the two",
+    ),
     "adapters": ({"signals": ("s",), "quantize": "nf4"}, "give --lora-rank too"),
     "logger": (
         {"signals": ("s",), "report_to": ("mlflow",)},

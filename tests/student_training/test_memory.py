@@ -1,5 +1,8 @@
 """The plan against what is really allocated, on the CPU."""
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -7,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from data.signals import SignalDataset
 from student_training.batches import PairCollator, PairDataset
+from student_training.loading import add_lora
 from student_training.memory import MemoryPlan, largest_batch, plan_memory
 from student_training.methods import build_method, find_method
 from student_training.run import train_student
@@ -28,7 +32,7 @@ def student(**changes):
 
 def measured_peak(module, batches):
     """Bytes allocated at the worst moment of two steps, beyond the parameters that were there before."""
-    optimizer = torch.optim.AdamW(module.parameters())
+    optimizer = torch.optim.AdamW(value for value in module.parameters() if value.requires_grad)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         for _ in range(2):
             for batch in batches:
@@ -45,36 +49,54 @@ def measured_peak(module, batches):
     return peak
 
 
+@dataclass(frozen=True)
+class Case:
+    """What differs from one batch of padded rows through a whole student of 4 layers."""
+
+    student: dict[str, Any] = field(default_factory=dict)
+    num_batches: int = 1
+    checkpointing: bool = False
+    lora_rank: int | None = None
+    packed: bool = False
+
+
 CASES = {
-    "layers": ({"num_hidden_layers": 6}, 1, False),
-    "vocabulary": ({"vocab_size": 12_000, "num_hidden_layers": 1}, 1, False),
-    "tied": ({"vocab_size": 12_000, "num_hidden_layers": 1, "tie_word_embeddings": True}, 1, False),
-    "accumulation": ({}, 2, False),
-    "recomputed": ({"num_hidden_layers": 6}, 1, True),
+    "layers": Case({"num_hidden_layers": 6}),
+    "vocabulary": Case({"vocab_size": 12_000, "num_hidden_layers": 1}),
+    "tied": Case({"vocab_size": 12_000, "num_hidden_layers": 1, "tie_word_embeddings": True}),
+    "accumulation": Case(num_batches=2),
+    "recomputed": Case({"num_hidden_layers": 6}, checkpointing=True),
+    "adapters": Case(lora_rank=4),
+    "adapters, recomputed": Case({"num_hidden_layers": 6}, lora_rank=4, checkpointing=True),
+    "packed": Case(packed=True),
+    "packed, accumulation": Case({"num_hidden_layers": 6}, packed=True, num_batches=2),
+    "packed, recomputed": Case({"num_hidden_layers": 6}, packed=True, checkpointing=True),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_plan_is_within_15_percent_of_the_measured_peak(name, scored):
-    changes, num_batches, checkpointing = CASES[name]
+    case = CASES[name]
     method, _ = build_method(find_method("dckd"), {})
     dataset = PairDataset(SignalDataset.open(scored.full), method.needs.roles)
     pairs = [dataset[index % len(dataset)] for index in range(40)]
-    batch = PairCollator(method.needs, vocab_size=2000, pad_token_id=0)(pairs)
-    model = student(**changes)
+    batch = PairCollator(method.needs, vocab_size=2000, pad_token_id=0, packed=case.packed)(pairs)
+    model = student(**case.student)
+    if case.lora_rank is not None:
+        model = add_lora(model, case.lora_rank)
     plan = plan_memory(
         model,
         batch,
         optimizer="adamw",
         head_chunk=64,
-        accumulates=num_batches > 1,
-        checkpointing=checkpointing,
+        accumulates=case.num_batches > 1,
+        checkpointing=case.checkpointing,
     )
-    if checkpointing:
+    if case.checkpointing:
         model.gradient_checkpointing_enable()
     module = StudentWithObjective(model.train(), method, head_chunk=64)
     inputs = sum(value.numel() * value.element_size() for value in batch.values())
-    measured = plan.parameters + inputs + measured_peak(module, [batch] * num_batches)
+    measured = plan.parameters + inputs + measured_peak(module, [batch] * case.num_batches)
     assert plan.peak == pytest.approx(measured, rel=0.15), plan
 
 
@@ -82,6 +104,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(scored, tmp_path):
     said = []
     options = scored.options("dckd", tmp_path / "run", dry_run=True)
     assert train_student(options, report=said.append).steps == 0
+    # 10 pairs in batches of 4.
+    assert said[-13].startswith("largest batch seen: 4 pairs, 8 rows, ")
     assert [line.split()[0] for line in said[-12:-5]] == [
         "parameters", "gradients", "optimizer", "activations", "head", "batch", "peak",
     ]  # fmt: skip

@@ -107,6 +107,19 @@ def test_adapters_are_merged_into_the_saved_student(scored, tmp_path):
         assert (adapted - untrained).abs().max() > 1e-3
 
 
+def test_adapters_learn_the_same_when_activations_are_recomputed(scored, tmp_path):
+    changes = {"lora_rank": 2, "lora_targets": ("q_proj", "up_proj")}
+    scored.train("dckd", tmp_path / "kept", **changes)
+    scored.train("dckd", tmp_path / "recomputed", gradient_checkpointing=True, **changes)
+    for one, other in zip(lines(tmp_path / "kept"), lines(tmp_path / "recomputed"), strict=True):
+        assert one["grad_norm"] > 0
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-5)
+    base, trained = weights(scored.student), weights(tmp_path / "recomputed")
+    changed = {name.split(".")[-2] for name in base if not torch.equal(base[name], trained[name])}
+    assert changed == {"q_proj", "up_proj"}
+
+
 def broken_method(fail, from_step):
     """Supervised training that goes wrong from the given step on, in its value or only in its gradient."""
     steps = []
@@ -178,6 +191,22 @@ def test_held_out_pairs_never_enter_training(scored):
     training = {index for blocks in inputs.train_blocks for block in blocks for index in block.tolist()}
     assert not training & set(inputs.eval_indices.tolist())
     assert training | set(inputs.eval_indices.tolist()) == set(range(10))
+
+
+def test_another_dataset_may_be_what_a_run_is_evaluated_on(scored, tmp_path):
+    said = []
+    changes = {"signals": (str(scored.pairs_only),), "eval_signals": (str(scored.full),), "save_steps": 1}
+    out = tmp_path / "run"
+    train_student(scored.options("dckd", out, learning_rate=0.0, **changes), report=said.append)
+    assert "10 pairs are for evaluation" in said
+    assert any("note: 10 of them are trained on too" in line for line in said)
+    # The same pairs under the same teacher, with weights that stand still: all of them at once.
+    scored.train("dckd", tmp_path / "once", learning_rate=0.0, batch_size=10, max_steps=1)
+    evaluations = [line for line in lines(out) if "eval_loss" in line]
+    assert len(evaluations) == 2
+    for line in evaluations:
+        assert line["eval_loss"] == pytest.approx(lines(tmp_path / "once")[0]["loss"], rel=1e-5)
+    assert "eval_signals = [" in (out / "run.toml").read_text()
 
 
 def test_a_moved_signal_dataset_is_still_the_same_run(scored, finished, tmp_path):
