@@ -11,8 +11,8 @@ UPCAST_ROWS = 4096
 """Vocabulary rows upcast at a time where a product in float32 of bfloat16 inputs has no kernel of its own."""
 
 STACKED_CHUNKS = 4
-"""Every addition to a float32 weight gradient moves twice its size: as much as several products' worth of time on
-a GPU. In bfloat16 the logit gradients of four chunks take the memory of two."""
+"""An addition to a float32 weight gradient reads and writes all of it, which takes a GPU longer than the product
+of a chunk does. In bfloat16 the logit gradients of four chunks take the memory of two chunks of logits."""
 
 _MIXED_PRODUCTS = "dtype_out" in torch.ops.aten.addmm.overloads()  # not in the oldest torch that we allow
 
