@@ -19,6 +19,8 @@ RESPONSE_LENGTH = 300
 PROMPT_LENGTH = 60
 # Positions whose distributions are held at once; few, so that the allocator hands the same memory out again.
 _CHUNK = 32
+# Logits that the sharpness is found on.
+_SHARPENING_LOGITS = 40_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ def _contexts(model: TextModel, num_responses: int) -> tuple[Tensor, np.ndarray]
 
 def _sharpness(model: FeedForwardModel, contexts: Tensor, entropy: float) -> float:
     """The factor on the logits that gives this mean entropy, by bisection."""
-    logits = model.logits(contexts[:: max(1, len(contexts) // 300)])
+    num_contexts = _SHARPENING_LOGITS // model.head.num_embeddings
+    logits = model.logits(contexts[:: max(1, len(contexts) // num_contexts)])
     low, high = 0.5, 8.0
     for _ in range(20):
         middle = (low + high) / 2

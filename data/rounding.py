@@ -10,7 +10,7 @@ PRECISIONS = ("rounded", "exact")
 # values end in zero bits, which is what the compressor feeds on. The bounds (p of 0.05, 0.007 and 0.001, about)
 # are multiples of the coarser grid: so rounding never swaps two log-probabilities, and rounding twice changes
 # nothing. Earlier grids were finer everywhere, which is why older datasets pass the checks made with these.
-_GRIDS = ((-3.0, 1 / 512), (-5.0, 1 / 128), (-7.0, 1 / 32), (-np.inf, 1 / 8))
+_GRIDS = ((-3.0, 1 / 512), (-5.0, 1 / 64), (-7.0, 1 / 16), (-np.inf, 1 / 8))
 _BOUNDS = np.array([bound for bound, _ in _GRIDS[:-1]], dtype=np.float32)
 # By how many bounds are reached.
 _STEPS = np.array([grid for _, grid in reversed(_GRIDS)], dtype=np.float32)

@@ -88,6 +88,6 @@ def test_the_tables_are_the_schemas(heading, schema):
 
 def test_the_documented_grids_are_those_of_the_code():
     rows = re.findall(r"\| (-3 and above|-5 to -3|-7 to -5|below -7) \|.*?1/(\d+) nat", PAGE)
-    assert rows == [("-3 and above", "512"), ("-5 to -3", "128"), ("-7 to -5", "32"), ("below -7", "8")]
+    assert rows == [("-3 and above", "512"), ("-5 to -3", "64"), ("-7 to -5", "16"), ("below -7", "8")]
     bounds = np.array([-3.0, -3.01, -5.0, -5.01, -7.0, -7.01])
-    assert (1 / grids(bounds)).tolist() == [512, 128, 128, 32, 32, 8]
+    assert (1 / grids(bounds)).tolist() == [512, 64, 64, 16, 16, 8]

@@ -15,14 +15,14 @@ logprobs = arrays(np.float32, st.integers(1, 60), elements=st.floats(-80, 0, wid
 
 def test_grids_by_probability():
     steps = grids(np.log([0.5, 0.051, 0.04, 0.008, 0.006, 0.002, 0.0001]))
-    assert (1 / steps).tolist() == [512, 512, 128, 128, 32, 32, 8]
+    assert (1 / steps).tolist() == [512, 512, 64, 64, 16, 16, 8]
 
 
 def test_values_worked_by_hand():
-    values = np.array([0.0101, -0.0042, 0.1], dtype=np.float32)
+    values = np.array([0.0101, -0.0085, 0.1], dtype=np.float32)
     teacher = np.array([-1.0, -5.0, -9.0], dtype=np.float32)
-    # 5.2 / 512 -> 5; -0.54 / 128 -> -1; 0.8 / 8 -> 1.
-    assert round_to(values, grids(teacher)).tolist() == [5 / 512, -1 / 128, 1 / 8]
+    # 5.2 / 512 -> 5; -0.54 / 64 -> -1; 0.8 / 8 -> 1.
+    assert round_to(values, grids(teacher)).tolist() == [5 / 512, -1 / 64, 1 / 8]
 
 
 @given(logprobs)
@@ -44,7 +44,7 @@ def test_infinity_stays():
 
 def test_the_request_tells_the_grids():
     assert describe_rounding("exact") == "none"
-    assert describe_rounding("rounded").startswith("1/512 nat above -3, 1/128 nat above -5")
+    assert describe_rounding("rounded").startswith("1/512 nat above -3, 1/64 nat above -5")
 
 
 def test_long_columns_are_rounded_as_short_ones_are():

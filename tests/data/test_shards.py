@@ -77,7 +77,7 @@ def test_rounding_changes_each_value_by_at_most_half_its_grid(tmp_path, write, m
     write(rows, precision="rounded")
     for exact, stored in zip(rows, read_signal_shard(tmp_path / "shard-00000.parquet"), strict=True):
         steps = grids(exact.teacher_logprobs)
-        assert set(np.unique(steps)) <= {1 / 512, 1 / 128, 1 / 32, 1 / 8}
+        assert set(np.unique(steps)) <= {1 / 512, 1 / 64, 1 / 16, 1 / 8}
         for name in ("teacher_logprobs", "advantages"):
             assert np.all(np.abs(getattr(stored, name) - getattr(exact, name)) <= steps / 2)
             np.testing.assert_array_equal(getattr(stored, name) % steps, 0)
