@@ -24,6 +24,7 @@ __all__ = [
     "compare_requests",
     "describe_files",
     "describe_request",
+    "explain_differences",
     "fingerprint",
     "parse_manifest",
     "read_manifest",
@@ -33,6 +34,8 @@ __all__ = [
 
 MANIFEST_NAME = "manifest.json"
 KINDS = ("signals", "rollouts")
+# Enough to tell two hashes apart.
+_SHOWN_LENGTH = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,36 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: str)
         elif json.dumps(old[key], sort_keys=True) != json.dumps(new[key], sort_keys=True):
             names.append(prefix + key)
     return names
+
+
+def explain_differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """In which fields a request that was found differs from the one asked for: `top_k is 50 there, 20 here`.
+
+    Args:
+        found: what a folder holds.
+        asked: what is wanted of it.
+    Returns:
+        The differing fields with both values, long ones shortened; empty where there are none.
+    """
+    return ", ".join(
+        f"{name} is {_shown(found, name)} there, {_shown(asked, name)} here"
+        for name in compare_requests(found, asked)
+    )
+
+
+def _shown(request: Mapping[str, Any], name: str) -> str:
+    value: Any = request
+    for key in name.split("."):
+        if key not in value:
+            return "absent"
+        value = value[key]
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping):
+        # One side has a model where the other has none.
+        return str(value.get("source", "given"))
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}..."
 
 
 def describe_request(request: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

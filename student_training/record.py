@@ -11,7 +11,7 @@ import tomli_w
 
 from data.errors import TrainingError
 from data.files import write_atomic
-from data.manifest import compare_requests
+from data.manifest import explain_differences
 from student_training.options import TrainOptions
 
 __all__ = ["RUN_RECORD", "determining_request", "holds_run", "library_versions", "record_run"]
@@ -82,11 +82,10 @@ def holds_run(out: Path, request: dict[str, Any]) -> bool:
         raise TrainingError(
             f"{record}: not TOML ({error}); choose another --out or remove the folder"
         ) from error
-    differing = compare_requests({key: found.get(key, {}) for key in request}, request)
-    if differing:
+    differences = explain_differences({key: found.get(key, {}) for key in request}, request)
+    if differences:
         raise TrainingError(
-            f"{out} holds another run: {', '.join(differing)} differ from {RUN_RECORD}; choose another --out or "
-            "remove the folder"
+            f"{out} holds another run: {differences}; choose another --out or remove the folder"
         )
     return True
 

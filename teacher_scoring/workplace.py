@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from data.errors import ConfigurationError, ShardError
 from data.files import remove_leftovers, write_atomic
-from data.manifest import MANIFEST_NAME, RoleCount, RowGroup, ShardEntry, compare_requests, read_manifest
+from data.manifest import MANIFEST_NAME, RoleCount, RowGroup, ShardEntry, explain_differences, read_manifest
 
 __all__ = [
     "LostResponse",
@@ -125,11 +125,10 @@ def refuse_other_dataset(out: Path, known: Mapping[str, Any]) -> None:
     if not has_dataset(out):
         return
     found = read_manifest(out).request
-    differing = compare_requests({name: found.get(name) for name in known}, known)
-    if differing:
+    differences = explain_differences({name: found.get(name) for name in known}, known)
+    if differences:
         raise ShardError(
-            f"{out} holds a different dataset: {', '.join(differing)} differ from its manifest; "
-            "choose another --out or remove the folder"
+            f"{out} holds a different dataset: {differences}; choose another --out or remove the folder"
         )
 
 
@@ -169,11 +168,10 @@ class Workplace:
         """
         request = out / _WORK / _REQUEST
         if request.exists():
-            differing = compare_requests(json.loads(request.read_text()), known)
-            if differing:
+            differences = explain_differences(json.loads(request.read_text()), known)
+            if differences:
                 raise ShardError(
-                    f"{out} holds another, unfinished dataset: {', '.join(differing)} differ; "
-                    "choose another --out or remove the folder"
+                    f"{out} holds another, unfinished dataset: {differences}; choose another --out or remove the folder"
                 )
         elif out.is_file():
             raise ShardError(f"{out} is a file; choose another --out")

@@ -12,6 +12,7 @@ from data.manifest import (
     ShardEntry,
     compare_requests,
     describe_files,
+    explain_differences,
     fingerprint,
     read_manifest,
     render_manifest,
@@ -70,6 +71,16 @@ def test_differing_fields_are_named_with_dots():
     new = {"teacher": {"source": "b", "revision": None}, "top_k": 50, "roles": ("chosen",), "seed": 0}
     assert compare_requests(old, new) == ["gone", "seed", "teacher.source"]
     assert compare_requests(old, old) == []
+
+
+def test_differences_are_told_with_both_values():
+    found = {"teacher": {"source": "a"}, "reference": {"source": "b"}, "data": "0" * 64, "top_k": 50}
+    asked = {"teacher": {"source": "c"}, "reference": None, "data": "1" * 64, "top_k": 50, "top_p": 0.9}
+    assert explain_differences(found, asked) == (
+        f"data is {'0' * 20}... there, {'1' * 20}... here, reference is b there, none here, "
+        "teacher.source is a there, c here, top_p is absent there, 0.9 here"
+    )
+    assert explain_differences(found, found) == ""
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,9 @@ def test_running_a_finished_run_again_does_nothing(finished, scored):
 
 def test_another_run_is_refused_in_the_same_folder_and_the_field_named(finished, scored):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
-    with pytest.raises(TrainingError, match=r"holds another run: options.learning_rate differ from run.toml"):
+    with pytest.raises(
+        TrainingError, match=r"holds another run: options\.learning_rate is \S+ there, 0\.5 here; choose"
+    ):
         scored.train("dckd", finished, learning_rate=0.5)
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 

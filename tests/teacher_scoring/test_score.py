@@ -243,12 +243,12 @@ def test_a_folder_that_holds_a_different_dataset_is_left_alone(options, tiny_wor
     dataset, _ = score(options())
     before = contents(dataset.path)
     fewer = write_rows(tmp_path / "fewer.jsonl", [ROW])
-    for changed, field in (
-        ({"top_k": 4}, "top_k"),
-        ({"reference": None}, "reference"),
-        ({"data": fewer}, "data"),
+    for changed, difference in (
+        ({"top_k": 4}, r"top_k is \d+ there, 4 here"),
+        ({"reference": None}, "reference is reference there, none here"),
+        ({"data": fewer}, r"data is \w{20}\.\.\. there, \w{20}\.\.\. here"),
     ):
-        with pytest.raises(ShardError, match=f"holds a different dataset: {field} differ"):
+        with pytest.raises(ShardError, match=f"holds a different dataset: {difference}; choose"):
             score_teacher(options(**changed))
         assert contents(dataset.path) == before
 
@@ -271,7 +271,7 @@ def test_an_unfinished_dataset_of_another_request_is_left_alone(options, tiny_wo
     with pytest.raises(Exception, match="broken"):
         score_teacher(options(reference=str(broken)))
     assert (tmp_path / "out" / ".work").is_dir()
-    with pytest.raises(ShardError, match="another, unfinished dataset: top_k differ"):
+    with pytest.raises(ShardError, match=r"another, unfinished dataset: top_k is \d+ there, 4 here"):
         score_teacher(options(reference=str(broken), top_k=4))
 
 
