@@ -18,9 +18,10 @@ from teacher_scoring.tasks import Task, group_pairs, pair_rows, tasks_of
 
 __all__ = ["Plan", "plan_scoring"]
 
-# Bytes of a position and of each of its support tokens, compressed: a line through what drawn distributions over
-# 32,000 tokens take at k = 10, 50 and 128, at most 6% off there (docs/lab_notes/scoring.md).
-_SHARD_BYTES = {"rounded": (24.0, 3.8), "exact": (25.0, 7.1)}
+# Bytes of a position and of each of its support tokens, compressed: lines through what was measured at several k, for
+# rounded shards on a trained model's distributions over 128,256 tokens (docs/lab_notes/storage.md), for the others on
+# drawn ones over 32,000 (docs/lab_notes/scoring.md); at most 6% off there.
+_SHARD_BYTES = {"rounded": (23.0, 3.3), "exact": (25.0, 7.1)}
 _PASS_BYTES = {"teacher": (6.0, 4.2), "reference": (6.0, 2.9)}
 
 
