@@ -1,15 +1,16 @@
-"""Tell a checkpoint from anything else before a library tries to load it."""
+"""Tell a checkpoint from anything else before a library tries to load it, and say why one did not load."""
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from data.errors import ConfigurationError
-from teacher_scoring.engine import EngineOptions
+from data.errors import AdpaError, ConfigurationError, ScoringError
+from teacher_scoring.engine import EngineOptions, parse_engine_args
 
-__all__ = ["LOAD_FAILURES", "check_checkpoint", "is_local", "one_line"]
+__all__ = ["LOAD_FAILURES", "check_checkpoint", "is_local", "load_failure", "one_line"]
 
 # What model libraries raise for a checkpoint, an option or a request that they cannot serve.
 LOAD_FAILURES = (
@@ -57,6 +58,17 @@ def check_checkpoint(options: EngineOptions) -> None:
 def one_line(error: BaseException) -> str:
     """A library's message on one line; the name of the error where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def load_failure(options: EngineOptions, library: str, error: BaseException) -> AdpaError:
+    """What to raise when a library does not take a model: about an engine argument where that is the reason."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown is not None and unknown[1] in parse_engine_args(options.engine_args):
+        return ConfigurationError(
+            f"--engine-arg: {library} has no argument {unknown[1]!r} for this model; leave it out, or take one that "
+            f"{'vllm.LLM' if library == 'vLLM' else 'from_pretrained'} documents"
+        )
+    return ScoringError(f"{options.model}: {library} cannot load this model: {one_line(error)}")
 
 
 def _check_folder(folder: Path, config_name: str, weights: tuple[str, ...], kind: str) -> None:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from data.errors import ScoringError
-from teacher_scoring.checkpoint import LOAD_FAILURES, one_line
+from teacher_scoring.checkpoint import LOAD_FAILURES, load_failure, one_line
 from teacher_scoring.engine import EngineOptions, parse_engine_args
 
 __all__ = ["load_model"]
@@ -20,6 +20,7 @@ def load_model(options: EngineOptions) -> PreTrainedModel:
     """Load a causal language model onto its device, its adapter on top.
 
     Raises:
+        ConfigurationError: an engine argument that transformers does not know.
         ScoringError: a model or adapter that does not load, or loads with weights missing.
     """
     arguments = {"dtype": options.dtype, **parse_engine_args(options.engine_args)}
@@ -34,9 +35,7 @@ def load_model(options: EngineOptions) -> PreTrainedModel:
                 options.model, config=config, output_loading_info=True, **source, **arguments
             )
         except LOAD_FAILURES as error:
-            raise ScoringError(
-                f"{options.model}: transformers cannot load this model: {one_line(error)}"
-            ) from error
+            raise load_failure(options, "transformers", error) from error
         model, report = loaded
         if report["missing_keys"]:
             names = sorted(report["missing_keys"])

@@ -18,7 +18,7 @@ from teacher_scoring.answers import (
     sample_fault,
     support_fault,
 )
-from teacher_scoring.checkpoint import LOAD_FAILURES, check_checkpoint, one_line
+from teacher_scoring.checkpoint import LOAD_FAILURES, check_checkpoint, load_failure, one_line
 from teacher_scoring.engine import (
     EngineOptions,
     GivenScores,
@@ -73,7 +73,7 @@ class VllmEngine:
         try:
             self._llm = vllm.LLM(**arguments)
         except self._failures as error:
-            raise ScoringError(f"{options.model}: vLLM cannot serve this model: {one_line(error)}") from error
+            raise load_failure(options, "vLLM", error) from error
         config = self._llm.llm_engine.vllm_config
         self.vocab_size: int = config.model_config.get_vocab_size()
         self.dtype = str(config.model_config.dtype).removeprefix("torch.")

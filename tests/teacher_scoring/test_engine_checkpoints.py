@@ -52,6 +52,14 @@ class TestNotAModel:
         assert "no revision 'v1'" in str(refusal(kind, model=str(make_checkpoint()), revision="v1"))
 
 
+@pytest.mark.parametrize("kind", ["transformers", pytest.param("vllm", marks=pytest.mark.vllm)])
+def test_an_engine_argument_that_the_library_does_not_have_is_named(kind, make_checkpoint):
+    error = refusal(kind, model=str(make_checkpoint()), engine_args=("no-such-thing=3",))
+    assert isinstance(error, ConfigurationError)
+    assert "--engine-arg: " in str(error)
+    assert "has no argument 'no_such_thing'" in str(error)
+
+
 def test_an_unknown_architecture_is_one_line_of_error(folder):
     (folder / "config.json").write_text('{"model_type": "unheard-of"}')
     (folder / "model.safetensors").write_bytes(b"")
