@@ -77,7 +77,7 @@ class SignalsVerifyOptions(_Checked):
     reference_adapter: str | None = option(None, help="for --deep: LoRA adapter of the reference")
     tolerance: float = option(
         0.05,
-        help="for --deep: how much a probability may differ; 16-bit models differ by some 0.02",
+        help="for --deep: how much a probability may differ, beyond rounding; 16-bit models differ by some 0.02",
         minimum=0,
         maximum=1,
     )

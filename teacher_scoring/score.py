@@ -102,7 +102,13 @@ def _verify(request: ScoringRequest, dataset: SignalDataset, report: Report) -> 
 
     rows = sample_rows(dataset, options.verify_sample)
     reference = engine(request.reference) if request.reference is not None else None
-    differences = largest_differences(rows, engine(request.teacher), reference, request.support_rule)
+    differences = largest_differences(
+        rows,
+        engine(request.teacher),
+        reference,
+        request.support_rule,
+        rounded=options.precision == "rounded",
+    )
     report(f"{len(rows):,} responses scored again with transformers; {describe_differences(differences)}")
 
 

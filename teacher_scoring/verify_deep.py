@@ -56,7 +56,13 @@ def rescore_sample(folder: Path, options: SignalsVerifyOptions, report: Report) 
         teacher_vocab_size=teacher.vocab_size,
         reference_vocab_size=reference.vocab_size if reference is not None else None,
     )
-    found = row_differences(rows, engine(teacher), engine(reference) if reference is not None else None, rule)
+    found = row_differences(
+        rows,
+        engine(teacher),
+        engine(reference) if reference is not None else None,
+        rule,
+        rounded=request["precision"] == "rounded",
+    )
     largest = {name: max(differences[name] for differences in found) for name in found[0]}
     positions = sum(len(row.response_ids) for row in rows)
     report(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from data.rounding import grids
 from data.schema import ResponseSignals
 from data.signals import SignalDataset
 from teacher_scoring.assemble import SupportRule, signals_of
@@ -73,10 +74,12 @@ def largest_differences(
     teacher: EngineRequest,
     reference: EngineRequest | None,
     rule: SupportRule,
+    *,
+    rounded: bool,
 ) -> dict[str, float]:
     """The largest of each of the `row_differences` of some rows; the arguments are the same."""
     largest: dict[str, float] = {}
-    for found in row_differences(rows, teacher, reference, rule):
+    for found in row_differences(rows, teacher, reference, rule, rounded=rounded):
         largest = {name: max(value, largest.get(name, 0.0)) for name, value in found.items()}
     return largest
 
@@ -84,7 +87,7 @@ def largest_differences(
 def describe_differences(differences: Mapping[str, float]) -> str:
     """The largest differences in words."""
     shown = ", ".join(f"{name} {value:.2g}" for name, value in differences.items() if name != "probability")
-    return f"largest differences: in probability {differences['probability']:.2g}; in nats: {shown}"
+    return f"largest differences: in probability {differences['probability']:.2g} beyond rounding; in nats: {shown}"
 
 
 def row_differences(
@@ -92,6 +95,8 @@ def row_differences(
     teacher: EngineRequest,
     reference: EngineRequest | None,
     rule: SupportRule,
+    *,
+    rounded: bool,
 ) -> list[dict[str, float]]:
     """Score rows at their own support ids and compare.
 
@@ -100,11 +105,12 @@ def row_differences(
         teacher: its teacher on the transformers engine.
         reference: likewise; None without one.
         rule: how signals follow from scores; no further cut is made.
+        rounded: whether the dataset's numbers were rounded for storage (docs/format.md).
     Returns:
-        For each row, by column the largest absolute difference, nats; `probability`, the largest one between
-        probabilities of the support's tokens, the response tokens and the tails of either model; and `support`, by how
-        much a token outside the support is more probable than the least probable one in it, nats, 0 where none is.
-        Rounded datasets differ by their rounding, too (docs/format.md).
+        For each row, by column the largest absolute difference, nats, rounding included; `probability`, the largest one
+        between probabilities of the support's tokens, the response tokens and the tails of either model, beyond what
+        rounding explains; and `support`, by how much a token outside the support is more probable than the least
+        probable one in it, nats, 0 where none is.
     Raises:
         ScoringError: an engine that fails.
     """
@@ -128,22 +134,47 @@ def row_differences(
         ranks = np.minimum(np.sum(ids >= 0, axis=1), best.shape[1]) - 1
         excess = best[np.arange(len(ranks)), ranks] - in_support.min(axis=1)
         largest["support"] = max(0.0, float(excess.max(initial=0.0)))
-        with_reference = reference is not None
-        pairs = zip(_probabilities(row, with_reference), _probabilities(again, with_reference), strict=True)
-        largest["probability"] = max(_difference(stored, now) for stored, now in pairs)
+        largest["probability"] = _probability_difference(
+            row, again, with_reference=reference is not None, rounded=rounded
+        )
         differences.append(largest)
     return differences
 
 
-def _probabilities(row: ResponseSignals, with_reference: bool) -> list[np.ndarray]:
-    """What a row says in probabilities: the teacher's support, tail and response tokens, then the reference's."""
+def _probability_difference(
+    row: ResponseSignals, again: ResponseSignals, *, with_reference: bool, rounded: bool
+) -> float:
+    """The largest difference in probability that rounding for storage does not explain.
+
+    A reference's log-probability is stored as the difference of two numbers, each rounded by the teacher's grid: where
+    the teacher gives little and the reference much, that alone is a tenth of a probability.
+    """
     assert row.teacher_logprobs is not None
-    logprobs = [row.teacher_logprobs, row.teacher_tail_logprobs, row.teacher_token_logprobs]
+    assert again.teacher_logprobs is not None
+    # A value just below a bound may have been rounded up to it, with the coarser grid: hence the small step down.
+    steps = grids(row.teacher_logprobs - np.float32(1e-4)) if rounded else np.zeros_like(row.teacher_logprobs)
+    pairs = [
+        (row.teacher_logprobs, again.teacher_logprobs, steps / 2),
+        (row.teacher_tail_logprobs, again.teacher_tail_logprobs, 0.0),
+        (row.teacher_token_logprobs, again.teacher_token_logprobs, 0.0),
+    ]
     if with_reference:
         assert row.advantages is not None
-        reference = row.teacher_logprobs - row.advantages
-        logprobs += [reference, row.reference_tail_logprobs, row.reference_token_logprobs]
-    return [np.exp(values, dtype=np.float64) for values in logprobs]
+        assert again.advantages is not None
+        stored = row.teacher_logprobs - row.advantages
+        pairs += [
+            (stored, again.teacher_logprobs - again.advantages, steps),
+            (row.reference_tail_logprobs, again.reference_tail_logprobs, 0.0),
+            (row.reference_token_logprobs, again.reference_token_logprobs, 0.0),
+        ]
+    largest = 0.0
+    for stored, now, slack in pairs:
+        probability = np.exp(now, dtype=np.float64)
+        least = np.exp(stored - slack, dtype=np.float64)
+        most = np.minimum(1.0, np.exp(stored + slack, dtype=np.float64))
+        beyond = np.maximum(least - probability, probability - most)
+        largest = max(largest, float(beyond.max(initial=0.0)))
+    return largest
 
 
 def _score(engine: Engine, rows: Iterable[ResponseSignals]) -> Iterator[tuple[GivenScores, np.ndarray]]:

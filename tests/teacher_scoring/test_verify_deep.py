@@ -3,19 +3,16 @@
 import dataclasses
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+import cli
 from data.errors import ConfigurationError, ShardError
 from data.signal_commands import SignalsVerifyOptions
 from teacher_scoring import verify_deep
 from teacher_scoring.score import ScoreOptions, score_teacher
 from teacher_scoring.verify_deep import rescore_sample
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -45,22 +42,22 @@ def test_a_sound_dataset_differs_from_its_models_by_its_rounding_alone(dataset):
     (line,) = verify(dataset)
     found = re.match(
         r"4 responses \((\d+) positions\) scored again with transformers; largest differences: "
-        r"in probability ([\d.e+-]+); in nats: teacher_logprobs",
+        r"in probability ([\d.e+-]+) beyond rounding; in nats: teacher_logprobs ([\d.e+-]+)",
         line,
     )
     assert int(found[1]) > 4
-    # Half a step of 1/512 nat above p = 0.05, of coarser grids below, for a log-probability and an advantage each.
-    assert 0 < float(found[2]) < 2.4e-3
+    # The same engine in other batches: float32 sums in another order. Rounding itself shows in the nats.
+    assert float(found[2]) < 1e-5
+    assert float(found[3]) > 1e-3
 
 
 def test_it_is_a_command_and_the_models_may_have_moved(dataset, tiny_world, tmp_path):
     for name in ("teacher", "reference"):
         shutil.copytree(getattr(tiny_world, name), tmp_path / name)
-    command = [sys.executable, "cli.py", "signals", "verify", "--signals", str(dataset.path), "--deep", "2",
+    command = ["signals", "verify", "--signals", str(dataset.path), "--deep", "2",
                "--teacher", str(tmp_path / "teacher"), "--reference", str(tmp_path / "reference")]  # fmt: skip
-    finished = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert finished.returncode == 0, finished.stderr
-    again, sound = finished.stdout.splitlines()
+    finished = CliRunner().invoke(cli.commands, command, catch_exceptions=False)
+    again, sound = finished.output.splitlines()
     assert again.startswith("2 responses (")
     assert sound == f"{dataset.path}: sound"
 
@@ -88,5 +85,5 @@ def test_numbers_that_are_not_the_models_are_found_and_the_worst_pair_is_named(
         return dataclasses.replace(found, folder=tiny_world.student) if option == name else found
 
     monkeypatch.setattr(verify_deep, "find_model", swapped)
-    with pytest.raises(ShardError, match=r"4 of 4 responses differ .* pair [0-9a-f]{24}: .* in probability"):
+    with pytest.raises(ShardError, match=r"\d of 4 responses differ .* pair [0-9a-f]{24}: .* in probability"):
         verify(dataset)
