@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from data.errors import ConfigurationError
+from data.locks import hold_lock
 from data.store import list_datasets, store_folder
 from data.verify import verify_dataset
 from teacher_scoring.sample import SampleOptions, sample_student
-from teacher_scoring.score import ScoreOptions, score_teacher
+from teacher_scoring.score import ScoreOptions, score_shard_range, score_teacher
+from teacher_scoring.workplace import Part, Workplace
 
 ROOT = Path(__file__).parents[2]
+WAITING = ": another process is making this dataset; waiting for it"
 
 
 @pytest.fixture
@@ -82,18 +85,18 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("out", [None, "signals"])
-def test_of_two_processes_one_scores_and_the_other_waits_and_then_reads(options, tmp_path, out):
-    given = options(out=out and str(tmp_path / out))
+def test_of_two_processes_one_scores_and_the_other_waits_and_then_reads(options):
+    given = options()
     command = ["score-teacher", "--teacher", given.teacher, "--reference", given.reference, "--data", given.data,
-               "--engine", "transformers", "--top-k", "8", *(["--out", given.out] if out else [])]  # fmt: skip
+               "--engine", "transformers", "--top-k", "8"]  # fmt: skip
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
     first = subprocess.Popen([sys.executable, "-c", _SLOW, *command], stdin=subprocess.PIPE, **pipes)
     assert first.stdout.readline() == "almost\n"
     second = subprocess.Popen([sys.executable, "cli.py", *command], **pipes)
-    waiting = ": another process is making this dataset; waiting for it\n"
     # Libraries may have something to say first.
-    folder = next(line for line in second.stderr if line.endswith(waiting)).removesuffix(waiting)
+    folder = next(line for line in second.stderr if line.endswith(WAITING + "\n")).removesuffix(
+        WAITING + "\n"
+    )
     made, _ = first.communicate("go on\n")
     found, said = second.communicate()
     assert (first.returncode, second.returncode) == (0, 0), said
@@ -103,3 +106,22 @@ def test_of_two_processes_one_scores_and_the_other_waits_and_then_reads(options,
     assert "positions" not in said
     assert verify_dataset(folder) == []
     assert not list(Path(folder).parent.glob(".*"))
+
+
+def test_with_out_it_is_the_same_but_for_other_parts_which_are_made_at_the_same_time(options, tmp_path):
+    class Waits(Exception):
+        pass
+
+    def stop_at_waiting(line):
+        if line == f"{tmp_path / 'out'}{WAITING}":
+            raise Waits
+
+    whole, part = (
+        options(out=str(tmp_path / "out"), shard_pairs=4, shard_range=text) for text in (None, "2/2")
+    )
+    with hold_lock(Workplace(tmp_path / "out", Part()).lock_path):
+        with pytest.raises(Waits):
+            score_teacher(whole, report=stop_at_waiting)
+        score_shard_range(part, report=stop_at_waiting)
+    assert verify_dataset(score_teacher(whole, report=stop_at_waiting).path) == []
+    assert not (tmp_path / "out" / ".work").exists()

@@ -82,7 +82,8 @@ def test_a_verified_sample_agrees_with_the_dataset(options, tmp_path):
     score_teacher(options(precision="exact", top_p=0.9, verify_sample=6), report=lines.append)
     found = dict(re.findall(r"(\w+) ([\d.e+-]+)(?:,|$)", lines[-1].partition("nats: ")[2]))
     probability = re.match(
-        r"6 responses scored again with transformers; largest differences: in probability ([\d.e+-]+) beyond rounding; in nats: ",
+        r"6 responses scored again with transformers; largest differences: in probability ([\d.e+-]+) "
+        r"beyond rounding; in nats: ",
         lines[-1],
     )
     assert set(found) == {
