@@ -225,7 +225,7 @@ for _name, _options_class, _function in (
 @signals.command("merge")
 @click.argument("dataset")
 def merge(dataset: str) -> None:
-    """Complete a dataset whose parts were written by runs of score-teacher with --shard-range."""
+    """Complete a dataset made in parts. They are what runs of score-teacher with --shard-range wrote."""
     from teacher_scoring.merge import merge_parts  # noqa: PLC0415
 
     merged = merge_parts(Path(dataset), report=_report)

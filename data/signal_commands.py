@@ -47,14 +47,14 @@ class _Checked:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SignalsListOptions(_Checked):
-    """List the datasets in the store: size, models, rows, when."""
+    """List the datasets in the store. Name, models, responses, positions, size, when made and last used."""
 
     store: str | None = option(None, help="another store than ADPA_HOME/signals")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SignalsInspectOptions(_Checked):
-    """Describe a signal dataset: who made it from what, coverage, tails, divergences, advantages."""
+    """Describe a dataset on the terminal. Who made it from what; coverage, tails, divergences, advantages."""
 
     signals: str = option(help="folder, name in the store, or address of a signal dataset")
     max_groups: int = option(64, help="row groups to take statistics from; 0 takes all", minimum=0)
@@ -62,7 +62,7 @@ class SignalsInspectOptions(_Checked):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SignalsVerifyOptions(_Checked):
-    """Check a dataset completely: files, checksums, schema, counts, and every row's numbers."""
+    """Check a dataset completely. Files, checksums, schema, counts, and every row's numbers."""
 
     signals: str = option(help="folder of a signal or rollout dataset, or its name in the store")
     repair: bool = option(False, help="also say exactly what to run to mend it")
@@ -97,7 +97,7 @@ Rescore = Callable[[Path, SignalsVerifyOptions, Report], None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SignalsReportOptions(_Checked):
-    """Write one self-contained HTML file about a signal dataset."""
+    """Write an HTML report of a dataset. One file that needs no network: distributions, conversations, tokens."""
 
     signals: str = option(help="folder, name in the store, or address of a signal dataset")
     out: str = option("report.html", help="the HTML file")
@@ -107,7 +107,7 @@ class SignalsReportOptions(_Checked):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SignalsPullOptions(_Checked):
-    """Copy a dataset from an address into a folder; sound files that are there already stay."""
+    """Copy a dataset here from an address. Sound files that are in the folder already stay."""
 
     address: str = option(help="what fsspec understands: s3://..., gs://..., hf://datasets/..., file://...")
     out: str = option(help="folder for the dataset")
@@ -115,7 +115,7 @@ class SignalsPullOptions(_Checked):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SignalsPushOptions(_Checked):
-    """Copy a complete dataset to an address, the manifest last; an interrupted push continues."""
+    """Copy a dataset to an address. The manifest goes last; an interrupted push continues."""
 
     signals: str = option(help="folder of a signal or rollout dataset, or its name in the store")
     address: str = option(help="what fsspec understands: s3://..., gs://..., hf://datasets/..., file://...")
@@ -123,7 +123,7 @@ class SignalsPushOptions(_Checked):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SignalsPruneOptions(_Checked):
-    """Delete datasets from the store that were not used for long, or the least recently used ones."""
+    """Delete datasets from the store. What was not used for long, is too much, or was never finished."""
 
     store: str | None = option(None, help="another store than ADPA_HOME/signals")
     unused_days: float | None = option(None, help="delete what was not used for so many days", minimum=0)
