@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import torch
-from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
@@ -17,6 +16,7 @@ from data.errors import TrainingError
 from student_training.checkpoints import mark_whole, rotate_whole_checkpoints
 from student_training.epoch_batches import EpochBatches
 from student_training.flops import StepFlops, peak_flops
+from student_training.restoring import restore_weights
 from student_training.speed import Speed
 from student_training.student import EXPECTED_ADVANTAGE, TEACHER_EXPECTED_ADVANTAGE, StudentWithObjective
 
@@ -260,7 +260,7 @@ class StudentTrainer(Trainer):
         self.state = state
         best = state.best_model_checkpoint if self.args.load_best_model_at_end else None
         # By its name: the folder may have moved since.
-        self.restore_weights(checkpoint if best is None else checkpoint.parent / Path(best).name)
+        self._restore(checkpoint if best is None else checkpoint.parent / Path(best).name)
         return True
 
     def _load_best_model(self) -> None:
@@ -273,31 +273,11 @@ class StudentTrainer(Trainer):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
-            self.restore_weights(Path(resume_from_checkpoint))
+            self._restore(Path(resume_from_checkpoint))
 
-    def restore_weights(self, checkpoint: Path) -> None:
-        """Put a checkpoint's weights into the student, or its adapters where it has some.
-
-        Raises:
-            TrainingError: when they do not fit.
-        """
+    def _restore(self, checkpoint: Path) -> None:
         student = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).student
-        if hasattr(student, "peft_config"):
-            from peft import set_peft_model_state_dict  # noqa: PLC0415  (peft is slow to import)
-
-            set_peft_model_state_dict(student, load_file(checkpoint / "adapter_model.safetensors"))
-            return
-        state = {}
-        for file in sorted(checkpoint.glob("model*.safetensors")):
-            state |= load_file(file)
-        missing, unexpected = student.load_state_dict(state, strict=False)
-        # Tied heads are stored once and come back through the tie.
-        tied = set(getattr(student, "all_tied_weights_keys", {}) or {})
-        if set(missing) - tied or unexpected:
-            raise TrainingError(
-                f"{checkpoint}: does not fit the student (missing {missing}, unexpected {unexpected}); "
-                "remove it to continue from an older checkpoint"
-            )
+        restore_weights(student, checkpoint)
 
 
 def _add_up(totals: dict[str, torch.Tensor], metrics: dict[str, torch.Tensor]) -> None:

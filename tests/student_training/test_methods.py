@@ -27,7 +27,7 @@ def first_line(out: Path) -> dict[str, float]:
     return json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
 
 
-def first_loss(scored, method_name, **changes) -> float:
+def first_loss(scored, method_name, initial=None, **changes) -> float:
     """The loss of one batch of everything, through the options, the reader, the collator and the student."""
     options = scored.options(method_name, Path("unused"), **changes)
     method, settings = resolve_method(options)
@@ -35,7 +35,7 @@ def first_loss(scored, method_name, **changes) -> float:
         options, method.needs, AutoTokenizer.from_pretrained(scored.student), lambda line: None
     )
     behavior = inputs.behavior() if method.needs.behavior else None
-    collator = PairCollator(method.needs, vocab_size=128, pad_token_id=0, behavior=behavior)
+    collator = PairCollator(method.needs, vocab_size=128, pad_token_id=0, behavior=behavior, initial=initial)
     dataset = PairDataset(inputs.source, method.needs.roles)
     student = AutoModelForCausalLM.from_pretrained(scored.student).double()
     model = StudentWithObjective(student, method, normalize=settings["normalize"], head_chunk=16)
@@ -67,6 +67,7 @@ class Rows:
                     "tail": torch.log1p(-support.exp().sum(1)),
                     "teacher": torch.tensor(row.teacher_logprobs).double().reshape(shape),
                     "teacher_tail": torch.tensor(row.teacher_tail_logprobs).double(),
+                    "reference_tail": torch.tensor(row.reference_tail_logprobs).double(),
                     "advantages": torch.tensor(row.advantages).double().reshape(shape),
                     "teacher_token": torch.tensor(row.teacher_token_logprobs).double(),
                     "reference_token": torch.tensor(row.reference_token_logprobs).double(),
@@ -102,6 +103,48 @@ def kl(row):
 
 def advantage(clip):
     return lambda row: (row["support"].exp() * row["advantages"].clamp(*clip)).sum(1)
+
+
+def renormalized_kl(row):
+    """The teacher scaled to one over the support; the student as it is."""
+    teacher = row["teacher"].log_softmax(1)
+    return (teacher.exp() * (teacher - row["support"])).sum(1)
+
+
+def scaled_advantage_with_tail(row):
+    support = (row["support"].exp() * (0.5 * row["advantages"]).clamp(-0.25, 0.25)).sum(1)
+    return support + row["tail"].exp() * 0.5 * (row["teacher_tail"] - row["reference_tail"])
+
+
+def boosted(boost, clip):
+    """Teacher and tail, each moved along its own clipped advantage, and normalised."""
+
+    def target(row):
+        advantages = torch.cat([row["advantages"], (row["teacher_tail"] - row["reference_tail"])[:, None]], 1)
+        teacher = torch.cat([row["teacher"], row["teacher_tail"][:, None]], 1)
+        return (teacher + boost * advantages.clamp(-clip, clip)).log_softmax(1)
+
+    return target
+
+
+def student_with_tail(row):
+    return torch.cat([row["support"], row["tail"][:, None]], 1)
+
+
+def boosted_kl(boost, clip):
+    def values(row):
+        target = boosted(boost, clip)(row)
+        return (target.exp() * (target - student_with_tail(row))).sum(1)
+
+    return values
+
+
+def boosted_reverse_kl(boost, clip):
+    def values(row):
+        student = student_with_tail(row)
+        return (student.exp() * (student - boosted(boost, clip)(row))).sum(1)
+
+    return values
 
 
 def surrogate(reward):
@@ -149,6 +192,22 @@ FORMULAS = {
         lambda r: r.mean("chosen", nll) + 5 * (r.mean("chosen", kl) + r.mean("rejected", kl)),
     ),
     "adpa": ({}, lambda r: r.mean("chosen", nll) - 3 * r.mean("student", advantage((0, 1)))),
+    "dckd renormalized": (
+        {"kl_tail": "renormalize", "alpha": 2.0, "nll_weight": 0.0},
+        lambda r: 2 * (r.mean("chosen", renormalized_kl) + r.mean("rejected", renormalized_kl)),
+    ),
+    "adpa scaled, clipped, with a tail": (
+        {"advantage_scale": 0.5, "clip": "0.25", "advantage_tail": "bucket", "gamma": 2.0},
+        lambda r: r.mean("chosen", nll) - 2 * r.mean("student", scaled_advantage_with_tail),
+    ),
+    "abd": (
+        {},
+        lambda r: r.mean("chosen", boosted_kl(1, 1)) + r.mean("rejected", boosted_kl(1, 1)),
+    ),
+    "abd on the student's own": (
+        {"on": "student", "boost": 0.5, "clip": "0.25", "alpha": 2.0, "nll_weight": 0.1},
+        lambda r: 0.1 * r.mean("chosen", nll) + 2 * r.mean("student", boosted_reverse_kl(0.5, 0.25)),
+    ),
     "simpo": ({}, pair_loss(simpo_margin)),
     "dpkd": ({}, pair_loss(dpkd_margin)),
     "dpkd length": ({"length_normalize": True}, pair_loss(dpkd_mean_margin)),
@@ -173,6 +232,27 @@ def test_dpo_starts_at_log_2_and_its_reference_is_the_student_itself(scored, tmp
     # The pre-pass and the training pass batch alike, so only rounding separates student from reference.
     assert first_line(tmp_path / "run")["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert (tmp_path / "run" / "initial-student.parquet").exists()
+
+
+def test_the_penalty_for_leaving_the_initial_student_is_its_written_down_formula(scored, rows):
+    # The rows' own order: all pairs of the dataset, and of each its samples.
+    dataset = SignalDataset.open(scored.full)
+    keys = [
+        (index, row.role, row.sample_index)
+        for index in range(dataset.num_pairs)
+        for row in dataset.pair(index)
+        if row.role == "student"
+    ]
+    initial = {
+        key: (row["token"] - 0.3).float().numpy()
+        for key, row in zip(keys, rows.by_role["student"], strict=True)
+    }
+    without = first_loss(scored, "adpa")
+    # ρ = p / p_initial = exp(0.3) everywhere: ρ − 1 − log ρ.
+    penalty = 0.5 * (math.exp(0.3) - 1 - 0.3)
+    found = first_loss(scored, "adpa", initial=initial, initial_kl=0.5)
+    # The initial student's log-probabilities are float32.
+    assert found - without == pytest.approx(penalty, rel=1e-5)
 
 
 def test_the_initial_kl_is_zero_at_the_start_and_positive_after_a_step(scored, tmp_path):
