@@ -20,7 +20,6 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader
 
 from data.manifest import Manifest, write_manifest
-from data.order import shuffled_pairs
 from data.schema import ResponseSignals
 from data.shards import write_signal_shard
 from data.signals import SignalDataset
@@ -47,7 +46,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_dataset(Path(folder), arguments)
         for num_workers in (0, 1):
-            loader = make_loader(SignalDataset.open(folder), arguments.batch, num_workers)
+            # One decoded block at a time: like a long run, each epoch decodes every block once.
+            dataset = SignalDataset.open(folder, cached_blocks=1)
+            loader = make_loader(dataset, arguments.batch, num_workers)
             device = Device(loader)
             consume(loader, device)  # the first epoch starts the process and its memory
             place = "read ahead, training process" if num_workers else "in line"
@@ -66,12 +67,11 @@ def main() -> None:
 
 
 def make_loader(dataset: SignalDataset, batch_size: int, num_workers: int) -> DataLoader:
-    """The way from a dataset to batches that a run takes."""
+    """The way from a dataset to batches that a run takes, in the order of storage."""
     needs = Needs(roles=frozenset(ROLES), signals=frozenset(ROLES), advantages=True)
-    order = shuffled_pairs(dataset.blocks, seed=0, epoch=0).tolist()
     return DataLoader(
         PairDataset(dataset, needs.roles),
-        batch_sampler=BatchSampler(order, batch_size, drop_last=False),
+        batch_sampler=BatchSampler(range(dataset.num_pairs), batch_size, drop_last=False),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         collate_fn=PairCollator(needs, vocab_size=128_256, pad_token_id=0),

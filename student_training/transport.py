@@ -23,6 +23,10 @@ class Batch(dict[str, torch.Tensor]):
     """
 
     def __reduce__(self) -> tuple:
+        if torch.utils.data.get_worker_info() is not None:
+            # By the name of its memory: an open file would be handed over by a thread of the loader process, which
+            # has to wait until the next batch leaves it the interpreter.
+            torch.multiprocessing.set_sharing_strategy("file_system")
         return _unpack, _pack(self)
 
     def __copy__(self) -> Self:
