@@ -85,8 +85,8 @@ class PairCollator:
             The model's inputs, from `padded_rows` or `packed_rows`; `position_index` (N,) int64 into the
             flattened hidden states; `position_row` (N,) int64; `row_pair`, `row_role`, `row_length` (response
             tokens) and `row_tokens` (all tokens), (B,); `pair_index` (P,), the pairs' indices in the source;
-            `counts` in the order of `COUNT_NAMES`; and the columns of `Positions`, (N,) or (N, K). No pairs make
-            a batch whose loss is 0.
+            `counts` in the order of `COUNT_NAMES`; and the columns of `Positions`, (N,) or (N, K), support ids as
+            int32. No pairs make a batch whose loss is 0.
         """
         rows = [
             (pair, index, row)
@@ -140,7 +140,8 @@ class PairCollator:
             (int(row.support_sizes.max(initial=0)) for row in scored if row.support_sizes is not None),
             default=0,
         )
-        support_ids = np.zeros((num_positions, max(width, 1)), dtype=np.int64)
+        # Half of the int64 that torch indexes with: they are most of what a loader process hands over.
+        support_ids = np.zeros((num_positions, max(width, 1)), dtype=np.int32)
         support_mask = np.zeros(support_ids.shape, dtype=bool)
         values = {
             name: np.zeros(support_ids.shape, np.float32) for name in ("teacher_logprobs", "advantages")

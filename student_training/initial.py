@@ -67,7 +67,7 @@ def initial_logprobs(
             hidden = backbone(**model_inputs(batch))
             hidden = hidden.flatten(0, 1)[batch["position_index"]]
             support_ids, support_mask = (
-                batch["support_ids"][:, :1],
+                batch["support_ids"][:, :1].long(),
                 torch.zeros_like(batch["support_mask"][:, :1]),
             )
             values = sparse_logprobs(

@@ -87,6 +87,7 @@ class StudentWithObjective(nn.Module):
         counts = batch["counts"] if step_counts is None else step_counts
         totals = dict(zip(COUNT_NAMES, counts.clamp(min=1).unbind(), strict=True))
         stretches = _role_stretches(batch["counts"])
+        batch["support_ids"] = batch["support_ids"].long()
         positions = Positions(*(batch[name] for name in _POSITION_COLUMNS))
         hidden = self._backbone(**model_inputs(batch))
         hidden = hidden.flatten(0, 1)[batch["position_index"]]
