@@ -14,6 +14,7 @@ from teacher_scoring.engine import EngineOptions
 from teacher_scoring.engine_run import EngineRequest, request_engine, run_on_engine
 from teacher_scoring.models import find_model
 from teacher_scoring.options import SampleOptions, ScoreOptions
+from teacher_scoring.ray_cluster import session_folder
 from teacher_scoring.sample import sample_student
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra [ray])")
@@ -22,9 +23,16 @@ ray = pytest.importorskip("ray", reason="Ray is not installed (extra [ray])")
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
     """One for all of this file; commands that start their own are in test_resume.py."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, configure_logging=False)
-    yield
-    ray.shutdown()
+    with session_folder() as folder:
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            configure_logging=False,
+            _temp_dir=str(folder),
+        )
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture
