@@ -6,7 +6,8 @@ from pathlib import Path
 import yaml
 
 from data.files import write_atomic
-from data.manifest import Manifest, describe_request
+from data.manifest import Manifest
+from data.requests import describe_request
 
 __all__ = ["CARD_NAME", "render_card", "write_card"]
 

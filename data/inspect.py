@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from data.manifest import describe_request
+from data.requests import describe_request
 from data.summary import DatasetSummary, Histogram, RoleSummary, TokenAdvantage
 from data.token_text import TokenText
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from data.files import write_atomic
-from data.manifest import Manifest, describe_request
+from data.manifest import Manifest
 from data.report_charts import histogram_chart, scatter_chart
 from data.report_page import PAGE
+from data.requests import describe_request
 from data.schema import ResponseSignals
 from data.signals import SignalDataset
 from data.summary import DatasetSummary, RoleSummary, TokenAdvantage, summarize_dataset

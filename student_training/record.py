@@ -11,7 +11,7 @@ import tomli_w
 
 from data.errors import TrainingError
 from data.files import write_atomic
-from data.manifest import explain_differences
+from data.requests import explain_differences
 from student_training.options import TrainOptions
 
 __all__ = ["RUN_RECORD", "determining_request", "holds_run", "library_versions", "record_run"]

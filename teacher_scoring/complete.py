@@ -9,7 +9,8 @@ from pathlib import Path
 from data.card import write_card
 from data.errors import ShardError
 from data.files import sha256_file, write_atomic
-from data.manifest import FileEntry, Manifest, compare_requests, describe_files, write_manifest
+from data.manifest import FileEntry, Manifest, describe_files, write_manifest
+from data.requests import compare_requests
 from data.signals import TOKENIZER_FOLDER, SignalDataset
 from teacher_scoring.request import Report
 from teacher_scoring.workplace import LostResponse, Workplace

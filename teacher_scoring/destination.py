@@ -7,8 +7,9 @@ from typing import Any
 
 from data.errors import ShardError
 from data.locks import hold_lock
-from data.manifest import MANIFEST_NAME, fingerprint
+from data.manifest import MANIFEST_NAME
 from data.preferences import PreferenceReader
+from data.requests import fingerprint
 from data.store import reserve_dataset
 from teacher_scoring.mend import is_whole, reopen_damaged
 from teacher_scoring.request import Report

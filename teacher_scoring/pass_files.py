@@ -17,8 +17,8 @@ import pyarrow as pa
 from data.columns import list_array, list_column
 from data.errors import ShardError
 from data.files import TEMPORARY_SUFFIX
-from data.manifest import fingerprint
 from data.parquet import num_row_groups, read_row_group, write_parquet
+from data.requests import fingerprint
 from data.schema import list_of
 from teacher_scoring.engine import GivenScores, SupportScores
 from teacher_scoring.tasks import EncodedShard, Task, prefix_contents, read_rows

@@ -19,8 +19,9 @@ from data.card import write_card
 from data.command_line import command_line
 from data.conversations import PreferenceRow
 from data.errors import AdpaError, ConfigurationError, ScoringError
-from data.manifest import Manifest, fingerprint, write_manifest
+from data.manifest import Manifest, write_manifest
 from data.preferences import PreferenceReader, read_preferences
+from data.requests import fingerprint
 from data.rollouts import Rollout, RolloutDataset, write_rollout_shard
 from data.schema import ResponseSignals
 from data.shards import read_signal_shard

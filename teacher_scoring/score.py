@@ -10,7 +10,7 @@ from typing import Any
 from data.command_line import command_line
 from data.errors import AdpaError, DataError
 from data.home import adpa_home
-from data.manifest import fingerprint
+from data.requests import fingerprint
 from data.signals import TOKENIZER_FOLDER, SignalDataset
 from data.tokenization import EncodedPair
 from teacher_scoring.assemble import ScoredShard, assemble_shard

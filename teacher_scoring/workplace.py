@@ -10,7 +10,8 @@ from typing import Any, Self
 
 from data.errors import ConfigurationError, ShardError
 from data.files import remove_leftovers, write_atomic
-from data.manifest import MANIFEST_NAME, RoleCount, RowGroup, ShardEntry, explain_differences, read_manifest
+from data.manifest import MANIFEST_NAME, RoleCount, RowGroup, ShardEntry, read_manifest
+from data.requests import explain_differences
 
 __all__ = [
     "LostResponse",

@@ -10,10 +10,7 @@ from data.manifest import (
     RoleCount,
     RowGroup,
     ShardEntry,
-    compare_requests,
     describe_files,
-    explain_differences,
-    fingerprint,
     read_manifest,
     render_manifest,
     write_manifest,
@@ -48,39 +45,12 @@ def test_counts_add_up_over_shards(manifest):
     assert manifest.roles == {"chosen": RoleCount(6, 6, 6, 78), "rejected": RoleCount(6, 0, 0, 0)}
 
 
-def test_the_fingerprint_sees_every_value_but_no_key_order():
-    assert fingerprint({"a": 1, "b": {"c": [1, 2], "d": "é"}}) == fingerprint(
-        {"b": {"d": "é", "c": [1, 2]}, "a": 1}
-    )
-    assert fingerprint({"a": 1}) != fingerprint({"a": 1.5})
-    assert fingerprint({"a": None}) != fingerprint({})
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        fingerprint({"a": float("nan")})
-
-
 def test_when_and_where_a_dataset_was_made_is_outside_the_fingerprint(manifest):
     assert dataclasses.replace(manifest, created={"at": "later"}).fingerprint == manifest.fingerprint
     assert (
         dataclasses.replace(manifest, request={**manifest.request, "top_p": 0.9}).fingerprint
         != manifest.fingerprint
     )
-
-
-def test_differing_fields_are_named_with_dots():
-    old = {"teacher": {"source": "a", "revision": None}, "top_k": 50, "roles": ["chosen"], "gone": 1}
-    new = {"teacher": {"source": "b", "revision": None}, "top_k": 50, "roles": ("chosen",), "seed": 0}
-    assert compare_requests(old, new) == ["gone", "seed", "teacher.source"]
-    assert compare_requests(old, old) == []
-
-
-def test_differences_are_told_with_both_values():
-    found = {"teacher": {"source": "a"}, "reference": {"source": "b"}, "data": "0" * 64, "top_k": 50}
-    asked = {"teacher": {"source": "c"}, "reference": None, "data": "1" * 64, "top_k": 50, "top_p": 0.9}
-    assert explain_differences(found, asked) == (
-        f"data is {'0' * 20}... there, {'1' * 20}... here, reference is b there, none here, "
-        "teacher.source is a there, c here, top_p is absent there, 0.9 here"
-    )
-    assert explain_differences(found, found) == ""
 
 
 @pytest.mark.parametrize(

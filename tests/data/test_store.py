@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from data.errors import ShardError
-from data.manifest import fingerprint, read_manifest
+from data.manifest import read_manifest
 from data.pruning import prune_store, prune_unfinished
+from data.requests import fingerprint
 from data.signals import SignalDataset
 from data.store import find_dataset, list_datasets, local_folder, reserve_dataset, store_folder
 
@@ -60,7 +61,8 @@ def test_of_two_that_ask_at_once_one_scores_and_the_other_waits_and_reads(tmp_pa
     """Two real processes: locks are between processes."""
     script = """
 import sys, time
-from data.manifest import Manifest, fingerprint, write_manifest
+from data.manifest import Manifest, write_manifest
+from data.requests import fingerprint
 from data.store import reserve_dataset
 request = {"teacher": "slow"}
 with reserve_dataset(fingerprint(request), root=sys.argv[1], waiting=lambda _: print("waiting", flush=True)) as (
