@@ -25,7 +25,7 @@ from data.shards import write_signal_shard
 from data.signals import SignalDataset
 from student_training.batches import PairCollator, PairDataset
 from student_training.methods import Needs
-from student_training.transport import Batch
+from student_training.transport import BATCHES_AHEAD, Batch
 
 ROLES = ("chosen", "rejected")
 _PAIRS_PER_SHARD = 1024
@@ -73,6 +73,7 @@ def make_loader(dataset: SignalDataset, batch_size: int, num_workers: int) -> Da
         PairDataset(dataset, needs.roles),
         batch_sampler=BatchSampler(range(dataset.num_pairs), batch_size, drop_last=False),
         num_workers=num_workers,
+        prefetch_factor=BATCHES_AHEAD if num_workers else None,
         persistent_workers=num_workers > 0,
         collate_fn=PairCollator(needs, vocab_size=128_256, pad_token_id=0),
     )

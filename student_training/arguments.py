@@ -11,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 from data.errors import ConfigurationError
 from student_training.loading import require_bitsandbytes, training_dtype
 from student_training.options import TrainOptions
+from student_training.transport import BATCHES_AHEAD
 
 __all__ = ["check_machine", "training_arguments", "uses_bf16"]
 
@@ -75,7 +76,8 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         greater_is_better=False if keep_best else None,
         # How long the held-out loss has not improved has to survive an interruption.
         restore_callback_states_from_checkpoint=options.early_stopping is not None,
-        dataloader_num_workers=_loader_workers(options),
+        dataloader_num_workers=(num_workers := _loader_workers(options)),
+        dataloader_prefetch_factor=BATCHES_AHEAD if num_workers else None,
         dataloader_pin_memory=torch.cuda.is_available(),
         # TensorBoard is added by hand, to have its files where a user looks for them.
         report_to=[name for name in options.report_to if name != "tensorboard"],

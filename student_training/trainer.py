@@ -88,6 +88,7 @@ class StudentTrainer(Trainer):
             batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
             pin_memory=self.args.dataloader_pin_memory,
             # Drawn from at every pass: with torch's own, a look at the held-out pairs would change dropout.
             generator=torch.Generator(),

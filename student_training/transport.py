@@ -6,7 +6,10 @@ from typing import Self
 
 import torch
 
-__all__ = ["Batch"]
+__all__ = ["BATCHES_AHEAD", "Batch"]
+
+#: Batches that a loader process may be ahead by: long enough to decode a block of storage behind them.
+BATCHES_AHEAD = 4
 
 #: Tensors begin at multiples of this in the joint memory; at least the size of any number in them.
 _ALIGNMENT_BYTES = 64
