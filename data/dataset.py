@@ -15,7 +15,7 @@ from data.files import sha256_file
 from data.manifest import FileEntry, Manifest, ShardEntry, read_manifest
 from data.parquet import read_pair_ids
 
-__all__ = ["CACHED_BLOCKS", "Group", "ShardedDataset"]
+__all__ = ["CACHED_BLOCKS", "Group", "ShardedDataset", "check_file", "is_sound"]
 
 #: Decoded row groups kept in memory by one dataset object, at most; more than `data.order` has in use at a
 # time.
@@ -202,3 +202,12 @@ def check_file(folder: Path, entry: ShardEntry | FileEntry, *, rebuild: str, con
         raise ShardError(f"{path}: missing; {remedy}") from error
     except OSError as error:
         raise ShardError(f"{path}: cannot be read: {error.strerror or error}; {remedy}") from error
+
+
+def is_sound(folder: Path, entry: ShardEntry | FileEntry, *, content: bool) -> bool:
+    """Whether a file of a dataset is there as the manifest says; see `check_file`."""
+    try:
+        check_file(folder, entry, rebuild="", content=content)
+    except ShardError:
+        return False
+    return True

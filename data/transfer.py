@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data.card import CARD_NAME
-from data.dataset import CACHED_BLOCKS, check_file
+from data.dataset import CACHED_BLOCKS, check_file, is_sound
 from data.errors import ShardError
 from data.files import atomic_output, write_atomic
 from data.manifest import (
@@ -190,7 +190,7 @@ def _fetch(
     Returns:
         Whether it was copied.
     """
-    if _is_sound(folder, entry, content=compare_present):
+    if is_sound(folder, entry, content=compare_present):
         return False
     target = folder / entry.file
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -211,11 +211,3 @@ def _fetch_card(remote: Remote, folder: Path) -> None:
     """Copy the card, which people edit: it has no checksum, and one that is here stays."""
     if not (folder / CARD_NAME).exists() and remote.exists(CARD_NAME):
         write_atomic(folder / CARD_NAME, remote.read(CARD_NAME))
-
-
-def _is_sound(folder: Path, entry: ShardEntry | FileEntry, *, content: bool) -> bool:
-    try:
-        check_file(folder, entry, rebuild="pull", content=content)
-    except ShardError:
-        return False
-    return True

@@ -46,6 +46,7 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         evaluate: whether pairs are held out.
     """
     transformers_logging.set_verbosity_warning()
+    num_workers = _loader_workers(options)
     keep_best = options.keep_best or options.early_stopping is not None
     arguments = TrainingArguments(
         output_dir=str(Path(options.out) / "checkpoints"),
@@ -76,7 +77,7 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         greater_is_better=False if keep_best else None,
         # How long the held-out loss has not improved has to survive an interruption.
         restore_callback_states_from_checkpoint=options.early_stopping is not None,
-        dataloader_num_workers=(num_workers := _loader_workers(options)),
+        dataloader_num_workers=num_workers,
         dataloader_prefetch_factor=BATCHES_AHEAD if num_workers else None,
         dataloader_pin_memory=torch.cuda.is_available(),
         # TensorBoard is added by hand, to have its files where a user looks for them.
