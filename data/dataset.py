@@ -169,8 +169,11 @@ class ShardedDataset(ABC, Generic[Row]):
         return self._cache[block]
 
     def _read_block(self, block: int) -> Group[Row]:
+        return self._checked(block, self._read_group(*self.places[block]))
+
+    def _checked(self, block: int, group: Group[Row]) -> Group[Row]:
+        """The group, if it has the rows that the manifest says."""
         file, index = self.places[block]
-        group = self._read_group(file, index)
         expected = (self._row_counts[block], self._starts[block + 1] - self._starts[block])
         if (len(group), group.num_pairs) != expected:
             raise ShardError(

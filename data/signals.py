@@ -1,5 +1,6 @@
 """Signal datasets: opening one, what it holds, its responses by pair."""
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -45,6 +46,21 @@ class SignalDataset(ShardedDataset[ResponseSignals]):
         """
         file, index = self.places[block]
         return self._read_group(file, index)
+
+    def iterate_ids(self) -> Iterator[tuple[int, ResponseSignals]]:
+        """All rows in order, each with its pair's index, and with token ids alone: signals are not read.
+
+        Raises:
+            ShardError: when a shard cannot be read.
+        """
+        for block, (file, index) in enumerate(self.places):
+            group = read_signal_group(
+                self._local_file(file), index, fingerprint=self.manifest.fingerprint, columns=()
+            )
+            self._checked(block, group)
+            for pair in range(group.num_pairs):
+                for row in group.pair(pair):
+                    yield self._starts[block] + pair, row
 
     def _read_group(self, file: str, index: int) -> SignalGroup:
         return read_signal_group(self._local_file(file), index, fingerprint=self.manifest.fingerprint)

@@ -125,9 +125,7 @@ class ByTokens:
 
     def cost(self, batch: np.ndarray) -> int:
         """Tokens that go through the student."""
-        if self.packed:
-            return int(self.sizes.tokens[batch].sum())
-        return int(self.sizes.num_rows[batch].sum() * self.sizes.longest[batch].max(initial=0))
+        return self.sizes.of_batch(batch, packed=self.packed)
 
     def costs_alone(self, pairs: np.ndarray) -> np.ndarray:
         """Tokens of batches that hold one pair each, int64, shape of `pairs`."""

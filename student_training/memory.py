@@ -1,15 +1,15 @@
 """How much memory training will take, from the student and the batches themselves, before anything is trained."""
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from student_training.batches import PairCollator, PairDataset
 from student_training.lm_head import read_head, split_model
+from student_training.sizes import PairSizes
 from student_training.sparse_head import default_chunk_size
 
 __all__ = ["CARD_SIZES_GB", "MemoryPlan", "largest_batch", "plan_memory"]
@@ -23,9 +23,6 @@ _STATE_BYTES = {"adamw": 8.0, "adamw-8bit": 2.0, "paged-adamw-8bit": 0.0, "adafa
 
 #: Lengths of the two probes that activations are extrapolated from; the second is twice the first.
 _PROBE_LENGTH = 32
-
-#: Batches of the first epoch that the largest one is looked for in.
-_SEEN_BATCHES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +114,15 @@ def plan_memory(
     )
 
 
-def largest_batch(
-    dataset: PairDataset, batches: Iterable[Sequence[int]], collator: PairCollator
-) -> dict[str, Tensor]:
-    """The batch with the most tokens, padding among them, of the first of an epoch.
+def largest_batch(batches: Iterable[Sequence[int]], sizes: PairSizes, *, packed: bool) -> list[int]:
+    """The batch with the most tokens, padding among them.
 
     Args:
-        dataset: the pairs.
-        batches: their indices, as training visits them.
-        collator: makes the batch.
+        batches: indices of pairs, as training visits them.
+        sizes: of all pairs.
+        packed: whether the rows of a batch lie one behind the other.
     """
-    collated = (
-        collator([dataset[index] for index in batch]) for batch in itertools.islice(batches, _SEEN_BATCHES)
-    )
-    return max(collated, key=lambda batch: batch["input_ids"].numel())
+    return max(map(list, batches), key=lambda batch: sizes.of_batch(np.array(batch, np.int64), packed=packed))
 
 
 def _size(num_bytes: int) -> str:

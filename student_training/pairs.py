@@ -2,7 +2,7 @@
 
 import bisect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +32,10 @@ class PairSource(Protocol):
         """All rows of one pair."""
         ...
 
+    def iterate_ids(self) -> Iterator[tuple[int, ResponseSignals]]:
+        """Every row with its pair's index, in the order of storage; token ids alone are sure to be there."""
+        ...
+
 
 class EncodedPairs:
     """Preference rows as token ids, in memory."""
@@ -49,6 +53,10 @@ class EncodedPairs:
     def pair(self, index: int) -> list[ResponseSignals]:
         """All rows of one pair."""
         return list(self._rows[index])
+
+    def iterate_ids(self) -> Iterator[tuple[int, ResponseSignals]]:
+        """Every row with its pair's index."""
+        return ((pair, row) for pair, rows in enumerate(self._rows) for row in rows)
 
 
 class ConcatenatedPairs:
@@ -68,6 +76,12 @@ class ConcatenatedPairs:
         """All rows of one pair."""
         which = bisect.bisect_right(self._starts, index) - 1
         return self._sources[which].pair(index - self._starts[which])
+
+    def iterate_ids(self) -> Iterator[tuple[int, ResponseSignals]]:
+        """Every row with its pair's index."""
+        for start, source in zip(self._starts, self._sources, strict=False):
+            for pair, row in source.iterate_ids():
+                yield start + pair, row
 
 
 def read_encoded_pairs(

@@ -69,12 +69,14 @@ def report_memory(
     report: Callable[[str], None],
 ) -> None:
     """Say how much memory training would take."""
-    dataset = PairDataset(inputs.source, method.needs.roles)
     order = EpochOrder(inputs.train_blocks, seed=options.seed, weights=options.signal_weight)
     batches = EpochBatches(order, cut, epochs=options.epochs, max_steps=options.max_steps)
-    batch = largest_batch(dataset, batches, _collator(options, method, model, pad_token_id=0))
+    sizes = cut.sizes if isinstance(cut, ByTokens) else pair_sizes(inputs.source, method.needs.roles)
+    dataset = PairDataset(inputs.source, method.needs.roles)
+    pairs = [dataset[index] for index in largest_batch(batches, sizes, packed=options.packing)]
+    batch = _collator(options, method, model, pad_token_id=0)(pairs)
     report(
-        f"largest batch seen: {len(batch['pair_index']):,} pairs, {len(batch['row_length']):,} rows, "
+        f"largest batch of the first epoch: {len(batch['pair_index']):,} pairs, {len(batch['row_length']):,} rows, "
         f"{batch['input_ids'].numel():,} tokens ({int(batch['row_tokens'].sum()):,} without padding), "
         f"{len(batch['labels']):,} response positions"
     )

@@ -26,20 +26,19 @@ def behavior_logprobs(
     """
     sampled = {(row.pair_id, row.sample_index): row for row in rollouts.iterate()}
     found: TokenLogprobs = {}
-    for index in range(signals.num_pairs):
-        for row in signals.pair(index):
-            if row.role != "student":
-                continue
-            rollout = sampled.get((row.pair_id, row.sample_index))
-            if rollout is None:
-                raise DataError(
-                    f"{rollouts.path}: no sample {row.sample_index} of pair {row.pair_id}, which {signals.path} has; "
-                    "give the rollouts that these signals were scored on"
-                )
-            if not np.array_equal(rollout.response_ids, row.response_ids):
-                raise DataError(
-                    f"{rollouts.path}: sample {row.sample_index} of pair {row.pair_id} has other tokens than in "
-                    f"{signals.path}; give the rollouts that these signals were scored on"
-                )
-            found[first_index + index, row.role, row.sample_index] = rollout.token_logprobs
+    for pair, row in signals.iterate_ids():
+        if row.role != "student":
+            continue
+        rollout = sampled.get((row.pair_id, row.sample_index))
+        if rollout is None:
+            raise DataError(
+                f"{rollouts.path}: no sample {row.sample_index} of pair {row.pair_id}, which {signals.path} has; "
+                "give the rollouts that these signals were scored on"
+            )
+        if not np.array_equal(rollout.response_ids, row.response_ids):
+            raise DataError(
+                f"{rollouts.path}: sample {row.sample_index} of pair {row.pair_id} has other tokens than in "
+                f"{signals.path}; give the rollouts that these signals were scored on"
+            )
+        found[first_index + pair, row.role, row.sample_index] = rollout.token_logprobs
     return found

@@ -23,18 +23,30 @@ class PairSizes:
     longest: np.ndarray
     tokens: np.ndarray
 
+    def of_batch(self, pairs: np.ndarray, *, packed: bool) -> int:
+        """Tokens that go through the student when these pairs do together.
+
+        Args:
+            pairs: their indices, int64; may be none.
+            packed: whether rows lie one behind the other; else every row is as long as the longest.
+        """
+        if packed:
+            return int(self.tokens[pairs].sum())
+        return int(self.num_rows[pairs].sum() * self.longest[pairs].max(initial=0))
+
 
 def pair_sizes(source: PairSource, roles: frozenset[str]) -> PairSizes:
-    """Measure every pair; reads everything once, in the order of storage.
+    """Measure every pair; reads all token ids once, in the order of storage, and no signals.
 
     Args:
         source: where the pairs come from.
         roles: rows of other roles are not counted.
     """
-    sizes = np.zeros((3, source.num_pairs), dtype=np.int64)
-    for index in range(source.num_pairs):
-        lengths = [
-            len(row.prompt_ids) + len(row.response_ids) for row in source.pair(index) if row.role in roles
-        ]
-        sizes[:, index] = len(lengths), max(lengths, default=0), sum(lengths)
-    return PairSizes(*sizes)
+    num_rows, longest, tokens = np.zeros((3, source.num_pairs), dtype=np.int64)
+    for pair, row in source.iterate_ids():
+        if row.role in roles:
+            length = len(row.prompt_ids) + len(row.response_ids)
+            num_rows[pair] += 1
+            longest[pair] = max(longest[pair], length)
+            tokens[pair] += length
+    return PairSizes(num_rows, longest, tokens)

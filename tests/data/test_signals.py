@@ -36,6 +36,18 @@ def test_rows_come_in_input_order_across_shards(tmp_path, make_dataset, assert_s
     assert_same_rows(rows, SignalDataset.open(tmp_path).iterate())
 
 
+def test_ids_come_in_input_order_with_their_pair_and_without_any_signal(tmp_path, make_dataset):
+    rows = make_dataset(tmp_path)
+    seen = list(SignalDataset.open(tmp_path).iterate_ids())
+    assert [pair for pair, _ in seen] == [index // 2 for index in range(30)]
+    for true, (_, row) in zip(rows, seen, strict=True):
+        assert (row.pair_id, row.role, row.sample_index) == (true.pair_id, true.role, true.sample_index)
+        np.testing.assert_array_equal(row.prompt_ids, true.prompt_ids)
+        np.testing.assert_array_equal(row.response_ids, true.response_ids)
+        assert not row.is_scored
+        assert row.advantages is None
+
+
 def test_random_access_by_pair_equals_reading_in_order(tmp_path, make_dataset, assert_same_rows):
     rows = make_dataset(tmp_path, precision="exact")
     dataset = SignalDataset.open(tmp_path, cached_blocks=2)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -14,6 +15,7 @@ from student_training.loading import add_lora
 from student_training.memory import MemoryPlan, largest_batch, plan_memory
 from student_training.methods import build_method, find_method
 from student_training.run import train_student
+from student_training.sizes import PairSizes
 from student_training.student import StudentWithObjective
 
 
@@ -105,7 +107,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(scored, tmp_path):
     options = scored.options("dckd", tmp_path / "run", dry_run=True)
     assert train_student(options, report=said.append).steps == 0
     # 10 pairs in batches of 4.
-    assert said[-13].startswith("largest batch seen: 4 pairs, 8 rows, ")
+    assert said[-13].startswith("largest batch of the first epoch: 4 pairs, 8 rows, ")
     assert [line.split()[0] for line in said[-12:-5]] == [
         "parameters", "gradients", "optimizer", "activations", "head", "batch", "peak",
     ]  # fmt: skip
@@ -113,13 +115,11 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(scored, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_largest_batch_is_the_one_with_the_most_padded_tokens(scored):
-    method, _ = build_method(find_method("dckd"), {})
-    dataset = PairDataset(SignalDataset.open(scored.full), method.needs.roles)
-    collator = PairCollator(method.needs, vocab_size=128, pad_token_id=0)
-    batches = (range(5), range(5, 10))
-    sizes = [collator([dataset[index] for index in batch])["input_ids"].numel() for batch in batches]
-    assert largest_batch(dataset, batches, collator)["input_ids"].numel() == max(sizes)
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_largest_batch_is_the_one_with_the_most_tokens_as_they_are_laid_out(packed):
+    # Padded: 4 rows of 9 against 2 of 16; without padding: 22 tokens against 31.
+    sizes = PairSizes(np.array([2, 2, 2]), np.array([9, 3, 16]), np.array([17, 5, 31]))
+    assert largest_batch([[0, 1], [], [2]], sizes, packed=packed) == ([2] if packed else [0, 1])
 
 
 def test_what_fits_is_said_for_every_card():
