@@ -1,6 +1,5 @@
 """The words of a preference pair: messages, prompts and one row as both stages read it."""
 
-import dataclasses
 from typing import NamedTuple
 
 __all__ = ["Message", "PreferenceRow", "Prompt"]
@@ -17,8 +16,7 @@ Prompt = str | tuple[Message, ...]
 """A prompt is plain text (one user turn, where there is a chat template) or the turns of a conversation."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PreferenceRow:
+class PreferenceRow(NamedTuple):
     """One prompt with what is known of its answers.
 
     Attributes:

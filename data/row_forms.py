@@ -3,8 +3,8 @@
 Errors raised here do not say where the row stands; the reader that calls puts the location in front.
 """
 
-import dataclasses
 import enum
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -34,8 +34,7 @@ class Layout(enum.Enum):
     RATED_ANSWER = enum.auto()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RowForm:
+class RowForm(NamedTuple):
     """What a row looks like; `name` says it to people, with text and messages told apart."""
 
     layout: Layout
@@ -64,6 +63,16 @@ def detect_form(row: Mapping[str, Any]) -> RowForm:
     Raises:
         DataError: for a row of no accepted form.
     """
+    # Of text only the columns' names matter, so that most rows are looked at once for all.
+    return _form_of_texts(*row) if all(type(value) is str for value in row.values()) else _form(row)
+
+
+@functools.lru_cache(maxsize=64)
+def _form_of_texts(*columns: str) -> RowForm:
+    return _form(dict.fromkeys(columns, ""))
+
+
+def _form(row: Mapping[str, Any]) -> RowForm:
     has = {name for name in row if _given(row, name)}
     if {"chosen", "rejected"} & has:
         return _answers_form(row, has)
@@ -99,10 +108,9 @@ def _answers_form(row: Mapping[str, Any], has: set[str]) -> RowForm:
 def _kind(row: Mapping[str, Any], column: str) -> str:
     if isinstance(row[column], str):
         return "text"
-    turns = _messages(row, column)
-    if column == "prompt" or (len(turns) == 1 and turns[0].role == "assistant"):
-        return "messages"
-    return "whole conversation"
+    turns = _turns(row, column)
+    is_answer = len(turns) == 1 and isinstance(turns[0], dict) and turns[0].get("role") == "assistant"
+    return "messages" if column == "prompt" or is_answer else "whole conversation"
 
 
 def parse_content(row: Mapping[str, Any], layout: Layout) -> Content:
@@ -121,8 +129,10 @@ def parse_content(row: Mapping[str, Any], layout: Layout) -> Content:
         return Content(_prompt(row, turns[:-1]), _answer(turns, "messages"), None)
     chosen = _text_or_messages(row, "chosen")
     rejected = _text_or_messages(row, "rejected") if _given(row, "rejected") else None
-    before = chosen[:-1] if layout is Layout.WHOLE_CONVERSATIONS else _text_or_messages(row, "prompt")
-    if layout is Layout.WHOLE_CONVERSATIONS:
+    if layout is not Layout.WHOLE_CONVERSATIONS:
+        before = _text_or_messages(row, "prompt")
+    else:
+        before = chosen[:-1]
         if rejected is not None and rejected[:-1] != before:
             raise DataError(
                 "`chosen` and `rejected` differ before the last turn; they must share all but the last"
@@ -151,7 +161,9 @@ def parse_rating(row: Mapping[str, Any]) -> Rating:
         opening = (Message("user", first),) if first.strip() else ()
         later = zip(rest[0::2], rest[1::2], strict=True)
         prompt = (*opening, *(Message(role.lower(), content) for role, content in later))
-    return Rating(_prompt(row, prompt), _answer(row["response"], "response"), float(helpfulness))
+    return Rating(
+        _prompt(row, prompt), _answer(_text(row["response"], "response"), "response"), float(helpfulness)
+    )
 
 
 def row_id(row: Mapping[str, Any]) -> str | None:
@@ -168,50 +180,56 @@ def _given(row: Mapping[str, Any], column: str) -> bool:
     return row.get(column) is not None and row[column] != []
 
 
-def _text_or_messages(row: Mapping[str, Any], column: str) -> Any:
+def _text_or_messages(row: Mapping[str, Any], column: str) -> Prompt:
     value = row[column]
     return _text(value, column) if isinstance(value, str) else _messages(row, column)
 
 
 def _messages(row: Mapping[str, Any], column: str) -> tuple[Message, ...]:
+    turns = []
+    for number, turn in enumerate(_turns(row, column), 1):
+        if not isinstance(turn, dict) or not {"role", "content"} <= turn.keys():
+            seen = _listed(turn) if isinstance(turn, dict) else type(turn).__name__
+            raise DataError(f"turn {number} of `{column}` has {seen}; it must have role and content")
+        role = _text(turn["role"], "turn %d of %s: role", number, column)
+        turns.append(Message(role, _text(turn["content"], "turn %d of %s: content", number, column)))
+    return tuple(turns)
+
+
+def _turns(row: Mapping[str, Any], column: str) -> list[Any]:
+    """A column's list, whatever is in it."""
     value = row[column]
     if not isinstance(value, list):
         raise DataError(
             f"`{column}` is of type {type(value).__name__}; it must be text or a list of messages"
         )
-    turns = []
-    for number, turn in enumerate(value, 1):
-        if not isinstance(turn, dict) or not {"role", "content"} <= turn.keys():
-            seen = _listed(turn) if isinstance(turn, dict) else type(turn).__name__
-            raise DataError(f"turn {number} of `{column}` has {seen}; it must have role and content")
-        where = f"turn {number} of {column}"
-        turns.append(
-            Message(_text(turn["role"], f"{where}: role"), _text(turn["content"], f"{where}: content"))
-        )
-    return tuple(turns)
-
-
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str):
-        raise DataError(f"`{what}` is of type {type(value).__name__}; it must be text")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"`{what}` has half of a surrogate pair at character {error.start}; that is no text, remove it"
-        ) from error
     return value
 
 
-def _answer(value: Any, column: str) -> str:
-    if isinstance(value, tuple):
-        if value[-1].role != "assistant":
+def _text(value: Any, what: str, *names: object) -> str:
+    """A value that has to be text; what it is called is put together (`what % names`) only for a message."""
+    if not isinstance(value, str):
+        raise DataError(f"`{what % names}` is of type {type(value).__name__}; it must be text")
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
             raise DataError(
-                f"`{column}` ends with a turn of {value[-1].role!r}; it must end with the assistant's"
-            )
-        value = value[-1].content
-    text = _text(value, column)
-    if not text.strip():
+                f"`{what % names}` has half of a surrogate pair at character {error.start}; that is no text, remove it"
+            ) from error
+    return value
+
+
+def _answer(value: Prompt, column: str) -> str:
+    if isinstance(value, str):
+        text = value
+    elif value[-1].role == "assistant":
+        text = value[-1].content
+    else:
+        raise DataError(
+            f"`{column}` ends with a turn of {value[-1].role!r}; it must end with the assistant's"
+        )
+    if not text or text.isspace():
         raise DataError(f"`{column}` has an empty response; remove the row or give it an answer")
     return text
 

@@ -113,8 +113,9 @@ def _read_json_lines(address: str) -> Iterator[Row]:
         try:
             for number, line in enumerate(file, 1):
                 text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                if text.strip():
-                    yield f"{address} line {number}", _parse_line(text, f"{address} line {number}")
+                if not text.isspace():
+                    location = f"{address} line {number}"
+                    yield location, _parse_line(text, location)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{address}: damaged or cut off after line {number}: {error}") from error
 

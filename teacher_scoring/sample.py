@@ -1,7 +1,6 @@
 """sample-student from options to rollouts."""
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import logging
@@ -119,7 +118,7 @@ def _prompts(reader: Iterable[PreferenceRow], encoder: PairEncoder) -> Iterator[
     nothing = np.empty(0, dtype=np.int32)
     for row in reader:
         # The answers must not decide which prompts are short enough.
-        encoded = encoder.encode(dataclasses.replace(row, chosen=None, rejected=None))
+        encoded = encoder.encode(row._replace(chosen=None, rejected=None))
         if encoded is not None:
             yield [ResponseSignals(encoded.pair_id, "student", 0, encoded.prompt_ids, nothing)]
 

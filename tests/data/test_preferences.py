@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -255,6 +256,25 @@ def test_the_data_hash_changes_with_ids_content_and_order_only(read):
         ({"id": 1, **PAIR}, {"id": 2, **other}),
     ]
     assert len({data_hash(*rows) for rows in different} | {reference}) == 5
+
+
+def test_the_data_hash_is_what_it_always_was_so_that_datasets_made_before_are_found(read):
+    odd = 'quo"te \\ tab\t nul\x00 del\x7f é \u2028 🜁 </s>'
+    turns = [{"role": "system", "content": odd}, _user("q")]
+    for rows, contents in (
+        ([{"prompt": odd, "chosen": "a", "rejected": odd}], [[odd, "a", odd]]),
+        ([{"prompt": "q", "chosen": odd}], [["q", odd, None]]),
+        (
+            [{"prompt": turns, "chosen": "a", "rejected": "b"}, {**PAIR, "prompt": [_user("q")]}],
+            [[[["system", odd], ["user", "q"]], "a", "b"], [[["user", "q"]], "good", "bad"]],
+        ),
+    ):  # fmt: skip
+        reader = read(*rows, need="chosen")
+        ids = [row.pair_id for row in reader]
+        lines = [json.dumps(content, ensure_ascii=False) for content in contents]
+        assert ids == [hashlib.sha256(line.encode()).hexdigest()[:24] for line in lines]
+        kept = "".join(f"{json.dumps(id)}{line}\n" for id, line in zip(ids, lines, strict=True))
+        assert reader.data_hash == hashlib.sha256(kept.encode()).hexdigest()
 
 
 def test_the_data_hash_is_not_told_before_the_end(read):
