@@ -5,17 +5,18 @@ import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+# Before torch is imported, which reads it then: numbers and times must not depend on how many cores there are.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import fsspec
+import hypothesis
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -23,7 +24,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Every server here is on this machine, whatever proxy leads out of it.
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+# Text is laid out for a terminal of the usual width, wherever the tests are started.
+os.environ.pop("COLUMNS", None)
+
+# The same examples in every run, however long one takes; `--hypothesis-profile=default` looks for new ones.
+hypothesis.settings.load_profile("ci")
 
 #: By marker, what tests may need beyond Python packages that every machine can have: its name, and what to install.
 _NEEDS = {
@@ -57,6 +64,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for item in items:
                 if item.get_closest_marker(marker):
                     item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home_of_shared_fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADPA_HOME", str(tmp_path_factory.mktemp("adpa-home")))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -159,29 +173,30 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
     return TinyWorld(tmp_path_factory.mktemp("tiny-world"))
 
 
+# Takes a port that is free, says which, and ends with its standard input, so also when the tests are killed.
+_S3_SERVER = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """A real S3-compatible server (moto's), in a process of its own on loopback; its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    script = "import sys; from moto.server import main; main(sys.argv[1:])"
-    server = subprocess.Popen(
-        [sys.executable, "-c", script, "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
+    with subprocess.Popen(
+        [sys.executable, "-c", _S3_SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(url + "/moto-api/", timeout=1).close()
-            break
-        except OSError:
-            assert server.poll() is None, "the server ended"
-            time.sleep(0.1)
-    yield url
-    server.terminate()
-    server.wait()
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+        server.kill()
 
 
 @pytest.fixture
@@ -192,9 +207,14 @@ def s3_bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
+        # Nothing of what somebody has set up for stores of their own.
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_ENDPOINT_URL": s3_server,
     }.items():
         monkeypatch.setenv(key, value)
+    for key in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(key, raising=False)
     name = uuid.uuid4().hex
     fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
     return f"s3://{name}"

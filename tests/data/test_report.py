@@ -157,7 +157,8 @@ def _texts(chart):
 def test_a_histogram_is_drawn_to_scale_without_its_empty_ends():
     histogram = Histogram(np.arange(0.0, 11.0))
     histogram.add(np.array([4.5, 5.5, 5.5, 5.9]))
-    assert (histogram.counts[4], histogram.counts[5], histogram.mean) == (1, 3, 21.4 / 4)
+    assert (histogram.counts[4], histogram.counts[5]) == (1, 3)
+    assert histogram.mean == pytest.approx(21.4 / 4)
     chart = histogram_chart({"chosen": histogram}, label="nats")
     points = [
         tuple(map(float, point.split(","))) for point in re.findall(r'points="(.*?)"', chart)[0].split()

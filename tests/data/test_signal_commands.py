@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import shutil
 import time
 
@@ -39,14 +40,15 @@ def test_push_pull_list_and_prune(tmp_path, make_dataset, lines):
     )
     assert lines[-1] == f"{store / 'copy'}: 30 responses, complete"
     assert verify_dataset(store / "copy") == []
+    size = sum(path.stat().st_size for path in store.rglob("shard-*"))
+    noon = time.mktime((2026, 3, 1, 12, 0, 0, 0, 0, -1))
+    os.utime(store / "copy" / "manifest.json", (noon, noon))
     lines.clear()
     commands.list_signals(commands.SignalsListOptions(store=str(store)), report=lines.append)
-    size = sum(path.stat().st_size for path in store.rglob("shard-*"))
-    today = time.strftime("%Y-%m-%d")
     assert lines == [
         f"{store}: 1 dataset, {size / 1e6:.1f} MB",
         "name  kind     models  responses  positions   MB  made        used",
-        f"copy  signals  tiny           30        121  {size / 1e6:.1f}  {today}  {today}",
+        f"copy  signals  tiny           30        121  {size / 1e6:.1f}  2026-03-01  2026-03-01",
     ]
     options = commands.SignalsPruneOptions(store=str(store), max_gb=0, dry_run=True)
     commands.prune_signals(options, report=lines.append)

@@ -3,7 +3,7 @@ import datetime
 import numpy as np
 import pytest
 import transformers.utils.chat_template_utils
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import (
     AddedToken,
@@ -176,7 +176,7 @@ with_tokens = st.one_of(
         max_size=4,
     ).map("".join),
 )
-quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=40)
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -194,7 +194,7 @@ def test_pair_losses_and_surrogate_pass_gradcheck():
         assert torch.autograd.gradcheck(loss, (chosen, rejected))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 5), k=st.integers(0, 6), v=st.integers(1, 4))
 def test_bucket_kl_is_never_negative_and_never_above_the_kl_over_the_whole_vocabulary(seed, n, k, v):
     generator = torch.Generator().manual_seed(seed)
@@ -243,7 +243,7 @@ def extreme_inputs(draw):
     }
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(x=extreme_inputs())
 def test_no_value_and_no_gradient_is_ever_nan(x):
     student = x["student"], x["student_tail"]
@@ -271,7 +271,7 @@ def test_no_value_and_no_gradient_is_ever_nan(x):
             assert gradient is None or not gradient.isnan().any(), name
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(x=extreme_inputs())
 def test_masked_slots_never_matter(x):
     def values(teacher, advantages):

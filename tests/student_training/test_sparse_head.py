@@ -134,7 +134,7 @@ def with_mask(problem, mask):
     return problem
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(problem=problems(), chunk_size=st.integers(1, 7))
 @example(problem=with_mask(Problem(k=23), True), chunk_size=2).via("the support is the whole vocabulary")
 @example(problem=with_mask(Problem(k=1), True), chunk_size=2).via("one support token")
@@ -144,7 +144,7 @@ def test_fused_equals_dense_whatever_the_support_and_the_distributions(problem, 
     assert_fused_matches_dense(problem, chunk_size)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(problem=problems(), chunk_size=st.integers(1, 7))
 def test_sparse_logprobs_equal_the_dense_ones_with_their_gradients(problem, chunk_size):
     dense = dense_sparse_logprobs(problem.head.logits(problem.hidden), *problem.arguments[2:])
@@ -329,7 +329,7 @@ def test_far_tails_neither_underflow_nor_lose_their_gradient():
     assert gradient.item() == pytest.approx(-math.exp(-1) / (1 + math.exp(-1)) - 2000.0, rel=1e-6)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(problem=problems(), factor=st.sampled_from([1e2, 1e4, 1e6]), chunk_size=st.integers(1, 7))
 def test_logits_of_any_size_in_float32_give_finite_losses_and_gradients(problem, factor, chunk_size):
     hidden = (factor * problem.hidden.detach()).float().requires_grad_()
@@ -538,4 +538,5 @@ def test_autocast_rounds_the_operands_and_nothing_else():
     expected, _ = fused_objective(
         hidden.detach().bfloat16(), rounded, *problem.arguments[2:], problem.objective
     )
-    assert loss.item() == expected.item()
+    # The same roundings of the operands; float32 sums, which another path may add in another order.
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)

@@ -1,4 +1,4 @@
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from teacher_scoring.batching import plan_batches
@@ -7,7 +7,6 @@ SEQUENCES = st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size
 
 
 @given(SEQUENCES, st.integers(1, 200), st.integers(1, 100))
-@settings(deadline=None)
 def test_every_sequence_goes_once_and_limits_hold_for_all_that_do_not_break_them_alone(
     sequences, max_tokens, max_scored
 ):

@@ -13,7 +13,7 @@ from teacher_scoring.passes import score_support
 from teacher_scoring.tasks import write_encoded_shards
 
 # Seconds until a test gives up on what should have happened long before.
-PATIENCE_S = 20
+PATIENCE_S = 120
 
 
 class ScriptedEngine:
