@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.errors import ShardError
@@ -211,8 +211,8 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     """Read and check `manifest.json` of a dataset folder.
 
     Raises:
-        ShardError: no folder, no manifest (the dataset is incomplete), a manifest that is not one, whose
-            checksum does not fit its content, or of a format version that this code does not read.
+        ShardError: no folder, no manifest (the dataset is incomplete), a manifest that cannot be read or is not
+            one, whose checksum does not fit its content, or of a format version that this code does not read.
     """
     path = Path(folder) / MANIFEST_NAME
     try:
@@ -221,6 +221,10 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
         raise ShardError(_absence(Path(folder))) from error
     except NotADirectoryError as error:
         raise ShardError(f"{folder}: a file, not a dataset folder") from error
+    except OSError as error:
+        raise ShardError(
+            f"{path}: cannot be read: {error.strerror}; mend that and run the same command again"
+        ) from error
     return parse_manifest(content, path)
 
 
@@ -267,7 +271,7 @@ def parse_manifest(text: bytes, path: str | os.PathLike[str]) -> Manifest:
             kind=content["kind"],
             request=content["request"],
             shards=tuple(_parse_shard(shard) for shard in content["shards"]),
-            files=tuple(FileEntry(**entry) for entry in content["files"]),
+            files=tuple(FileEntry(**{**entry, "file": _inside(entry["file"])}) for entry in content["files"]),
             created=content["created"],
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -279,9 +283,17 @@ def parse_manifest(text: bytes, path: str | os.PathLike[str]) -> Manifest:
 
 def _parse_shard(shard: Mapping[str, Any]) -> ShardEntry:
     return ShardEntry(
-        file=shard["file"],
+        file=_inside(shard["file"]),
         size_bytes=shard["size_bytes"],
         sha256=shard["sha256"],
         row_groups=tuple(RowGroup(**group) for group in shard["row_groups"]),
         roles={role: RoleCount(**count) for role, count in shard["roles"].items()},
     )
+
+
+def _inside(file: str) -> str:
+    """The name of a file of the dataset; a manifest from elsewhere must not make anyone write beside its folder."""
+    path = PurePosixPath(file)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"the file name {file!r} leads out of the dataset's folder")
+    return file

@@ -65,6 +65,25 @@ def test_an_edited_manifest_is_refused(tmp_path, manifest, old, new):
         read_manifest(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../payload", "tokenizer/../../payload", "/etc/payload", ""])
+def test_a_file_name_that_leads_out_of_the_folder_is_refused(tmp_path, manifest, name):
+    """With its checksum right, as somebody would publish it who wants to write where he must not."""
+    (shard, *_), (entry,) = manifest.shards, manifest.files
+    for change in (
+        {"shards": (dataclasses.replace(shard, file=name),)},
+        {"files": (dataclasses.replace(entry, file=name),)},
+    ):
+        write_manifest(tmp_path, dataclasses.replace(manifest, **change))
+        with pytest.raises(ShardError, match=f"the file name {name!r} leads out of the dataset's folder"):
+            read_manifest(tmp_path)
+
+
+def test_a_manifest_that_cannot_be_read_is_one_error(tmp_path):
+    (tmp_path / "manifest.json").mkdir()
+    with pytest.raises(ShardError, match=r"manifest\.json: cannot be read: Is a directory; mend that"):
+        read_manifest(tmp_path)
+
+
 @pytest.mark.parametrize("version", [0, 2, None, "1"])
 def test_other_format_versions_are_named_and_refused(tmp_path, manifest, version):
     content = json.loads(render_manifest(manifest)) | {"format_version": version}
