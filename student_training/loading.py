@@ -17,6 +17,7 @@ __all__ = [
     "load_tokenizer",
     "merge_lora",
     "require_bitsandbytes",
+    "stop_at_tokenizer_end",
     "training_dtype",
 ]
 
@@ -124,6 +125,27 @@ def merge_lora(student: Any, folder: Path, *, trust_remote_code: bool) -> PreTra
     state = {name: value.float().cpu() for name, value in get_peft_model_state_dict(student).items()}
     set_peft_model_state_dict(whole, state)
     return whole.merge_and_unload()
+
+
+def stop_at_tokenizer_end(student: Any, tokenizer: Any) -> None:
+    """Let generation stop at the tokenizer's end token too, which responses are trained to end with.
+
+    Many base models name another one, and a student trained on chats would talk on. Those that the student's
+    configurations name stay, and so does everything else in them: a padding id there, for one, would keep the
+    embedding of that token from learning whenever the student is loaded again.
+
+    Args:
+        student: the causal language model, with its adapters if any; its configurations are changed in place.
+        tokenizer: the student's.
+    """
+    end = tokenizer.eos_token_id
+    for config in (student.config.get_text_config(), getattr(student, "generation_config", None)):
+        if config is None or end is None:
+            continue
+        named = config.eos_token_id
+        ends = named if isinstance(named, list) else [] if named is None else [named]
+        if end not in ends:
+            config.eos_token_id = [end, *ends] if ends else end
 
 
 def training_dtype(name: str) -> str:

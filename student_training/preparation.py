@@ -22,6 +22,7 @@ from student_training.epoch_batches import EpochBatches, SetEpoch
 from student_training.initial import initial_logprobs
 from student_training.inputs import Inputs
 from student_training.lm_head import read_head
+from student_training.loading import stop_at_tokenizer_end
 from student_training.memory import largest_batch, plan_memory
 from student_training.methods import Method
 from student_training.metrics import LineAtEveryCheckpoint, MetricsFile, ProgressBar, ProgressLines
@@ -115,10 +116,10 @@ def build_trainer(
         cut: how they become batches.
         report: takes lines for the user.
     """
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    stop_at_tokenizer_end(model.student, tokenizer)
     out = Path(options.out)
     everything = PairDataset(inputs.source, method.needs.roles)
+    # Any id does: what it fills up is masked. The tokenizer stays as it came.
     pad_token_id = tokenizer.pad_token_id or 0
     behavior = inputs.behavior() if method.needs.behavior else None
     initial = None
@@ -167,7 +168,7 @@ def build_trainer(
         train_dataset=everything,
         eval_dataset=everything if len(inputs.eval_indices) else None,
         data_collator=_collator(options, method, model, pad_token_id, initial=initial, behavior=behavior),
-        processing_class=tokenizer,
+        tokenizer=tokenizer,
         callbacks=callbacks,
     )
     # They would print every logged step as a dictionary.

@@ -45,6 +45,7 @@ class StudentTrainer(Trainer):
         batches: EpochBatches,
         eval_batches: Sequence[list[int]] = (),
         pair_id: Callable[[int], str],
+        tokenizer: Any,
         keep_checkpoints: int,
         **arguments: Any,
     ) -> None:
@@ -55,6 +56,8 @@ class StudentTrainer(Trainer):
             batches: this process's, of the training pairs.
             eval_batches: this process's, of the held-out pairs; as many as on every other process.
             pair_id: name of a pair by its index, for messages.
+            tokenizer: saved beside the weights. transformers.Trainer does not get it: it would write the
+                tokenizer's special tokens over those of the student's configuration.
             keep_checkpoints: how many resumable checkpoints to keep.
             **arguments: as for transformers.Trainer.
         """
@@ -65,6 +68,7 @@ class StudentTrainer(Trainer):
         self._batches = batches
         self._eval_batches = eval_batches
         self._pair_id = pair_id
+        self._tokenizer = tokenizer
         self._keep_checkpoints = keep_checkpoints
         self._step_pairs: list[int] = []
         self._eval_counts: torch.Tensor | None = None
@@ -234,8 +238,7 @@ class StudentTrainer(Trainer):
         if state_dict is not None:
             state_dict = {name.removeprefix("student."): value for name, value in state_dict.items()}
         wrapper.student.save_pretrained(folder, state_dict=state_dict)
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(folder)
+        self._tokenizer.save_pretrained(folder)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save, and only when every process is done mark the checkpoint as whole and let older ones go."""

@@ -93,6 +93,34 @@ def test_reading_ahead_in_another_process_changes_no_number(scored, finished, tm
         assert torch.equal(weights(tmp_path / "ahead")[name], value)
 
 
+@pytest.fixture
+def student_of_another_end(scored, tmp_path):
+    """A student whose configuration names an end token that its tokenizer's is not, and a tokenizer without padding."""
+    folder = tmp_path / "student"
+    model = AutoModelForCausalLM.from_pretrained(scored.student)
+    model.config.eos_token_id = model.generation_config.eos_token_id = 7
+    model.config.pad_token_id = model.generation_config.pad_token_id = None
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(scored.student)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_trained_student_stops_where_its_tokenizer_ends_and_else_keeps_what_it_came_with(
+    scored, student_of_another_end, tmp_path, capfd
+):
+    out = tmp_path / "run"
+    scored.train("sft", out, student=str(student_of_another_end), max_steps=1)
+    end = AutoTokenizer.from_pretrained(out).eos_token_id
+    model = AutoModelForCausalLM.from_pretrained(out)
+    assert end != 7
+    assert model.generation_config.eos_token_id == model.config.eos_token_id == [end, 7]
+    assert model.config.pad_token_id is None
+    assert AutoTokenizer.from_pretrained(out).pad_token is None
+    assert "PAD/BOS/EOS" not in "".join(capfd.readouterr())
+
+
 def test_adapters_are_merged_into_the_saved_student(scored, tmp_path):
     scored.train("dckd", tmp_path / "run", lora_rank=2)
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "run")
