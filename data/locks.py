@@ -11,6 +11,9 @@ from typing import BinaryIO
 __all__ = ["hold_lock"]
 
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
+# How often a folder may vanish between its making and its use before it counts as one that cannot be made: where
+# a link leads nowhere, or in /proc, the errors are the same.
+_MAX_VANISHED = 100
 
 
 @contextlib.contextmanager
@@ -27,16 +30,18 @@ def hold_lock(path: str | os.PathLike[str], *, waiting: Callable[[], None] = lam
     """
     folder = os.path.dirname(os.path.abspath(path))
     with contextlib.ExitStack() as stack:
-        told = False
+        told, vanished = False, 0
         while True:
             try:
                 os.makedirs(folder, exist_ok=True)
                 file = stack.enter_context(open(path, "ab"))
             except (FileNotFoundError, FileExistsError):
-                if os.path.exists(folder) and not os.path.isdir(folder):
+                vanished += 1
+                if vanished > _MAX_VANISHED or (os.path.exists(folder) and not os.path.isdir(folder)):
                     raise
                 # Another process has removed the empty folder in between.
                 continue
+            vanished = 0
             if not _try_lock(file):
                 if not told:
                     waiting()

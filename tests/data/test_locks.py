@@ -57,3 +57,9 @@ def test_a_lock_in_what_is_no_folder_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError), hold_lock(tmp_path / "file" / "lock"):
         pass
+
+
+def test_a_lock_behind_a_link_that_leads_nowhere_is_an_error(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "unmounted" / "disk")
+    with pytest.raises((FileNotFoundError, FileExistsError)), hold_lock(tmp_path / "link" / "runs" / "lock"):
+        pass
