@@ -12,7 +12,18 @@ import pytest
 from data.errors import ConfigurationError
 from teacher_scoring.engine import EngineOptions
 from teacher_scoring.engine_work import EngineRequest
-from teacher_scoring.ray_cluster import session_folder, worker_resources
+from teacher_scoring.ray_cluster import connected_ray, session_folder, worker_resources
+
+
+def engine_request(workers=2, **settings):
+    return EngineRequest(
+        kind="vllm",
+        settings=EngineOptions(model="model", **settings),
+        option="--teacher",
+        vocab_size=10,
+        own_process=True,
+        workers=workers,
+    )
 
 
 def resources(nodes, workers=2, **settings):
@@ -23,15 +34,7 @@ def resources(nodes, workers=2, **settings):
             + [{"Alive": False, "Resources": {"CPU": 1.0, "GPU": 99.0}}]
         )
     )
-    request = EngineRequest(
-        kind="vllm",
-        settings=EngineOptions(model="model", **settings),
-        option="--teacher",
-        vocab_size=10,
-        own_process=True,
-        workers=workers,
-    )
-    return worker_resources(cluster, request)
+    return worker_resources(cluster, engine_request(workers, **settings))
 
 
 def test_a_worker_takes_tensor_times_pipeline_gpus():
@@ -66,3 +69,24 @@ def test_rays_folder_goes_with_the_run_and_those_of_killed_runs_with_the_next(mo
             assert folder.parent == Path(parent)
             assert sorted(Path(parent).iterdir()) == sorted([folder, in_use, foreign])
         assert not folder.exists()
+
+
+@pytest.mark.parametrize("mode", [{}, {"RAY_AUTH_MODE": "token"}], ids=["default", "asked for"])
+def test_a_cluster_of_this_machine_has_a_token_of_its_own_so_that_ray_puts_none_into_the_home(
+    monkeypatch, mode
+):
+    environment = dict(mode)
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))
+    with connected_ray(engine_request()):
+        assert environment["RAY_AUTH_MODE"] == "token"
+        assert len(environment["RAY_AUTH_TOKEN"]) == 64
+
+
+@pytest.mark.parametrize("name", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
+def test_a_token_that_the_user_has_chosen_is_left_alone(monkeypatch, name):
+    environment = {name: "chosen"}
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))
+    with connected_ray(engine_request()):
+        assert {key: value for key, value in environment.items() if "TOKEN" in key} == {name: "chosen"}
