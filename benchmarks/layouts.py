@@ -9,6 +9,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from data.parquet import num_row_groups
 from data.schema import ResponseSignals
@@ -59,29 +60,88 @@ def _per_position(row: ResponseSignals, values: np.ndarray | None) -> list[np.nd
     return np.split(values, np.cumsum(row.support_sizes, dtype=np.int64)[:-1])
 
 
+def _write_records(path: Path, rows: Sequence[ResponseSignals]) -> None:
+    """The published code's form: each position a record of ids, values and the mass outside, once for each quantity.
+
+    The teacher's probabilities and the advantages are two columns with ids of their own, as `datasets` infers them from
+    JSON: 64 bits for every number. The advantages are in falling order. Source: SLIT-AI/ADPA, utils/compress_logits.py
+    and utils/get_logp_margin.py.
+    """
+
+    def teacher(row: ResponseSignals) -> list[dict]:
+        assert row.teacher_tail_logprobs is not None
+        parts = zip(
+            _per_position(row, row.topk_ids),
+            _per_position(row, row.teacher_logprobs),
+            row.teacher_tail_logprobs,
+            strict=True,
+        )
+        return [
+            {
+                "indices": ids.tolist(),
+                "values": np.exp(values.astype(np.float64)).tolist(),
+                "remaining_probs_sum": float(np.exp(tail)),
+            }
+            for ids, values, tail in parts
+        ]
+
+    def advantages(row: ResponseSignals) -> list[dict]:
+        records = []
+        for ids, values in zip(
+            _per_position(row, row.topk_ids), _per_position(row, row.advantages), strict=True
+        ):
+            order = np.argsort(-values, kind="stable")
+            records.append({"indices": ids[order].tolist(), "values": values[order].tolist()})
+        return records
+
+    _save_with_datasets(
+        path, rows, lambda row: {"compressed_probs": teacher(row), "margin_logp": advantages(row)}
+    )
+
+
+def _read_records(path: Path) -> Values:
+    """As the published loss gets them: a row of Python records, each field of which becomes a tensor."""
+    columns: tuple[list, list, list] = ([], [], [])
+    for row in datasets.load_from_disk(str(path)):
+        assert isinstance(row, dict)
+        teacher, advantages = row["compressed_probs"], row["margin_logp"]
+        columns[0].append(torch.tensor([position["indices"] for position in teacher]))
+        columns[1].append(torch.tensor([position["values"] for position in teacher]))
+        torch.tensor([position["remaining_probs_sum"] for position in teacher])
+        torch.tensor([position["indices"] for position in advantages])
+        columns[2].append(torch.tensor([position["values"] for position in advantages]))
+    ids, probabilities, values = (torch.cat(column).flatten() for column in columns)
+    return ids.numpy(), probabilities.log().numpy(), values.numpy()
+
+
 def _write_nested(path: Path, rows: Sequence[ResponseSignals]) -> None:
-    """The published code's form: for each position, lists of ids and of both models' probabilities."""
+    """The published form without its records: for each position, one list of ids and one of each model's values."""
 
     def lists(row: ResponseSignals, values: np.ndarray | None) -> list[list]:
         return [part.tolist() for part in _per_position(row, values)]
 
+    _save_with_datasets(
+        path,
+        rows,
+        lambda row: {
+            "topk_ids": lists(row, row.topk_ids),
+            "teacher_logprobs": lists(row, row.teacher_logprobs),
+            "advantages": lists(row, row.advantages),
+        },
+    )
+
+
+def _save_with_datasets(
+    path: Path, rows: Sequence[ResponseSignals], signals: Callable[[ResponseSignals], dict]
+) -> None:
     table = datasets.Dataset.from_list(
-        [
-            {
-                "pair_id": row.pair_id,
-                "response_ids": row.response_ids.tolist(),
-                "topk_ids": lists(row, row.topk_ids),
-                "teacher_logprobs": lists(row, row.teacher_logprobs),
-                "advantages": lists(row, row.advantages),
-            }
-            for row in rows
-        ]
+        [{"pair_id": row.pair_id, "response_ids": row.response_ids.tolist(), **signals(row)} for row in rows]
     )
     table.save_to_disk(str(path))
 
 
 def _read_nested(path: Path) -> Values:
-    """As a collator gets it: rows of nested Python lists."""
+    """Rows of nested Python lists, flattened into numpy."""
     columns: tuple[list, list, list] = ([], [], [])
     for row in datasets.load_from_disk(str(path)):
         for column, name in zip(columns, ("topk_ids", "teacher_logprobs", "advantages"), strict=True):
@@ -182,7 +242,8 @@ def size_bytes(path: Path) -> int:
 
 
 LAYOUTS = (
-    Layout("nested lists, `datasets` (published code)", _write_nested, _read_nested),
+    Layout("records, `datasets` (published code)", _write_records, _read_records),
+    Layout("nested lists, `datasets`, into numpy", _write_nested, _read_nested),
     Layout("packed bytes, list<list<uint8>> (DistillKit)", _write_packed, _read_packed),
     Layout("flat lists, float16, PLAIN, zstd", _write_float16, _read_float16),
     _ours("plain, exact", encoding="plain", precision="exact"),
