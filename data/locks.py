@@ -73,3 +73,8 @@ def _is_named(file: BinaryIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
+    except OSError as error:
+        # What NFS says of a file that another machine has deleted.
+        if error.errno != errno.ESTALE:
+            raise
+        return False

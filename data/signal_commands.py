@@ -11,7 +11,14 @@ from data.options import check_options, option
 from data.pruning import prune_store, prune_unfinished
 from data.remote import is_address
 from data.report import write_report
-from data.store import StoredDataset, list_datasets, list_unfinished, local_folder, store_folder
+from data.store import (
+    StoredDataset,
+    list_datasets,
+    list_unfinished,
+    list_unreadable,
+    local_folder,
+    store_folder,
+)
 from data.store_listing import listing
 from data.summary import summarize_dataset
 from data.transfer import open_signals, pull_dataset, push_dataset
@@ -136,7 +143,8 @@ class SignalsPruneOptions(_Checked):
 def list_signals(options: SignalsListOptions, *, report: Report = logger.info) -> list[StoredDataset]:
     """Report one line for each dataset in the store."""
     datasets = list_datasets(options.store)
-    for line in listing(options.store or store_folder(), datasets, list_unfinished(options.store)):
+    others = list_unfinished(options.store), list_unreadable(options.store)
+    for line in listing(options.store or store_folder(), datasets, *others):
         report(line)
     return datasets
 
@@ -223,6 +231,7 @@ def prune_signals(options: SignalsPruneOptions, *, report: Report = logger.info)
 
     Raises:
         ConfigurationError: when nothing says what to delete.
+        ShardError: for what cannot be deleted.
     """
     if options.unused_days is None and options.max_gb is None:
         raise ConfigurationError("nothing to prune by: give --unused-days, --max-gb or both")

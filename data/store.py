@@ -16,7 +16,9 @@ __all__ = [
     "find_dataset",
     "list_datasets",
     "list_unfinished",
+    "list_unreadable",
     "local_folder",
+    "lock_path",
     "reserve_dataset",
     "store_folder",
 ]
@@ -72,9 +74,25 @@ def list_datasets(root: str | os.PathLike[str] | None = None) -> list[StoredData
 def list_unfinished(root: str | os.PathLike[str] | None = None) -> list[Path]:
     """Folders of a store that hold no complete dataset: runs under way or interrupted, parts of remote datasets."""
     folder = store_folder() if root is None else Path(root)
-    return [
-        path for path in sorted(folder.glob("[!.]*")) if path.is_dir() and not (path / MANIFEST_NAME).exists()
-    ]
+    return [path for path in _folders(folder) if not os.path.lexists(path / MANIFEST_NAME)]
+
+
+def list_unreadable(root: str | os.PathLike[str] | None = None) -> list[tuple[Path, str]]:
+    """Folders of a store with a manifest that cannot be read or is damaged, and what is wrong with each."""
+    folder = store_folder() if root is None else Path(root)
+    found = []
+    for path in _folders(folder):
+        try:
+            read_manifest(path)
+        except ShardError as error:
+            if os.path.lexists(path / MANIFEST_NAME):
+                found.append((path, str(error)))
+    return found
+
+
+def lock_path(folder: Path) -> Path:
+    """The file that is locked while a dataset of a store is being made."""
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def find_dataset(fingerprint: str, *, root: str | os.PathLike[str] | None = None) -> Path | None:
@@ -148,8 +166,7 @@ def reserve_dataset(
         folder = folder.with_name(f"{folder.name}-{copy}")
     with contextlib.ExitStack() as stack:
         try:
-            lock = hold_lock(folder.with_name(f".{folder.name}.lock"), waiting=lambda: waiting(folder))
-            stack.enter_context(lock)
+            stack.enter_context(hold_lock(lock_path(folder), waiting=lambda: waiting(folder)))
             found = find_dataset(fingerprint, root=root)
             if found is None:
                 folder.mkdir(exist_ok=True)
@@ -159,6 +176,10 @@ def reserve_dataset(
                 f"{folder}: the store cannot be written: {error.strerror}; set ADPA_HOME to a folder of yours"
             ) from error
         yield found or folder, found is not None
+
+
+def _folders(store: Path) -> list[Path]:
+    return [path for path in sorted(store.glob("[!.]*")) if path.is_dir()]
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -14,14 +14,18 @@ _NUMBERS = {"responses", "positions", "MB"}
 
 
 def listing(
-    store: str | os.PathLike[str], datasets: Sequence[StoredDataset], unfinished: Sequence[Path]
+    store: str | os.PathLike[str],
+    datasets: Sequence[StoredDataset],
+    unfinished: Sequence[Path],
+    unreadable: Sequence[tuple[Path, str]],
 ) -> Iterator[str]:
     """A heading, one line for each dataset, and what else lies there.
 
     Args:
         store: the store's folder.
         datasets: the complete datasets in it.
-        unfinished: the other folders in it.
+        unfinished: folders without a manifest.
+        unreadable: folders with one that cannot be read, and why.
     """
     if not datasets:
         yield f"{store}: no datasets"
@@ -32,6 +36,7 @@ def listing(
     if unfinished:
         names = ", ".join(path.name for path in unfinished)
         yield f"unfinished, or read from an address and not all here yet: {names}"
+    yield from (f"not usable: {reason}" for _, reason in unreadable)
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:

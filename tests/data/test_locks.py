@@ -1,3 +1,5 @@
+import errno
+import os
 import subprocess
 import sys
 import threading
@@ -63,3 +65,20 @@ def test_a_lock_behind_a_link_that_leads_nowhere_is_an_error(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "unmounted" / "disk")
     with pytest.raises((FileNotFoundError, FileExistsError)), hold_lock(tmp_path / "link" / "runs" / "lock"):
         pass
+
+
+def test_a_lock_that_another_machine_has_deleted_is_not_taken_for_held(tmp_path, monkeypatch):
+    """NFS says ESTALE of an open file that another machine has deleted; whoever waited for it tries again."""
+    calls = []
+    fstat = os.fstat
+
+    def stale_once(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 1:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return fstat(descriptor)
+
+    monkeypatch.setattr(os, "fstat", stale_once)
+    with hold_lock(tmp_path / "lock"):
+        assert (tmp_path / "lock").exists()
+    assert len(calls) == 2

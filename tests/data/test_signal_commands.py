@@ -62,6 +62,10 @@ def test_push_pull_list_and_prune(tmp_path, make_dataset, lines):
     (store / "0123-45").mkdir()
     commands.list_signals(commands.SignalsListOptions(store=str(store)), report=lines.append)
     assert lines.pop() == "unfinished, or read from an address and not all here yet: 0123-45"
+    (store / "0123-45" / "manifest.json").write_text("{")
+    commands.list_signals(commands.SignalsListOptions(store=str(store)), report=lines.append)
+    assert lines[-2] == f"{store}: no datasets"
+    assert lines.pop().startswith(f"not usable: {store / '0123-45' / 'manifest.json'}: not JSON")
 
 
 def test_pruning_by_nothing_is_refused():

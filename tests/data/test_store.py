@@ -12,7 +12,15 @@ from data.manifest import read_manifest
 from data.pruning import prune_store, prune_unfinished
 from data.requests import fingerprint
 from data.signals import SignalDataset
-from data.store import find_dataset, list_datasets, local_folder, reserve_dataset, store_folder
+from data.store import (
+    find_dataset,
+    list_datasets,
+    list_unfinished,
+    list_unreadable,
+    local_folder,
+    reserve_dataset,
+    store_folder,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -208,6 +216,61 @@ def test_pruning_deletes_what_was_never_finished_and_is_old(tmp_path, add):
     assert (tmp_path / "old").exists()
     assert prune_unfinished(root=tmp_path, unused_days=2) == [tmp_path / "old"]
     assert sorted(os.listdir(tmp_path)) == sorted([whole.name, "new"])
+
+
+def test_pruning_leaves_alone_what_a_process_is_making(tmp_path, make_dataset):
+    """Unfinished and without a sign of life, or finished this moment: the lock says whose it is."""
+    request = _request("a")
+    then = time.time() - 3 * 86_400
+    with reserve_dataset(fingerprint(request), root=tmp_path) as (folder, _):
+        os.utime(folder, (then, then))
+        for dry_run in (True, False):
+            assert prune_unfinished(root=tmp_path, unused_days=2, dry_run=dry_run) == []
+        make_dataset(folder, num_shards=1, pairs_per_shard=2, request=request)
+        for dry_run in (True, False):
+            assert prune_store(root=tmp_path, max_bytes=0, dry_run=dry_run) == []
+        assert SignalDataset.open(folder, check_shards=True).num_pairs == 2
+    assert [dataset.path for dataset in prune_store(root=tmp_path, max_bytes=0)] == [folder]
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_that_prune_at_once_do_not_disturb_each_other(tmp_path, add, monkeypatch):
+    """Between looking and deleting another process deletes the same, and what is looked at vanishes."""
+    add("a")
+    (tmp_path / "begun").mkdir()
+    rename = Path.rename
+
+    def already_gone(path, target):
+        rename(path, target)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", already_gone)
+    prune_store(root=tmp_path, max_bytes=0)
+    prune_unfinished(root=tmp_path, unused_days=0)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_may_not_be_deleted_is_one_error(tmp_path, add, monkeypatch):
+    folder = add("a")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(ShardError, match=f"{folder}: cannot be deleted: Permission denied"):
+        prune_store(root=tmp_path, max_bytes=0)
+    assert find_dataset(fingerprint(_request("a")), root=tmp_path) == folder
+
+
+def test_a_dataset_of_the_store_that_cannot_be_read_is_listed_with_the_reason(tmp_path, add):
+    folder = add("a")
+    add("b")
+    (folder / "manifest.json").write_text("{")
+    assert len(list_datasets(tmp_path)) == 1
+    assert list_unfinished(tmp_path) == []
+    ((path, reason),) = list_unreadable(tmp_path)
+    assert path == folder
+    assert reason.startswith(f"{folder / 'manifest.json'}: not JSON")
 
 
 def test_a_dataset_that_pruning_was_killed_over_is_gone_and_deleted_by_the_next(tmp_path, add, monkeypatch):
