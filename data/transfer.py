@@ -91,8 +91,10 @@ class RemoteSignalDataset(SignalDataset):
 
     def _finish(self) -> None:
         """Make the copy in the store an ordinary dataset once its last shard has come."""
-        present = ((self.path / shard.file).exists() for shard in self.manifest.shards)
-        if all(present):
+        if all(is_sound(self.path, shard, content=False) for shard in self.manifest.shards):
+            # They came first, but whoever prunes the store may have taken them away since.
+            for entry in self.manifest.files:
+                _fetch(Remote(self.address), self.path, entry, compare_present=False)
             write_manifest(self.path, self.manifest)
 
 
@@ -143,16 +145,18 @@ def push_dataset(
         check_file(source, entry, rebuild="the command that made it", content=True)
     content = (source / MANIFEST_NAME).read_bytes()
     remote = Remote(address)
-    complete = False
+    complete = continued = False
     if remote.exists(MANIFEST_NAME):
         there = remote.read(MANIFEST_NAME)
         _refuse_other(
             f"{address}/{MANIFEST_NAME}", parse_manifest(there, f"{address}/{MANIFEST_NAME}"), manifest
         )
         complete = there == content
+        # The same files under another manifest: it alone has to be replaced.
+        continued = True
     # Object stores show a file only when it is whole. So with the manifest there already, or the marker of this very
     # dataset, a file of the right size is one that an earlier push has finished.
-    continued = complete or (remote.exists(_PUSH_MARKER) and remote.read(_PUSH_MARKER) == content)
+    continued = continued or (remote.exists(_PUSH_MARKER) and remote.read(_PUSH_MARKER) == content)
     if not continued:
         remote.write(_PUSH_MARKER, content)
     for entry in entries:
@@ -174,6 +178,16 @@ def _refuse_other(place: str | Path, there: Manifest, wanted: Manifest) -> None:
         raise ShardError(
             f"{place}: belongs to another dataset ({there.fingerprint[:12]}, not {wanted.fingerprint[:12]});"
             " choose another place"
+        )
+    files = {entry.file: entry.sha256 for entry in (*there.files, *there.shards)}
+    differing = (
+        files.items() ^ {entry.file: entry.sha256 for entry in (*wanted.files, *wanted.shards)}.items()
+    )
+    if differing:
+        # Replaced file by file it would be a mixture meanwhile, and after an interruption.
+        raise ShardError(
+            f"{place}: the same request has made a dataset of other bytes there ({min(differing)[0]} differs);"
+            " choose another place, or delete what is there first"
         )
 
 
@@ -202,7 +216,8 @@ def _fetch(
         if digest.hexdigest() != entry.sha256:
             raise ShardError(
                 f"{remote.address}/{entry.file}: SHA-256 {digest.hexdigest()[:12]}... of what arrived, the manifest"
-                f" says {entry.sha256[:12]}...; pull again, and if it stays so, the source is damaged"
+                f" says {entry.sha256[:12]}...; run the command again (the dataset there may have been replaced),"
+                " and if it stays so, it is damaged there: delete it there and push again"
             )
     return True
 

@@ -146,6 +146,67 @@ def test_another_dataset_is_never_overwritten(tmp_path, dataset, address, make_d
         pull_dataset(address, other)
 
 
+def test_what_the_same_request_has_made_to_other_bytes_is_never_mixed(
+    tmp_path, dataset, address, make_dataset
+):
+    """Another machine's numbers: shard for shard they would replace what others are reading."""
+    push_dataset(dataset, address)
+    other = tmp_path / "other"
+    make_dataset(other, seed=1)
+    assert read_manifest(other).fingerprint == read_manifest(dataset).fingerprint
+    before = _contents(other)
+    with pytest.raises(
+        ShardError, match=r"other bytes there \(shard-00000\.parquet differs\); choose another"
+    ):
+        push_dataset(other, address)
+    with pytest.raises(
+        ShardError, match=r"other bytes there \(shard-00000\.parquet differs\); choose another"
+    ):
+        pull_dataset(address, other)
+    assert _contents(other) == before
+    pull_dataset(address, tmp_path / "copy")
+    assert _contents(tmp_path / "copy") == _contents(dataset)
+
+
+def test_the_same_files_with_another_story_of_how_they_came_about_replace_the_manifest_alone(
+    tmp_path, dataset, address
+):
+    push_dataset(dataset, address)
+    write_manifest(dataset, dataclasses.replace(read_manifest(dataset), created={"by": "adpa 9"}))
+    copied = []
+    push_dataset(dataset, address, report=copied.append)
+    assert copied == []
+    pull_dataset(address, tmp_path / "copy")
+    assert _contents(tmp_path / "copy") == _contents(dataset)
+
+
+def test_a_dataset_that_is_replaced_at_its_address_while_it_is_read_is_never_mixed(
+    tmp_path, dataset, address, make_dataset, assert_same_rows
+):
+    push_dataset(dataset, address)
+    remote = open_signals(address)
+    remote.pair(0)
+    other = tmp_path / "other"
+    make_dataset(other, request={"teacher": {"source": "other"}})
+    files, root = fsspec.core.url_to_fs(address)
+    files.rm(root, recursive=True)
+    push_dataset(other, address)
+    with pytest.raises(ShardError, match=r"of what arrived.*the dataset there may have been replaced"):
+        remote.pair(14)
+    again = open_signals(address)
+    assert again.path != remote.path
+    assert_same_rows(open_signals(other).pair(14), again.pair(14))
+
+
+def test_a_copy_whose_tokenizer_was_pruned_meanwhile_is_completed_with_it(dataset, address):
+    push_dataset(dataset, address)
+    remote = open_signals(address)
+    shutil.rmtree(remote.path)
+    assert len(list(remote.iterate())) == 30
+    (stored,) = list_datasets()
+    assert verify_dataset(stored.path) == []
+
+
 def test_a_damaged_dataset_is_not_pushed(dataset, address):
     os.truncate(dataset / "shard-00002.parquet", 10)
     with pytest.raises(ShardError, match=r"shard-00002\.parquet: 10 bytes"):
