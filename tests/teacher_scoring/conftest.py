@@ -1,6 +1,7 @@
 """Small random checkpoints of the architectures people use, and sequences to score."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,25 @@ def dense_logprobs() -> Callable[[Path, TokenSequence], np.ndarray]:
         return torch.log_softmax(logits, dim=-1).numpy()[len(sequence.prompt_ids) - 1 : -1]
 
     return dense
+
+
+def _is_running(pid: int | str) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    # A process whose parent was killed may stay in the table for good, where nobody looks after orphans.
+    return state not in ("Z", "X")
+
+
+@pytest.fixture(scope="session")
+def still_running() -> Callable[[Iterable[int | str]], list[int | str]]:
+    """Those processes that have not ended after a long time; a killed one takes a while on a busy machine."""
+
+    def left(pids: Iterable[int | str]) -> list[int | str]:
+        deadline = time.monotonic() + 120
+        while (found := [pid for pid in pids if _is_running(pid)]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
+    return left

@@ -1,14 +1,13 @@
 """score-teacher killed, interrupted, refused by the disk: the same command continues to the same bytes."""
 
+import contextlib
 import errno
 import itertools
 import os
-import resource
 import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -41,23 +40,31 @@ def uninterrupted(tiny_world, tmp_path_factory):
     return contents(folder / "out")
 
 
-def start(arguments, **pipes):
-    # In the background of a script Ctrl-C is ignored, and children inherit that; these must not.
-    def listen():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+def halted(arguments, tmp_path, files, after):
+    """Start a command that stands still before it names another file when so many are there.
 
-    return subprocess.Popen(arguments, preexec_fn=listen, **pipes)  # noqa: PLW1509  (no threads here)
+    By progress, not by the clock, so that load does not matter.
+    """
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parent / "halting"),
+        "ADPA_HALT_FILES": str(tmp_path / files),
+        "ADPA_HALT_AFTER": str(after),
+        "ADPA_HALT_MARK": str(tmp_path / "halted"),
+    }
+    running = subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)
+    state = os.waitid(os.P_PID, running.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    assert state is not None
+    assert state.si_code == os.CLD_STOPPED, running.communicate()
+    return running
 
 
-def interrupt(arguments, folder, number, after):
-    """Start a command and signal it when so many pass files are there; by progress, so that load does not matter."""
-    running = start(arguments, stderr=subprocess.PIPE, text=True)
-    while running.poll() is None:
-        if len(list(folder.glob("passes/*.parquet"))) >= after:
-            running.send_signal(number)
-            break
-        time.sleep(0.005)
-    return running.wait(), running.stderr.read()
+def go_on(running, number):
+    """Let a halted command go on with a signal in its way; its exit code and what it said."""
+    running.send_signal(number)
+    running.send_signal(signal.SIGCONT)
+    _, said = running.communicate()
+    return running.returncode, said
 
 
 @pytest.mark.parametrize(
@@ -75,12 +82,13 @@ def test_a_stopped_run_continues_to_the_same_bytes(
     # Within the teacher's pass where the engine has a process of its own, else within the reference's.
     after = 3 if own_process else 8
     more = ["--own-process"] if own_process else []
-    found, said = interrupt(command(tiny_world, tmp_path, *more), tmp_path, number, after)
+    running = halted(command(tiny_world, tmp_path, *more), tmp_path, "passes/*.parquet", after)
+    found, said = go_on(running, number)
     assert found == code, said
     if code == 130:
         assert said.endswith("interrupted; the same command continues where this one stopped\n")
     assert not (tmp_path / "out" / "manifest.json").exists()
-    # One more may have been finished between the count and the signal, and up to three were being written.
+    # Up to three were being written, and an engine of its own does not halt at once.
     kept = len(list(tmp_path.glob("passes/*.parquet")))
     assert after <= kept < NUM_PASS_FILES
     finished = subprocess.run(command(tiny_world, tmp_path), check=True, capture_output=True, text=True)
@@ -89,17 +97,21 @@ def test_a_stopped_run_continues_to_the_same_bytes(
     assert not list((tmp_path / "out").glob(".*"))
 
 
+# Runs a command that may not write files of more than so many bytes.
+_LIMITED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 def test_a_disk_that_takes_no_more_is_one_error_and_the_same_command_continues(
     tiny_world, tmp_path, uninterrupted
 ):
     largest = max(len(content) for path, content in uninterrupted.items() if path.suffix == ".parquet")
 
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1, largest - 1))
-
-    refused = subprocess.run(
-        command(tiny_world, tmp_path), preexec_fn=limit, capture_output=True, text=True, check=False
-    )
+    limited = [sys.executable, "-c", _LIMITED, str(largest - 1), *command(tiny_world, tmp_path)]
+    refused = subprocess.run(limited, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
     assert "cannot be written: File too large" in refused.stderr.splitlines()[-1]
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -148,35 +160,25 @@ def test_a_disk_that_is_full_at_any_one_write_is_an_error_after_which_the_same_c
     assert allowed >= 12
 
 
-def test_a_killed_command_leaves_no_engine_behind(tiny_world, tmp_path):
+def test_a_killed_command_leaves_no_engine_behind(tiny_world, tmp_path, still_running):
     arguments = command(tiny_world, tmp_path, "--own-process", "--shard-pairs", "1")
-    running = start(arguments, stderr=subprocess.DEVNULL)
-    while running.poll() is None and not list(tmp_path.glob("passes/*.parquet")):
-        time.sleep(0.005)
-    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
-    running.kill()
-    running.wait()
-    deadline = time.monotonic() + 60
-    while any(is_running(pid) for pid in children) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert [pid for pid in children if is_running(pid)] == []
+    running = halted(arguments, tmp_path, "passes/*.parquet", after=1)
+    started = descendants(running.pid)
+    assert started
+    assert go_on(running, signal.SIGKILL)[0] == -signal.SIGKILL
+    assert [started[pid] for pid in still_running(started)] == []
 
 
 def test_a_command_with_workers_stops_whole_and_one_engine_continues_to_the_same_bytes(
-    tiny_world, tmp_path, uninterrupted
+    tiny_world, tmp_path, uninterrupted, still_running
 ):
     pytest.importorskip("ray", reason="Ray is not installed (extra [ray])")
-    running = start(command(tiny_world, tmp_path, "--workers", "2"), stderr=subprocess.PIPE, text=True)
-    while running.poll() is None and not list(tmp_path.glob("passes/*.parquet")):
-        time.sleep(0.005)
+    running = halted(command(tiny_world, tmp_path, "--workers", "2"), tmp_path, "passes/*.parquet", after=1)
     started = descendants(running.pid)
     assert any("_EngineActor" in name for name in started.values())
-    running.send_signal(signal.SIGTERM)
-    assert (running.wait(), running.stderr.read().count("Traceback")) == (143, 0)
-    deadline = time.monotonic() + 60
-    while any(is_running(pid) for pid in started) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert [name for pid, name in started.items() if is_running(pid)] == []
+    code, said = go_on(running, signal.SIGTERM)
+    assert (code, said.count("Traceback")) == (143, 0)
+    assert [started[pid] for pid in still_running(started)] == []
     assert not list(Path("/tmp").glob(f"adpa-ray-{running.pid}-*"))
     subprocess.run(command(tiny_world, tmp_path), check=True, capture_output=True)
     assert contents(tmp_path / "out") == uninterrupted
@@ -185,18 +187,18 @@ def test_a_command_with_workers_stops_whole_and_one_engine_continues_to_the_same
 def descendants(pid):
     """All processes below one, with their command lines."""
     found = {}
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found[child] = Path(f"/proc/{child}/cmdline").read_text()
-            found |= descendants(child)
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):  # threads and processes that have ended meanwhile
+            for child in (task / "children").read_text().split():
+                found |= {child: command_line(child), **descendants(child)}
     return found
 
 
-def is_running(pid):
+def command_line(pid):
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+        return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
-        return False
+        return ""
 
 
 def test_sampling_that_was_stopped_continues_to_the_same_bytes(tiny_world, tmp_path):
@@ -208,11 +210,8 @@ def test_sampling_that_was_stopped_continues_to_the_same_bytes(tiny_world, tmp_p
         ]  # fmt: skip
 
     subprocess.run(sample(tmp_path / "whole"), check=True, capture_output=True)
-    running = start(sample(tmp_path / "stopped"), stderr=subprocess.DEVNULL)
-    while running.poll() is None and len(list(tmp_path.glob("stopped/shard-*"))) < 3:
-        time.sleep(0.005)
-    os.kill(running.pid, signal.SIGTERM)
-    assert running.wait() == 143
+    running = halted(sample(tmp_path / "stopped"), tmp_path, "stopped/shard-*", after=3)
+    assert go_on(running, signal.SIGTERM)[0] == 143
     finished = subprocess.run(sample(tmp_path / "stopped"), check=True, capture_output=True, text=True)
     assert "of prompts, 0 of them sampled before" not in finished.stderr
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
