@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import transformers
 
-from data.errors import ScoringError
+from data.errors import ConfigurationError, ScoringError
 from teacher_scoring.checkpoint import LOAD_FAILURES, one_line
 from teacher_scoring.engine import EngineOptions, parse_engine_args
 from teacher_scoring.vllm_adapter import adapter_arguments
@@ -17,16 +17,43 @@ _CPU_BATCHED_TOKENS = 4096
 _CPU_MIN_CACHE_BYTES = 1 << 26
 _CPU_MAX_CACHE_BYTES = 4 << 30
 
+# Engine arguments that are refused, and why: with them numbers would be wrong, or Ray would reserve something else.
+_REFUSED = {
+    "enable_prefix_caching": "with it, scores depend on what was asked before",
+    "kv_sharing_fast_prefill": "with it, vLLM does not score prompts",
+    "logprobs_mode": "a dataset holds log-probabilities at temperature 1, normalised over the whole vocabulary",
+    **dict.fromkeys(
+        (
+            "data_parallel_size",
+            "dtype",
+            "model",
+            "pipeline_parallel_size",
+            "quantization",
+            "revision",
+            "tensor_parallel_size",
+            "trust_remote_code",
+        ),
+        "there is an option for it",
+    ),
+}
+
 
 def prepare_environment() -> None:
     """Set what vLLM reads when it is imported; values that the user has set stay."""
+    # Before torch is asked for a GPU for the first time: without it, that alone makes CUDA unusable in whatever this
+    # process forks, and vLLM forks. It sets this itself when it is imported, which is too late here.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     settings = {
         "VLLM_NO_USAGE_STATS": "1",
         # One token is drawn after the last scored one; it must not need a position of its own.
         "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
     }
     if torch.cuda.is_available():
-        settings["VLLM_LOGGING_LEVEL"] = "ERROR"
+        settings |= {
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            # Its processes must not inherit this one's threads, nor what torch has begun here.
+            "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        }
     else:
         settings |= {
             # Here errors arrive as exceptions; logging them would dump every request of the batch as well.
@@ -47,9 +74,10 @@ def vllm_arguments(options: EngineOptions) -> dict[str, Any]:
     """The constructor's keyword arguments, `engine_args` last.
 
     Raises:
-        ConfigurationError: an adapter that vLLM cannot serve.
+        ConfigurationError: an adapter that vLLM cannot serve, or an engine argument that may not be set.
         ScoringError: a model whose configuration does not load.
     """
+    own = _own_arguments(options)
     config = _text_config(options)
     max_length = min(
         (
@@ -97,7 +125,19 @@ def vllm_arguments(options: EngineOptions) -> dict[str, Any]:
         }
     if options.adapter is not None:
         arguments |= adapter_arguments(options.adapter)
-    return arguments | parse_engine_args(options.engine_args)
+    if isinstance(overrides := own.get("hf_overrides"), dict):
+        # Added to: whoever changes another entry has not asked for a rounded head.
+        own["hf_overrides"] = arguments["hf_overrides"] | overrides
+    return arguments | own
+
+
+def _own_arguments(options: EngineOptions) -> dict[str, Any]:
+    """What the user wants of the constructor beyond the options."""
+    own = parse_engine_args(options.engine_args)
+    for name, reason in _REFUSED.items():
+        if name in own:
+            raise ConfigurationError(f"--engine-arg: {name} cannot be set: {reason}; leave it out")
+    return own
 
 
 def _text_config(options: EngineOptions) -> Any:

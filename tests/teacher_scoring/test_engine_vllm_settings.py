@@ -1,12 +1,14 @@
 import json
+import os
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from data.errors import ConfigurationError
 from teacher_scoring.engine import EngineOptions
-from teacher_scoring.vllm_settings import vllm_arguments
+from teacher_scoring.vllm_settings import prepare_environment, vllm_arguments
 
 
 @pytest.fixture
@@ -55,6 +57,43 @@ def test_options_reach_vllm_and_engine_arguments_win(arguments):
     assert chosen["quantization"] == "fp8"
     assert chosen["kv_cache_dtype"] == "fp8"
     assert (chosen["seed"], chosen["gpu_memory_utilization"]) == (7, 0.6)
+
+
+def test_further_overrides_of_the_configuration_leave_the_head_in_float32(arguments):
+    chosen = arguments(engine_args=('hf_overrides={"rope_theta": 1e6}',))
+    assert chosen["hf_overrides"] == {"head_dtype": "float32", "rope_theta": 1e6}
+    # A quantised head has no float32; vLLM says so, and this is the way around it.
+    chosen = arguments(engine_args=('hf_overrides={"head_dtype": "model"}',))
+    assert chosen["hf_overrides"] == {"head_dtype": "model"}
+
+
+@pytest.mark.parametrize(("pair", "reason"), [
+    ("enable-prefix-caching=true", "enable_prefix_caching cannot be set: with it, scores depend on what was asked"),
+    ("logprobs_mode=raw_logits", "logprobs_mode cannot be set: a dataset holds log-probabilities"),
+    ("tensor_parallel_size=8", "tensor_parallel_size cannot be set: there is an option for it"),
+])  # fmt: skip
+def test_engine_arguments_that_would_make_numbers_wrong_or_have_an_option_are_refused(
+    arguments, pair, reason
+):
+    with pytest.raises(ConfigurationError, match=f"^--engine-arg: {reason}.*; leave it out$"):
+        arguments(engine_args=(pair,))
+
+
+def test_on_gpus_cuda_stays_usable_in_the_processes_that_vllm_starts(monkeypatch):
+    environment: dict[str, str] = {}
+    asked_with = []
+
+    def is_available():
+        asked_with.append(environment.get("PYTORCH_NVML_BASED_CUDA_CHECK"))
+        return True
+
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
+    prepare_environment()
+    # PyTorch: only with it does asking for a GPU not spoil CUDA for forked processes.
+    assert asked_with == ["1"]
+    assert environment["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in environment
 
 
 @pytest.fixture
