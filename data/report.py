@@ -55,7 +55,7 @@ def render_report(summary: DatasetSummary, pairs: Sequence[Sequence[ResponseSign
         pairs: conversations to show, each with all its responses.
     """
     texts = TokenText(summary.dataset.tokenizer_folder)
-    conversations = [_conversation(pair) for pair in pairs]
+    conversations = [_conversation(pair, texts) for pair in pairs]
     used = {id for conversation in conversations for id in _token_ids(conversation)}
     data = [_json_element("texts", {str(id): texts[id] for id in sorted(used)})]
     data += [_json_element(f"conversation-{index}", value) for index, value in enumerate(conversations)]
@@ -220,17 +220,18 @@ def _chooser(pairs: Sequence[Sequence[ResponseSignals]]) -> str:
     )
 
 
-def _conversation(pair: Sequence[ResponseSignals]) -> dict[str, Any]:
-    return {"prompt": pair[0].prompt_ids.tolist(), "responses": [_response(row) for row in pair]}
+def _conversation(pair: Sequence[ResponseSignals], texts: TokenText) -> dict[str, Any]:
+    prompt = "".join(texts.in_sequence(pair[0].prompt_ids.tolist()))
+    return {"prompt": prompt, "responses": [_response(row, texts) for row in pair]}
 
 
-def _response(row: ResponseSignals) -> dict[str, Any]:
+def _response(row: ResponseSignals, texts: TokenText) -> dict[str, Any]:
     """A response for the script; log-probabilities and advantages in hundredths of a nat, to be short."""
-    response: dict[str, Any] = {
-        "role": row.role,
-        "sample": row.sample_index,
-        "ids": row.response_ids.tolist(),
-    }
+    ids = row.response_ids.tolist()
+    response: dict[str, Any] = {"role": row.role, "sample": row.sample_index, "ids": ids}
+    # By position, where a token shows something else than by itself.
+    shown = enumerate(zip(ids, texts.in_sequence(ids), strict=True))
+    response["shown"] = {place: text for place, (token_id, text) in shown if text != texts[token_id]}
     if row.support_sizes is None or row.topk_ids is None or row.teacher_logprobs is None:
         return {**response, "summary": f"{len(row.response_ids)} tokens, not scored"}
     assert row.teacher_token_logprobs is not None
@@ -256,7 +257,6 @@ def _hundredths(values: np.ndarray) -> list[int]:
 
 
 def _token_ids(conversation: dict[str, Any]) -> Iterable[int]:
-    yield from conversation["prompt"]
     for response in conversation["responses"]:
         yield from response["ids"]
         for position in response.get("alternatives", ()):

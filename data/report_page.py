@@ -150,7 +150,8 @@ function drawResponse(response) {
   if (response.summary) panel.append(element("p", "muted", response.summary));
   const tokens = element("div", "tokens");
   response.ids.forEach((id, position) => {
-    const token = element("span", "", visible(texts[id]));
+    // Where a character is spread over several tokens, the first shows it and the others a dot.
+    const token = element("span", "", visible(response.shown[position] ?? texts[id]) || "·");
     if (response.advantages) token.style.background = shade(response.advantages[position] / 100);
     if (response.alternatives) {
       token.tabIndex = 0;
@@ -168,7 +169,7 @@ function drawResponse(response) {
 function show(index) {
   const conversation = JSON.parse(document.getElementById(`conversation-${index}`).textContent);
   box.replaceChildren();
-  const prompt = element("div", "panel prompt tokens", conversation.prompt.map((id) => texts[id]).join(""));
+  const prompt = element("div", "panel prompt tokens", conversation.prompt);
   const columns = element("div", "columns");
   for (const response of conversation.responses) columns.append(drawResponse(response));
   box.append(prompt, columns);

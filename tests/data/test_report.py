@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from data.inspect import inspect_lines
 from data.report import render_report, write_report
@@ -125,7 +125,8 @@ def test_the_report_carries_each_token_its_advantage_and_the_alternatives(datase
     page = _Page(render_report(summarize_dataset(dataset), [dataset.pair(0), pair]))
     conversation = json.loads(page.elements["conversation-1"])
     texts = json.loads(page.elements["texts"])
-    assert conversation["prompt"] == pair[0].prompt_ids.tolist()
+    tokens = TokenText(dataset.tokenizer_folder)
+    assert conversation["prompt"] == "".join(tokens[token_id] for token_id in pair[0].prompt_ids.tolist())
     chosen, rejected, student = conversation["responses"]
     assert [chosen["role"], rejected["role"], student["role"]] == ["chosen", "rejected", "student"]
     assert "alternatives" not in rejected
@@ -134,7 +135,7 @@ def test_the_report_carries_each_token_its_advantage_and_the_alternatives(datase
     expected = np.rint((row.teacher_token_logprobs - row.reference_token_logprobs) * 100)
     assert student["advantages"] == expected.tolist()
     assert [entry[0] for entry in student["alternatives"][1]] == row.topk_ids[4:8].tolist()
-    used = {*conversation["prompt"], *student["ids"], *(e[0] for p in student["alternatives"] for e in p)}
+    used = {*student["ids"], *(e[0] for p in student["alternatives"] for e in p)}
     assert {str(token_id) for token_id in used} <= texts.keys()
 
 
@@ -148,6 +149,50 @@ def test_tokens_are_shown_with_their_spaces(dataset, tmp_path):
     assert plain.decode([0, 1]) == "a b"
     assert [TokenText(tmp_path)[0], TokenText(tmp_path)[1]] == [" a", " b"]
     assert texts[500] == "⟨500⟩"
+
+
+def _byte_level_tokenizer():
+    """One token for each byte, and one for a space with the first bytes of an emoji, as GPT-2's tokenizer has it."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("ð", "Ł"), ("Ġ", "ðŁ")]
+    pieces = [*alphabet, *(first + second for first, second in merges)]
+    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _byte_fallback_tokenizer():
+    """Sentencepiece's way: bytes by number for what the vocabulary lacks."""
+    pieces = ["<unk>", "▁", "o", "k", *(f"<0x{byte:02X}>" for byte in range(256))]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("make", [_byte_level_tokenizer, _byte_fallback_tokenizer])
+def test_characters_spread_over_several_tokens_can_be_read_in_their_text(tmp_path, make):
+    make().save(str(tmp_path / "tokenizer.json"))
+    texts = TokenText(tmp_path)
+    text = "ok 😀 今天é ok"
+    ids = make().encode(text).ids
+    shown = texts.in_sequence(ids)
+    assert "".join(shown) == text
+    assert (shown[-1], shown[shown.index("天") + 1]) == ("k", "")
+    # By themselves such tokens show their bytes, and so does what is cut off in the middle of a character.
+    assert texts[make().encode("天").ids[0]] == "<0xE5>"
+    cut = texts.in_sequence(make().encode("o天").ids[:-1])
+    assert cut == ["o", "<0xE5>", "<0xA4>"]
+
+
+def test_a_token_of_a_space_and_part_of_a_character_shows_both(tmp_path):
+    tokenizer = _byte_level_tokenizer()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert TokenText(tmp_path)[tokenizer.encode(" 😀").ids[0]] == " <0xF0><0x9F>"
 
 
 def _texts(chart):

@@ -179,3 +179,15 @@ def test_conversations_are_drawn_when_they_are_chosen(page, readable_dataset):
     # A response that the teacher did not score has neither colours nor hints.
     assert tokens(driver, 2)[0].get_attribute("tabindex") is None
     assert tokens(driver, 1)[0].get_attribute("tabindex") == "0"
+
+
+def test_every_token_can_be_pointed_at_though_another_shows_its_character(page):
+    driver = page()
+    response = {"role": "chosen", "ids": [5, 6, 7], "shown": {"0": "天", "1": ""}}
+    script = (
+        "const panel = drawResponse(arguments[0]); box.replaceChildren(panel);"
+        "return Array.from(panel.querySelectorAll('span'), (token) => token.textContent)"
+    )
+    assert driver.execute_script(script, response) == ["天", "·", " word7"]
+    widths = [token.size["width"] for token in driver.find_elements(By.CSS_SELECTOR, "#conversation span")]
+    assert min(widths) > 0
