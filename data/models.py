@@ -3,11 +3,19 @@
 import hashlib
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from data.errors import ConfigurationError
 from data.files import sha256_file
@@ -15,7 +23,11 @@ from data.files import sha256_file
 __all__ = ["ModelIdentity", "resolve_model"]
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".gguf")
+# The same weights once more, for libraries that no engine here is: Llama's own, TensorFlow, Flax, ONNX, Rust.
+_FOREIGN_WEIGHTS = ("original/*", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot")
+_LOG_IN = "log in: `hf auth login`, or a token in HF_TOKEN"
 _CONFIG_NAMES = ("config.json", "adapter_config.json")
+_HASHED_AT_ONCE = 8
 _BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
 
@@ -77,9 +89,22 @@ def resolve_model(
 
 
 def _snapshot(name: str, revision: str | None, option: str, need_weights: bool) -> Path:
-    unwanted = None if need_weights else [f"*{suffix}" for suffix in _WEIGHT_SUFFIXES]
+    unwanted = [*_FOREIGN_WEIGHTS, *(() if need_weights else (f"*{suffix}" for suffix in _WEIGHT_SUFFIXES))]
     try:
         return Path(snapshot_download(name, revision=revision, ignore_patterns=unwanted))
+    except GatedRepoError as error:
+        raise ConfigurationError(
+            f"{option}: {name} is gated; accept its terms on its page on the hub, and {_LOG_IN}"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ConfigurationError(
+            f"{option}: {name!r} is neither a local folder nor a model that the hub shows you; check the name or, if "
+            f"it is a private one, {_LOG_IN}"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ConfigurationError(
+            f"{option}: {name} has no revision {revision!r} on the hub; name one of its branches, tags or commits"
+        ) from error
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigurationError(
@@ -88,11 +113,18 @@ def _snapshot(name: str, revision: str | None, option: str, need_weights: bool) 
 
 
 def _hash(folder: Path, weights: list[Path]) -> str:
-    digest = hashlib.sha256()
     configs = [folder / config for config in _CONFIG_NAMES if (folder / config).is_file()]
-    for path in [*configs, *weights]:
-        # The hub's cache names its blobs by their sha256; reading 140 GB again would tell nothing new.
-        target = path.resolve().name
-        content = target if path.is_symlink() and _BLOB_NAME.fullmatch(target) else sha256_file(path)
+    paths = [*configs, *weights]
+    # Side by side, because a disk gives more than one hash takes, and a large model has 100 GB and more.
+    with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
+        contents = list(pool.map(_content, paths))
+    digest = hashlib.sha256()
+    for path, content in zip(paths, contents, strict=True):
         digest.update(f"{path.name}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def _content(path: Path) -> str:
+    # The hub's cache names its blobs by their sha256; reading 140 GB again would tell nothing new.
+    target = path.resolve().name
+    return target if path.is_symlink() and _BLOB_NAME.fullmatch(target) else sha256_file(path)
