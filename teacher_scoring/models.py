@@ -1,5 +1,6 @@
 """A model found on this machine and identified, but not loaded; and what of its engine determines its numbers."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from data.models import resolve_model
 from teacher_scoring.engine import engine_version, resolve_engine
 from teacher_scoring.options import SampleOptions, ScoreOptions
 
-__all__ = ["FoundModel", "engine_request", "find_model"]
+__all__ = ["FoundModel", "engine_request", "find_model", "longest_sequence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class FoundModel:
         adapter: a LoRA adapter's folder on top of it.
         identity: what identifies weights and adapter in manifests.
         vocab_size: width of its logits by its configuration.
+        max_positions: longest sequence that it has positions for, tokens; None where its configuration names none.
     """
 
     option: str
@@ -31,6 +33,7 @@ class FoundModel:
     adapter: Path | None
     identity: dict[str, Any]
     vocab_size: int
+    max_positions: int | None
 
     def describe(self) -> dict[str, Any]:
         """What a manifest says of the model."""
@@ -68,12 +71,32 @@ def find_model(
         )
         description["adapter"] = adapter_identity.as_dict()
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        vocab_size = config.get_text_config().vocab_size
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config()
+        vocab_size = config.vocab_size
     except (OSError, ValueError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigurationError(f"{option}: {name} is not a language model: {reason}") from error
-    return FoundModel(option, folder, adapter_folder, description, vocab_size)
+    positions = getattr(config, "max_position_embeddings", None)
+    return FoundModel(option, folder, adapter_folder, description, vocab_size, positions)
+
+
+def longest_sequence(
+    max_length: int, models: Iterable[FoundModel | None], report: Callable[[str], None]
+) -> int:
+    """The longest sequence that can be scored, tokens: `max_length`, or what the models have positions for.
+
+    Args:
+        max_length: what the options allow.
+        models: the models that will be asked.
+        report: told when a model is the limit.
+    """
+    for model in models:
+        if model is not None and model.max_positions is not None and model.max_positions < max_length:
+            max_length = model.max_positions
+            report(
+                f"note: {model.option} has {max_length:,} positions; that is the limit instead of --max-length"
+            )
+    return max_length
 
 
 def engine_request(options: ScoreOptions | SampleOptions) -> dict[str, Any]:

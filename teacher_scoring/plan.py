@@ -80,6 +80,8 @@ def plan_scoring(options: ScoreOptions, *, report: Report) -> Plan:
                 _look_up(task, name, passes, plan, todo[name])
     report(request.reader.describe())
     report(request.encoder.describe())
+    if rollouts is not None and (dropped := rollouts.describe()) is not None:
+        report(dropped)
     request.encoder.require_rows()
     sizes = {
         name: model_size(model.folder, trust_remote_code=options.trust_remote_code)

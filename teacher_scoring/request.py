@@ -14,7 +14,7 @@ from data.tokenization import PairEncoder
 from data.vocabulary import Vocabulary, check_agreement
 from teacher_scoring.assemble import SupportRule
 from teacher_scoring.loading import load_tokenizer
-from teacher_scoring.models import FoundModel, engine_request, find_model
+from teacher_scoring.models import FoundModel, engine_request, find_model, longest_sequence
 from teacher_scoring.options import ScoreOptions
 from teacher_scoring.pass_files import PassPlan
 from teacher_scoring.tasks import RolloutsByPair
@@ -34,6 +34,7 @@ class ScoringRequest:
         reference: the model that is asked about it; None without one.
         tokenizer: the teacher's.
         encoder: turns rows into ids; counts what it drops.
+        max_length: longest prompt plus response that is scored, tokens; of the options or of the models.
         reader: the preference rows.
         rollouts: the student's samples; None without any.
         known: the determining part of the manifest, but for the hash of data that have not been read yet.
@@ -44,6 +45,7 @@ class ScoringRequest:
     reference: FoundModel | None
     tokenizer: Any
     encoder: PairEncoder
+    max_length: int
     reader: PreferenceReader
     rollouts: RolloutDataset | None
     known: dict[str, Any]
@@ -69,7 +71,7 @@ class ScoringRequest:
         """The rollouts, ready to be looked up by pair."""
         if self.rollouts is None:
             return None
-        return RolloutsByPair(self.rollouts, truncated=self.options.truncate)
+        return RolloutsByPair(self.rollouts, truncated=self.options.truncate, max_length=self.max_length)
 
     def check_data(self, rollouts: RolloutsByPair | None) -> None:
         """Refuse data or rollouts that cannot give what was asked for, as far as the first rows tell.
@@ -105,13 +107,15 @@ def prepare_request(options: ScoreOptions, report: Report, *, need_weights: bool
     rollouts = None
     if options.rollouts is not None:
         rollouts = RolloutDataset.open(local_folder(options.rollouts))
-    encoder = PairEncoder(tokenizer, max_length=options.max_length, truncate=options.truncate)
+    longest = longest_sequence(options.max_length, (teacher, reference), report)
+    encoder = PairEncoder(tokenizer, max_length=longest, truncate=options.truncate)
     return ScoringRequest(
         options=options,
         teacher=teacher,
         reference=reference,
         tokenizer=tokenizer,
         encoder=encoder,
+        max_length=longest,
         reader=read_preferences(options.data, split=options.split, need="chosen"),
         rollouts=rollouts,
         known={

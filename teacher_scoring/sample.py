@@ -31,7 +31,7 @@ from teacher_scoring.destination import is_finished, open_destination
 from teacher_scoring.engine import Engine, SampledResponse, Sampling
 from teacher_scoring.engine_run import request_engine, run_on_engine
 from teacher_scoring.loading import load_tokenizer
-from teacher_scoring.models import FoundModel, engine_request, find_model
+from teacher_scoring.models import FoundModel, engine_request, find_model, longest_sequence
 from teacher_scoring.options import SampleOptions
 from teacher_scoring.pass_files import Lost
 from teacher_scoring.request import Report
@@ -61,11 +61,6 @@ def sample_student(options: SampleOptions, *, report: Report = logger.info) -> R
         AdpaError: for unusable options, model or data, before any sampling; or for an engine that fails.
         SystemExit: with code 143, after SIGTERM.
     """
-    if options.max_new_tokens >= options.max_length:
-        raise ConfigurationError(
-            f"--max-new-tokens: {options.max_new_tokens} leaves no room for a prompt within --max-length "
-            f"{options.max_length}"
-        )
     with exit_on_sigterm():
         student = find_model(
             "--student",
@@ -77,8 +72,14 @@ def sample_student(options: SampleOptions, *, report: Report = logger.info) -> R
         tokenizer = load_tokenizer(
             student.folder, option="--student", trust_remote_code=options.trust_remote_code
         )
+        longest = longest_sequence(options.max_length, [student], report)
+        if options.max_new_tokens >= longest:
+            raise ConfigurationError(
+                f"--max-new-tokens: {options.max_new_tokens} leaves no room for a prompt within {longest} tokens; the "
+                "smallest of --max-length and the student's positions has to be above it"
+            )
         encoder = PairEncoder(
-            tokenizer, max_length=options.max_length - options.max_new_tokens, truncate=options.truncate
+            tokenizer, max_length=longest - options.max_new_tokens, truncate=options.truncate
         )
         known = _known_request(options, student, encoder)
         reader = read_preferences(options.data, split=options.split, need="prompt")

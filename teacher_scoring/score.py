@@ -194,6 +194,8 @@ class _PartRun:
             yield shard
         self._report(request.reader.describe())
         self._report(request.encoder.describe())
+        if self._rollouts is not None and (dropped := self._rollouts.describe()) is not None:
+            self._report(dropped)
         request.encoder.require_rows()
         found = {task.role for shard in self._shards for task in shard.tasks}
         for role in options.roles:

@@ -91,15 +91,22 @@ def pair_rows(
 
 
 class RolloutsByPair:
-    """Find rollouts by pair id, in bounded memory; fast for rollouts in nearly the same order as the pairs."""
+    """Find rollouts by pair id, in bounded memory; fast for rollouts in nearly the same order as the pairs.
 
-    def __init__(self, rollouts: RolloutDataset, *, truncated: bool) -> None:
+    Attributes:
+        num_dropped: rollouts that were left out of what `of` has given so far, because they are too long.
+    """
+
+    def __init__(self, rollouts: RolloutDataset, *, truncated: bool, max_length: int) -> None:
         """Index the rollouts.
 
         Args:
             rollouts: the student's samples.
             truncated: whether prompts may have been cut from the left, here or when sampling.
+            max_length: longest prompt plus response that is passed on, tokens.
         """
+        self.num_dropped = 0
+        self._max_length = max_length
         self._rollouts = rollouts
         self._truncated = truncated
         # An empty name is SQLite's private temporary database: a dictionary of a million ids takes 150 MB.
@@ -112,7 +119,7 @@ class RolloutsByPair:
         return self._place(pair_id) is not None
 
     def of(self, pair: EncodedPair) -> list[Rollout]:
-        """The rollouts of one pair; none when the student was not asked about it."""
+        """The rollouts of one pair that are short enough; none when the student was not asked about it."""
         place = self._place(pair.pair_id)
         if place is None:
             return []
@@ -124,7 +131,19 @@ class RolloutsByPair:
                     "than --data gives with the teacher's tokenizer and chat template; sample again from the same "
                     "--data, with a student that has the teacher's template and with the same --max-length"
                 )
-        return found
+        fitting = [
+            rollout
+            for rollout in found
+            if len(rollout.prompt_ids) + len(rollout.response_ids) <= self._max_length
+        ]
+        self.num_dropped += len(found) - len(fitting)
+        return fitting
+
+    def describe(self) -> str | None:
+        """One line for the output, when something was dropped."""
+        if not self.num_dropped:
+            return None
+        return f"{self._rollouts.path}: dropped: {self.num_dropped:,} rollouts longer than {self._max_length:,} tokens"
 
     def close(self) -> None:
         """Delete the index."""

@@ -1,0 +1,90 @@
+"""What is too long, for the options or for a model's positions, is dropped and counted before a model sees it."""
+
+import json
+import shutil
+
+import pytest
+
+from data.errors import ConfigurationError, DataError
+from teacher_scoring.plan import plan_scoring
+from teacher_scoring.sample import SampleOptions, sample_student
+from teacher_scoring.score import ScoreOptions, score_teacher
+
+
+@pytest.fixture
+def options(tiny_world, tmp_path):
+    """Two pairs, of 8 and of 300 tokens, for models of 256 positions and the default --max-length of 2,048."""
+    data = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": "w1 w2", "chosen": "w3", "rejected": "w4"}]
+    rows += [{"prompt": "w1 " * 290, "chosen": "w5", "rejected": "w6"}]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def make(kind=ScoreOptions, **changed):
+        given = {"data": str(data), "engine": "transformers", "out": str(tmp_path / "out"), **changed}
+        models = {"student": str(tiny_world.student)}
+        if kind is ScoreOptions:
+            models = {"teacher": str(tiny_world.teacher), "reference": str(tiny_world.reference), "top_k": 4}
+        return kind(**{**models, **given})
+
+    return make
+
+
+def with_positions(folder, number, path):
+    """A copy of a model that says it has so many positions."""
+    shutil.copytree(folder, path)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": number}))
+    return str(path)
+
+
+def test_rows_beyond_a_models_positions_are_dropped_and_counted_and_the_limit_is_said(options):
+    lines = []
+    dataset = score_teacher(options(), report=lines.append)
+    assert dataset.num_pairs == 1
+    assert "note: --teacher has 256 positions; that is the limit instead of --max-length" in lines
+    assert any("dropped: 1 longer than 256 tokens" in line for line in lines)
+    assert dataset.manifest.request["max_length"] == 2048, "what was asked for names the dataset"
+
+
+def test_the_reference_may_be_the_limit_and_cut_prompts_fit_it(options, tiny_world, tmp_path):
+    reference = with_positions(tiny_world.reference, 100, tmp_path / "short")
+    lines = []
+    dataset = score_teacher(options(reference=reference, truncate=True), report=lines.append)
+    assert "note: --reference has 100 positions; that is the limit instead of --max-length" in lines
+    longest = max(len(row.prompt_ids) + len(row.response_ids) for row in dataset.iterate())
+    assert (dataset.num_pairs, longest) == (2, 100)
+
+
+def test_sampling_leaves_room_within_the_students_positions(options):
+    lines = []
+    rollouts = sample_student(options(SampleOptions, max_new_tokens=8), report=lines.append)
+    assert rollouts.num_pairs == 1
+    assert any("dropped: 1 longer than 248 tokens" in line for line in lines)
+    with pytest.raises(
+        ConfigurationError, match=r"--max-new-tokens: 256 leaves no room .* within 256 tokens"
+    ):
+        sample_student(options(SampleOptions, max_new_tokens=256))
+
+
+def test_rollouts_that_are_longer_than_what_is_scored_are_dropped_and_counted(options, tmp_path):
+    rollouts = sample_student(
+        options(
+            SampleOptions, max_new_tokens=8, num_samples=40, temperature=5.0, out=str(tmp_path / "rollouts")
+        ),
+        report=lambda line: None,
+    )
+    lengths = sorted(len(row.prompt_ids) + len(row.response_ids) for row in rollouts.iterate())
+    assert lengths[0] < lengths[-1], "the world must have short and long answers"
+    scoring = options(rollouts=str(rollouts.path), max_length=lengths[-1] - 1)
+    num_short = sum(length < lengths[-1] for length in lengths)
+    dropped = f"dropped: {40 - num_short} rollouts longer than {lengths[-1] - 1} tokens"
+    lines = []
+    assert plan_scoring(scoring, report=lines.append).rows["student"] == num_short
+    dataset = score_teacher(scoring, report=lines.append)
+    assert sum(line.endswith(dropped) for line in lines) == 2
+    assert [row.role for row in dataset.iterate()].count("student") == num_short
+    with pytest.raises(DataError, match="no student response is left to score"):
+        score_teacher(
+            options(rollouts=str(rollouts.path), max_length=lengths[0] - 1, out=str(tmp_path / "none")),
+            report=lambda line: None,
+        )
