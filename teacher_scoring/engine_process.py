@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -22,6 +23,7 @@ __all__ = ["EngineDiedError", "EngineProcess", "work_apart"]
 # Items that the engine's process has been given and not answered: the next one is there when it asks.
 _MAX_OUTSTANDING = 4
 _POLL_S = 0.5
+_POLL_GROUP_S = 0.05
 
 
 class EngineDiedError(ScoringError):
@@ -86,14 +88,16 @@ class EngineProcess:
 
     def stop(self) -> None:
         """End the process and all that it started: kindly first, so that shared memory is given back, then for sure."""
-        for number, patience_s in ((signal.SIGTERM, STOP_WITHIN_S), (signal.SIGKILL, None)):
-            if not self._process.is_alive():
-                break
-            self._signal_group(number)
-            self._process.join(patience_s)
-        if self._process.exitcode != 0:
-            # What a process that died had started still holds its GPUs.
-            self._signal_group(signal.SIGKILL)
+        if self._process.exitcode == 0:
+            return
+        give_up_at = time.monotonic() + STOP_WITHIN_S
+        self._signal_group(signal.SIGTERM)
+        self._process.join(STOP_WITHIN_S)
+        # It may be gone at once, and vLLM's own processes still be at freeing GPUs and shared memory.
+        while self._group_is_there() and time.monotonic() < give_up_at:
+            time.sleep(_POLL_GROUP_S)
+        self._signal_group(signal.SIGKILL)
+        self._process.join()
 
     def close(self, patience_s: float = 0.0) -> None:
         """Stop the process unless it ends by itself within a time, and let go of it."""
@@ -135,6 +139,14 @@ class EngineProcess:
             # No group of that name: it has ended, or was stopped before it had made one.
             if self._process.is_alive():
                 os.kill(self._process.pid, number)
+
+    def _group_is_there(self) -> bool:
+        assert self._process.pid is not None
+        try:
+            os.killpg(self._process.pid, 0)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
 
 
 def work_apart(request: EngineRequest, work: Work, items: Iterator[Any]) -> Iterator[Any]:

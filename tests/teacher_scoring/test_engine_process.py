@@ -4,6 +4,10 @@ import functools
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +79,28 @@ def test_giving_up_in_the_middle_stops_the_process(tiny_world):
     assert len(alive()) == 1
     results.close()
     assert not alive()
+
+
+def with_a_helper(engine, items):
+    """Has a process of its own that needs a moment to give back what it holds, as vLLM's have."""
+    tidy = "import signal, sys, time, pathlib; signal.signal(15, lambda *_: sys.exit(time.sleep(0.5)))\n"
+    tidy += "try: pathlib.Path(sys.argv[1], 'held').touch(); time.sleep(600)\n"
+    tidy += "finally: pathlib.Path(sys.argv[1], 'held').unlink()"
+    for item in items:
+        if item == "wait":
+            time.sleep(600)
+        subprocess.Popen([sys.executable, "-c", tidy, item])
+        while not Path(item, "held").exists():
+            time.sleep(0.01)
+        yield item
+
+
+def test_what_an_engine_has_started_may_tidy_up_before_it_is_ended(tiny_world, tmp_path):
+    results = run_on_engine(request(tiny_world), with_a_helper, [str(tmp_path), "wait"])
+    assert next(results) == str(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["held"]
+    results.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_engine_that_does_not_fit_its_configuration_is_refused(tiny_world):
