@@ -33,8 +33,10 @@ from teacher_scoring.vllm_settings import prepare_environment, vllm_arguments
 
 __all__ = ["VllmEngine", "open_vllm_engine"]
 
-# Requests of one `generate` call. Scores of all of them stay in memory until it returns, 5 to 8 KB a token.
+# What one `generate` call asks for: its answers stay in memory until it returns, and each score of vLLM's own lists is
+# a Python object with its places in them, 100 to 160 bytes.
 _MAX_REQUESTS = 512
+_MAX_SCORES = 1 << 24
 
 
 def open_vllm_engine(options: EngineOptions) -> "VllmEngine":
@@ -92,8 +94,10 @@ class VllmEngine:
         check_top_k(top_k, self.vocab_size)
         check_sequences(sequences, self.vocab_size, self._max_length, self._label)
 
+        sizes = [_num_tokens(sequence) * (top_k + 1) for sequence in sequences]
+
         def ask(numbers: Sequence[int]) -> Iterator[SupportScores | str]:
-            for some in _some_at_a_time(numbers):
+            for some in _some_at_a_time(numbers, sizes):
                 chosen = [sequences[number] for number in some]
                 outputs = self._generate(
                     [self._requests.support_request(n, s, top_k) for n, s in zip(some, chosen, strict=True)]
@@ -111,8 +115,13 @@ class VllmEngine:
         """See `Engine.score_given`."""
         check_sequences(sequences, self.vocab_size, self._max_length, self._label)
 
+        sizes = [
+            _num_tokens(sequence) * (given.shape[1] + 1)
+            for sequence, given in zip(sequences, ids, strict=True)
+        ]
+
         def ask(numbers: Sequence[int]) -> Iterator[GivenScores | str]:
-            for some in _some_at_a_time(numbers):
+            for some in _some_at_a_time(numbers, sizes):
                 chosen = [sequences[number] for number in some]
                 outputs = self._generate(
                     [self._requests.given_request(n, s, ids[n]) for n, s in zip(some, chosen, strict=True)]
@@ -144,7 +153,7 @@ class VllmEngine:
         }
 
         def ask(numbers: Sequence[int]) -> Iterator[SampledResponse | str]:
-            for some in _some_at_a_time(numbers):
+            for some in _some_at_a_time(numbers, [sampling.max_new_tokens] * len(prompts)):
                 requests = [(prompts[number].tolist(), {**shared, "seed": seeds[number]}) for number in some]
                 outputs = self._generate(requests)
                 yield from (
@@ -190,9 +199,22 @@ class VllmEngine:
             ) from error
 
 
-def _some_at_a_time(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(numbers), _MAX_REQUESTS):
-        yield numbers[start : start + _MAX_REQUESTS]
+def _num_tokens(sequence: TokenSequence) -> int:
+    return len(sequence.prompt_ids) + len(sequence.response_ids)
+
+
+def _some_at_a_time(numbers: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Questions to ask in one call, given how many scores each of all questions may bring; a large one goes alone."""
+    some: list[int] = []
+    room = _MAX_SCORES
+    for number in numbers:
+        if some and (len(some) == _MAX_REQUESTS or sizes[number] > room):
+            yield some
+            some, room = [], _MAX_SCORES
+        some.append(number)
+        room -= sizes[number]
+    if some:
+        yield some
 
 
 def _read_sample(output: Any, prompt: list[int]) -> SampledResponse | str:
