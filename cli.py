@@ -83,7 +83,7 @@ def _click_option(field: dataclasses.Field, annotation: Any) -> click.Option:
     text = description["help"]
     if field.default is dataclasses.MISSING:
         text += "  [required]"
-    elif field.default not in (None, (), False):
+    elif field.default is not None and field.default != ():
         text += f"  [default: {_display(field.default)}]"
     flag = flag_name(field.name)
     if scalar is bool:
@@ -96,6 +96,8 @@ def _click_option(field: dataclasses.Field, annotation: Any) -> click.Option:
 
 
 def _display(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -1,6 +1,7 @@
 """Command options as fields of a frozen dataclass: help, ranges, checks."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -93,16 +94,20 @@ def _check_value(flag: str, value: Any, scalar: type, metadata: Mapping[str, Any
     right_type = isinstance(value, scalar) or (scalar is float and isinstance(value, int))
     if not right_type or (isinstance(value, bool) and scalar is not bool):
         raise ConfigurationError(f"{flag}: {value!r} is not of type {scalar.__name__}")
+    if value == "":
+        raise ConfigurationError(f"{flag}: an empty text; give a value or leave the option out")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigurationError(f"{flag}: {value} is not a finite number")
     choices, minimum, maximum = metadata["choices"], metadata["minimum"], metadata["maximum"]
     if choices is not None and value not in choices:
         raise ConfigurationError(f"{flag}: {value!r} is not one of {', '.join(choices)}")
     too_small = minimum is not None and not value >= minimum
     too_large = maximum is not None and not value <= maximum
     if too_small or too_large:
-        allowed = f"at least {minimum:g}" if maximum is None else f"at most {maximum:g}"
+        allowed = f"at least {minimum}" if maximum is None else f"at most {maximum}"
         if minimum is not None and maximum is not None:
-            allowed = f"between {minimum:g} and {maximum:g}"
-        raise ConfigurationError(f"{flag}: {value:g} is out of range; it must be {allowed}")
+            allowed = f"between {minimum} and {maximum}"
+        raise ConfigurationError(f"{flag}: {value} is out of range; it must be {allowed}")
 
 
 def from_mapping(options_class: type, values: Mapping[str, Any], *, source: str) -> dict[str, Any]:

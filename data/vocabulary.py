@@ -69,9 +69,9 @@ class Vocabulary:
 
 
 def check_agreement(
-    teacher: Vocabulary, student: Vocabulary, *, teacher_name: str, student_name: str
+    teacher: Vocabulary, student: Vocabulary, *, teacher_name: str, student_name: str, role: str = "student"
 ) -> list[str]:
-    """Check that a student can be trained on a teacher's token ids.
+    """Check that a student can be trained on a teacher's token ids, or a reference asked about them.
 
     A token that both have must have one id, and an id that both use must stand for one token. Either may have
     more tokens than the other.
@@ -81,6 +81,7 @@ def check_agreement(
         student: who is to learn from them.
         teacher_name: what to call the teacher in messages.
         student_name: what to call the student in messages.
+        role: `student`, or `reference` where that is what `student` is.
     Returns:
         What is worth a warning: chat templates or end-of-sequence tokens that differ, tokens that the student
         lacks.
@@ -95,14 +96,14 @@ def check_agreement(
     if moved:
         moved.sort(key=lambda entry: entry[1])
         shown = ", ".join(f"{token!r} is {there} and {here}" for token, there, here in moved[:_SHOWN])
-        raise _disagreement(teacher_name, student_name, f"the id of {shown}", len(moved))
+        raise _disagreement(teacher_name, student_name, role, f"the id of {shown}", len(moved))
     student_by_id = {token_id: token for token, token_id in student.tokens.items()}
     lacking = sorted(token_id for token, token_id in teacher.tokens.items() if token not in student.tokens)
     by_id = {token_id: token for token, token_id in teacher.tokens.items()}
     renamed = [token_id for token_id in lacking if token_id in student_by_id]
     if renamed:
         shown = ", ".join(f"{i} is {by_id[i]!r} and {student_by_id[i]!r}" for i in renamed[:_SHOWN])
-        raise _disagreement(teacher_name, student_name, f"the token of id {shown}", len(renamed))
+        raise _disagreement(teacher_name, student_name, role, f"the token of id {shown}", len(renamed))
     notes = []
     if lacking:
         shown = ", ".join(repr(by_id[i]) for i in lacking[:_SHOWN])
@@ -119,10 +120,10 @@ def check_agreement(
     return notes
 
 
-def _disagreement(teacher_name: str, student_name: str, what: str, count: int) -> DataError:
+def _disagreement(teacher_name: str, student_name: str, role: str, what: str, count: int) -> DataError:
     more = f" (first {_SHOWN} of {count:,})" if count > _SHOWN else ""
     return DataError(
-        f"tokenizers of {teacher_name} and {student_name} differ: {what}{more}; take a student whose "
+        f"tokenizers of {teacher_name} and {student_name} differ: {what}{more}; take a {role} whose "
         "tokenizer is the teacher's"
     )
 

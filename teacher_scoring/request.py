@@ -178,6 +178,7 @@ def _check_models(
         Vocabulary.from_tokenizer(other),
         teacher_name=options.teacher,
         student_name=str(options.reference),
+        role="reference",
     )
     for note in notes:
         report(f"note: {note}")

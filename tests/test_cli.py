@@ -28,6 +28,12 @@ USAGE = [
      "error: --top-k: 0 is out of range; it must be between 1 and 65535\n"),
     (["score-teacher", "--teacher", "t", "--data", "d", "--out", "o", "--score", "chosen,best"],
      "error: --score: 'best' is not one of chosen, rejected, student\n"),
+    (["score-teacher", "--teacher", "t", "--data", "", "--out", "o"],
+     "error: --data: an empty text; give a value or leave the option out\n"),
+    (["score-teacher", "--teacher", "t", "--data", "d", "--out", "o", "--top-k", "1000000"],
+     "error: --top-k: 1000000 is out of range; it must be between 1 and 65535\n"),
+    (["sample-student", "--student", "s", "--data", "d", "--out", "o", "--temperature", "inf"],
+     "error: --temperature: inf is not a finite number\n"),
     (["score-teacher", "--config", "options.toml"],
      "error: options.toml: unknown key 'topk'; known keys: {score_keys}\n"),
     (["score-teacher", "--config", "broken.yaml"], None),
@@ -71,6 +77,18 @@ def test_help_comes_without_loading_what_takes_seconds_to_load(command):
     finished = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, check=False)
     assert finished.stdout.startswith("Usage: ")
     assert finished.stdout.endswith("loaded: []\n"), finished.stderr
+
+
+def test_help_gives_the_default_of_every_option_that_has_one():
+    from click.testing import CliRunner
+
+    import cli
+
+    text = " ".join(CliRunner().invoke(cli.commands, ["train-student", "--help"]).output.split())
+    for option, default in (("seed INTEGER", "0"), ("learning-rate FLOAT", "1e-05"), ("weight-decay FLOAT", "0"),
+                            ("packing / --no-packing", "off"), ("check-shards / --no-check-shards", "on")):  # fmt: skip
+        description = text.partition(f"--{option} ")[2].partition(" --")[0]
+        assert description.endswith(f"[default: {default}]"), (option, description)
 
 
 def test_the_whole_path_typed_by_hand(tiny_world, tmp_path):

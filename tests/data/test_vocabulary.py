@@ -49,6 +49,13 @@ def test_a_token_with_another_id_is_an_error_that_names_it():
     )
 
 
+def test_of_a_reference_that_differs_the_advice_is_about_the_reference():
+    with pytest.raises(DataError, match="take a reference whose tokenizer is the teacher's"):
+        check_agreement(
+            Vocabulary({"a": 0}), Vocabulary({"b": 0}), teacher_name="t", student_name="r", role="reference"
+        )
+
+
 def test_a_special_token_with_another_id_is_an_error():
     with pytest.raises(DataError, match=r"the id of '<\|im_end\|>' is 6 and 5"):
         check(tokenizer(added=["<pad>", "<|im_end|>"]), tokenizer(added=["<|im_end|>"]))
