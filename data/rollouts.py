@@ -129,12 +129,21 @@ def _is_list(column: str) -> bool:
 
 
 class RolloutGroup:
-    """A decoded row group of rollouts; `pair_ids` has one entry for each row."""
+    """A decoded row group of rollouts.
+
+    Attributes:
+        pair_ids: one for each row.
+        sample_indices: likewise.
+        finish_reasons: likewise.
+        columns: the list columns by name.
+    """
 
     def __init__(self, table: pa.Table) -> None:
         self._scalars = {name: table[name].to_pylist() for name in table.column_names if not _is_list(name)}
-        self._lists = {name: list_column(table[name]) for name in table.column_names if _is_list(name)}
+        self.columns = {name: list_column(table[name]) for name in table.column_names if _is_list(name)}
         self.pair_ids: list[str] = self._scalars["pair_id"]
+        self.sample_indices: list[int] = self._scalars["sample_index"]
+        self.finish_reasons: list[str] = self._scalars["finish_reason"]
         self._pair_starts = run_starts(self.pair_ids)
 
     def __len__(self) -> int:
@@ -149,7 +158,7 @@ class RolloutGroup:
     @property
     def num_positions(self) -> int:
         """Number of response positions."""
-        return len(self._lists["response_ids"].values)
+        return len(self.columns["response_ids"].values)
 
     def pair(self, index: int) -> list[Rollout]:
         """All answers to the group's index-th prompt."""
@@ -161,7 +170,7 @@ class RolloutGroup:
 
     def _row(self, index: int) -> Rollout:
         scalars = {name: values[index] for name, values in self._scalars.items()}
-        arrays = {name: column.row(index) for name, column in self._lists.items()}
+        arrays = {name: column.row(index) for name, column in self.columns.items()}
         return Rollout(**scalars, **arrays)  # pyright: ignore[reportArgumentType]
 
 

@@ -1,6 +1,6 @@
 """What must hold inside the rows of a signal shard, checked over a whole row group at once."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,10 @@ from data.schema import REFERENCE_COLUMNS, ROLES, TEACHER_COLUMNS
 from data.shards import SignalGroup
 from data.support import SMALLEST_TAIL, span_sums
 
-__all__ = ["RowProblem", "check_group"]
+__all__ = ["MASS_TOLERANCE", "RowProblem", "check_group", "check_ids", "check_repeats", "row_of"]
 
 # float32 log-probabilities of one distribution add up to 1 within this; scorers accept no more either.
-_MASS_TOLERANCE = 2e-5
+MASS_TOLERANCE = 2e-5
 # A response token's own log-probability and the support's entry for it come from one pass of one engine.
 _TOKEN_TOLERANCE = 1e-4
 
@@ -46,32 +46,49 @@ def check_group(group: SignalGroup, *, vocab_size: int | None, rounded: bool) ->
     Returns:
         One problem of each kind, empty where all is well.
     """
-    problems = list(_check_keys(group)) + list(_check_ids(group, vocab_size))
+    ids = {name: group.columns[name] for name in ("prompt_ids", "response_ids", "topk_ids")}
+    problems = list(_check_keys(group)) + list(check_ids(ids, vocab_size))
     structure = list(_check_structure(group))
     # Values are only meaningful where the lists fit each other.
     return problems + (structure or list(_check_values(group, vocab_size, rounded)))
 
 
 def _check_keys(group: SignalGroup) -> Iterator[RowProblem]:
-    seen: set[tuple[str, str, int]] = set()
-    for row in range(len(group)):
-        key = (group.pair_ids[row], group.roles[row], group.sample_indices[row])
+    keys = zip(group.pair_ids, group.roles, group.sample_indices, strict=True)
+    yield from check_repeats(keys, "pair_id, role and sample_index")
+    for row, role in enumerate(group.roles):
+        if role not in ROLES:
+            yield RowProblem(row, None, f"role {role!r} is not one of {', '.join(ROLES)}", 1)
+
+
+def check_repeats(keys: Iterable[Hashable], name: str) -> Iterator[RowProblem]:
+    """A problem for each row whose key another row had before.
+
+    Args:
+        keys: one for each row.
+        name: what the keys are made of.
+    """
+    seen: set[Hashable] = set()
+    for row, key in enumerate(keys):
         if key in seen:
-            yield RowProblem(row, None, "the same pair_id, role and sample_index as a row before it", 1)
-        if key[1] not in ROLES:
-            yield RowProblem(row, None, f"role {key[1]!r} is not one of {', '.join(ROLES)}", 1)
+            yield RowProblem(row, None, f"the same {name} as a row before it", 1)
         seen.add(key)
 
 
-def _check_ids(group: SignalGroup, vocab_size: int | None) -> Iterator[RowProblem]:
-    for name in ("prompt_ids", "response_ids", "topk_ids"):
-        column = group.columns[name]
+def check_ids(columns: Mapping[str, ListColumn], vocab_size: int | None) -> Iterator[RowProblem]:
+    """A problem for each column of token ids that holds what is no id.
+
+    Args:
+        columns: the columns by name.
+        vocab_size: number of ids; None checks that ids are not negative, no more.
+    """
+    for name, column in columns.items():
         wrong = column.values < 0
         if vocab_size is not None:
             wrong |= column.values >= vocab_size
         if wrong.any():
             flat = int(np.argmax(wrong))
-            row = _row_of(column, flat)
+            row = row_of(column, flat)
             allowed = "0 and up" if vocab_size is None else f"0 to {vocab_size - 1}"
             text = f"{name} holds {column.values[flat]}, allowed are {allowed}"
             yield RowProblem(row, None, text, int(wrong.sum()))
@@ -143,10 +160,10 @@ def _check_model(
     tail_mass = np.exp(tails, dtype=np.float64)
     least = span_sums(np.exp(logprobs - slack, dtype=np.float64), flat.sizes)
     most = span_sums(np.exp(logprobs + slack, dtype=np.float64), flat.sizes)
-    too_much = least > 1 + _MASS_TOLERANCE
+    too_much = least > 1 + MASS_TOLERANCE
     yield from flat.positions(too_much, f"the {model}'s probabilities of the support add up to more than 1")
-    inconsistent = (least + tail_mass > 1 + _MASS_TOLERANCE + SMALLEST_TAIL) | (
-        most + tail_mass < 1 - _MASS_TOLERANCE
+    inconsistent = (least + tail_mass > 1 + MASS_TOLERANCE + SMALLEST_TAIL) | (
+        most + tail_mass < 1 - MASS_TOLERANCE
     )
     yield from flat.positions(inconsistent & ~too_much, f"{name} is not 1 minus the support's mass")
 
@@ -160,7 +177,7 @@ def _check_model(
     yield from flat.support(differs, f"{name} differs from the support's entry for the response token")
     outside = np.ones(len(flat.sizes), dtype=bool)
     outside[flat.position_of[own]] = False
-    limit = tail_mass * (1 + _TOKEN_TOLERANCE) + _MASS_TOLERANCE
+    limit = tail_mass * (1 + _TOKEN_TOLERANCE) + MASS_TOLERANCE
     too_much = outside & ~(np.exp(tokens, dtype=np.float64) <= limit)
     yield from flat.positions(too_much, f"{name}: a token outside the support has more mass than the tail")
 
@@ -203,7 +220,7 @@ class _FlatGroup:
             yield self._problem(int(self.position_of[np.argmax(wrong)]), text, int(wrong.sum()))
 
     def _problem(self, position: int, text: str, count: int) -> RowProblem:
-        row = _row_of(self._rows, position)
+        row = row_of(self._rows, position)
         return RowProblem(row, position - int(self._rows.offsets[row]), text, count)
 
 
@@ -217,6 +234,6 @@ def _has_duplicates(flat: _FlatGroup) -> np.ndarray:
     return (table[:, 1:] == table[:, :-1]).any(axis=1)
 
 
-def _row_of(column: ListColumn, flat: int) -> int:
+def row_of(column: ListColumn, flat: int) -> int:
     """The row that owns an element (empty and null rows own none)."""
     return int(np.searchsorted(column.offsets, flat, side="right")) - 1

@@ -1,5 +1,6 @@
 """The `signals` commands: options, and one function for each that reports lines."""
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable
@@ -7,10 +8,12 @@ from pathlib import Path
 
 from data.errors import ConfigurationError, ShardError
 from data.inspect import inspect_lines
+from data.manifest import read_manifest
 from data.options import check_options, option
 from data.pruning import prune_store, prune_unfinished
 from data.remote import is_address
 from data.report import write_report
+from data.rollouts import RolloutDataset
 from data.store import (
     StoredDataset,
     list_datasets,
@@ -171,9 +174,14 @@ def verify_signals(
         report: takes lines for the user.
     Raises:
         ShardError: when there are any findings.
+        ConfigurationError: --deep for what no teacher has scored.
         AdpaError: what `rescore` raises.
     """
     folder = _folder(options.signals)
+    if options.deep and _holds_rollouts(folder):
+        raise ConfigurationError(
+            f"--deep: {options.signals} holds rollouts, which no teacher has scored; leave the option out"
+        )
     findings = verify_dataset(folder)
     for finding in findings:
         report(str(finding))
@@ -252,6 +260,13 @@ def prune_signals(options: SignalsPruneOptions, *, report: Report = logger.info)
     if not doomed and not unfinished:
         report(f"{options.store or store_folder()}: nothing to delete")
     return doomed
+
+
+def _holds_rollouts(folder: Path) -> bool:
+    # A manifest that cannot be read is a finding.
+    with contextlib.suppress(ShardError):
+        return read_manifest(folder).kind == RolloutDataset.kind
+    return False
 
 
 def _folder(signals: str) -> Path:

@@ -15,6 +15,7 @@ from data.errors import ShardError
 from data.files import TEMPORARY_SUFFIX
 from data.manifest import MANIFEST_NAME, Manifest, RowGroup, ShardEntry, read_manifest, render_manifest
 from data.parquet import num_row_groups
+from data.rollout_checks import check_rollouts
 from data.rollouts import RolloutDataset, read_rollout_group
 from data.row_checks import check_group
 from data.shards import read_signal_group
@@ -56,8 +57,7 @@ def verify_dataset(path: str | os.PathLike[str]) -> list[Finding]:
     """Check a signal or rollout dataset completely.
 
     That is: the manifest; that exactly the files that it lists are there, with the right size and SHA-256;
-    schema, row counts and dataset of every shard; and, for signals, all that docs/format.md says must hold in
-    a row.
+    schema, row counts and dataset of every shard; and all that docs/format.md says must hold in a row.
 
     Returns:
         What is wrong, in file order; empty for a sound dataset.
@@ -109,13 +109,14 @@ def _check_row_group(
 ) -> Iterator[Finding]:
     if manifest.kind == RolloutDataset.kind:
         group = read_rollout_group(path, index, fingerprint=manifest.fingerprint)
-        positions, problems = group.num_positions, []
+        positions = group.num_positions
+        problems = check_rollouts(group, vocab_size=_vocab_size(manifest, "student"))
     else:
         group = read_signal_group(path, index, fingerprint=manifest.fingerprint)
         positions = len(group.columns["support_sizes"].values)
         problems = check_group(
             group,
-            vocab_size=_vocab_size(manifest),
+            vocab_size=_vocab_size(manifest, "teacher"),
             rounded=manifest.request.get("precision") != "exact",
         )
     found = RowGroup(pairs=group.num_pairs, rows=len(group), positions=positions)
@@ -134,9 +135,9 @@ def _check_row_group(
         yield Finding(path.name, where + problem.text + often, first_row + problem.row, pair_id)
 
 
-def _vocab_size(manifest: Manifest) -> int | None:
-    teacher = manifest.request.get("teacher")
-    size = teacher.get("vocab_size") if isinstance(teacher, dict) else None
+def _vocab_size(manifest: Manifest, name: str) -> int | None:
+    model = manifest.request.get(name)
+    size = model.get("vocab_size") if isinstance(model, dict) else None
     return size if isinstance(size, int) else None
 
 

@@ -93,6 +93,17 @@ def test_inspect_and_report_read_an_address(tmp_path, make_dataset, lines, monke
     assert lines[-1] == f"{out}: {out.stat().st_size / 1e6:.1f} MB"
 
 
+def test_rollouts_are_verified_but_not_scored_again(tmp_path, make_rollouts, lines):
+    make_rollouts(tmp_path)
+    commands.verify_signals(commands.SignalsVerifyOptions(signals=str(tmp_path)), report=lines.append)
+    assert lines == [f"{tmp_path}: sound"]
+    options = commands.SignalsVerifyOptions(signals=str(tmp_path), deep=3)
+    with pytest.raises(
+        ConfigurationError, match="holds rollouts, which no teacher has scored; leave the option out"
+    ):
+        commands.verify_signals(options, report=lines.append)
+
+
 def test_verifying_an_address_says_to_pull_it():
     with pytest.raises(ConfigurationError, match="s3://a/b is an address; pull it into a folder first"):
         commands.verify_signals(commands.SignalsVerifyOptions(signals="s3://a/b"))
