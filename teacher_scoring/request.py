@@ -1,6 +1,6 @@
 """What determines a signal dataset's numbers: models, tokenizer, rollouts, options; found and checked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,13 @@ class ScoringRequest:
         """The rollouts, ready to be looked up by pair."""
         if self.rollouts is None:
             return None
-        return RolloutsByPair(self.rollouts, truncated=self.options.truncate, max_length=self.max_length)
+        models = [self.teacher] if self.reference is None else [self.teacher, self.reference]
+        return RolloutsByPair(
+            self.rollouts,
+            truncated=self.options.truncate,
+            max_length=self.max_length,
+            vocab_size=min(model.vocab_size for model in models),
+        )
 
     def check_data(self, rollouts: RolloutsByPair | None) -> None:
         """Refuse data or rollouts that cannot give what was asked for, as far as the first rows tell.
@@ -109,6 +115,7 @@ def prepare_request(options: ScoreOptions, report: Report, *, need_weights: bool
         rollouts = RolloutDataset.open(local_folder(options.rollouts))
     longest = longest_sequence(options.max_length, (teacher, reference), report)
     encoder = PairEncoder(tokenizer, max_length=longest, truncate=options.truncate)
+    _check_terminator(encoder, (teacher, reference))
     return ScoringRequest(
         options=options,
         teacher=teacher,
@@ -158,6 +165,17 @@ def _find_models(options: ScoreOptions, need_weights: bool) -> tuple[FoundModel,
         need_weights=need_weights,
     )
     return teacher, reference
+
+
+def _check_terminator(encoder: PairEncoder, models: Iterable[FoundModel | None]) -> None:
+    """Refuse a model that has no place for the token that every answer ends with."""
+    for model in models:
+        if model is not None and encoder.terminator_id >= model.vocab_size:
+            raise ConfigurationError(
+                f"{model.option}: {model.identity['source']} has token ids 0 to {model.vocab_size - 1:,}, but answers "
+                f"end with id {encoder.terminator_id:,} of the teacher's tokenizer; take a model whose embedding has "
+                "the tokens that were added for chats"
+            )
 
 
 def _check_models(

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import sqlite3
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,19 +95,24 @@ class RolloutsByPair:
     """Find rollouts by pair id, in bounded memory; fast for rollouts in nearly the same order as the pairs.
 
     Attributes:
-        num_dropped: rollouts that were left out of what `of` has given so far, because they are too long.
+        dropped: how many rollouts `of` has left out so far, by reason.
     """
 
-    def __init__(self, rollouts: RolloutDataset, *, truncated: bool, max_length: int) -> None:
+    def __init__(
+        self, rollouts: RolloutDataset, *, truncated: bool, max_length: int, vocab_size: int
+    ) -> None:
         """Index the rollouts.
 
         Args:
             rollouts: the student's samples.
             truncated: whether prompts may have been cut from the left, here or when sampling.
             max_length: longest prompt plus response that is passed on, tokens.
+            vocab_size: token ids from here on are passed on in no response: a student with a wider embedding may have
+                sampled what no model that scores can read.
         """
-        self.num_dropped = 0
+        self.dropped: Counter[str] = Counter()
         self._max_length = max_length
+        self._vocab_size = vocab_size
         self._rollouts = rollouts
         self._truncated = truncated
         # An empty name is SQLite's private temporary database: a dictionary of a million ids takes 150 MB.
@@ -119,7 +125,7 @@ class RolloutsByPair:
         return self._place(pair_id) is not None
 
     def of(self, pair: EncodedPair) -> list[Rollout]:
-        """The rollouts of one pair that are short enough; none when the student was not asked about it."""
+        """The rollouts of one pair that can be scored; none when the student was not asked about it."""
         place = self._place(pair.pair_id)
         if place is None:
             return []
@@ -131,19 +137,22 @@ class RolloutsByPair:
                     "than --data gives with the teacher's tokenizer and chat template; sample again from the same "
                     "--data, with a student that has the teacher's template and with the same --max-length"
                 )
-        fitting = [
-            rollout
-            for rollout in found
-            if len(rollout.prompt_ids) + len(rollout.response_ids) <= self._max_length
-        ]
-        self.num_dropped += len(found) - len(fitting)
+        fitting = []
+        for rollout in found:
+            if len(rollout.prompt_ids) + len(rollout.response_ids) > self._max_length:
+                self.dropped[f"longer than {self._max_length:,} tokens"] += 1
+            elif rollout.response_ids.max(initial=-1) >= self._vocab_size:
+                self.dropped["holds a token that a model lacks"] += 1
+            else:
+                fitting.append(rollout)
         return fitting
 
     def describe(self) -> str | None:
         """One line for the output, when something was dropped."""
-        if not self.num_dropped:
+        if not self.dropped:
             return None
-        return f"{self._rollouts.path}: dropped: {self.num_dropped:,} rollouts longer than {self._max_length:,} tokens"
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.most_common())
+        return f"{self._rollouts.path}: rollouts dropped: {reasons}"
 
     def close(self) -> None:
         """Delete the index."""

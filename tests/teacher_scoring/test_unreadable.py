@@ -1,9 +1,10 @@
-"""What is too long, for the options or for a model's positions, is dropped and counted before a model sees it."""
+"""What a model cannot read, because it is too long or holds foreign ids, is dropped or refused before it is asked."""
 
 import json
 import shutil
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from data.errors import ConfigurationError, DataError
 from teacher_scoring.plan import plan_scoring
@@ -77,7 +78,7 @@ def test_rollouts_that_are_longer_than_what_is_scored_are_dropped_and_counted(op
     assert lengths[0] < lengths[-1], "the world must have short and long answers"
     scoring = options(rollouts=str(rollouts.path), max_length=lengths[-1] - 1)
     num_short = sum(length < lengths[-1] for length in lengths)
-    dropped = f"dropped: {40 - num_short} rollouts longer than {lengths[-1] - 1} tokens"
+    dropped = f"rollouts dropped: {40 - num_short} longer than {lengths[-1] - 1} tokens"
     lines = []
     assert plan_scoring(scoring, report=lines.append).rows["student"] == num_short
     dataset = score_teacher(scoring, report=lines.append)
@@ -88,3 +89,45 @@ def test_rollouts_that_are_longer_than_what_is_scored_are_dropped_and_counted(op
             options(rollouts=str(rollouts.path), max_length=lengths[0] - 1, out=str(tmp_path / "none")),
             report=lambda line: None,
         )
+
+
+def with_vocabulary(folder, size, path):
+    """A copy of a model with another number of rows in its embedding and head."""
+    shutil.copytree(folder, path)
+    model = AutoModelForCausalLM.from_pretrained(path)
+    model.resize_token_embeddings(size)
+    model.save_pretrained(path)
+    return str(path)
+
+
+def test_rollouts_with_tokens_of_the_students_padding_are_dropped_and_counted(options, tiny_world, tmp_path):
+    student = with_vocabulary(tiny_world.student, 512, tmp_path / "padded")
+    rollouts = sample_student(
+        options(SampleOptions, student=student, max_new_tokens=2, num_samples=40, temperature=5.0,
+                out=str(tmp_path / "rollouts")),
+        report=lambda line: None,
+    )  # fmt: skip
+    num_foreign = sum((row.response_ids >= 128).any() for row in rollouts.iterate())
+    assert 0 < num_foreign < 40, "the world must have answers with and without such tokens"
+    lines = []
+    dataset = score_teacher(options(rollouts=str(rollouts.path)), report=lines.append)
+    assert f"{rollouts.path}: rollouts dropped: {num_foreign} holds a token that a model lacks" in lines
+    assert [row.role for row in dataset.iterate()].count("student") == 40 - num_foreign
+
+
+def test_a_reference_without_the_token_that_ends_answers_is_refused_before_any_work(
+    options, tiny_world, tmp_path
+):
+    teacher = tmp_path / "teacher"
+    shutil.copytree(tiny_world.teacher, teacher)
+    config = json.loads((teacher / "tokenizer_config.json").read_text())
+    (teacher / "tokenizer_config.json").write_text(
+        json.dumps({**config, "eos_token": "w99", "chat_template": None})
+    )
+    (teacher / "chat_template.jinja").unlink(missing_ok=True)
+    reference = with_vocabulary(tiny_world.reference, 105, tmp_path / "base")
+    with pytest.raises(
+        ConfigurationError, match=r"--reference: base has token ids 0 to 104, but answers end with id 105"
+    ):
+        score_teacher(options(teacher=str(teacher), reference=reference), report=lambda line: None)
+    assert not (tmp_path / "out").exists()
