@@ -29,6 +29,10 @@ _REBUILD_COMMANDS = {
 }
 
 
+# Where the commands that make datasets work on one until it is finished.
+_UNFINISHED = ".work"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something wrong with a dataset.
@@ -61,11 +65,16 @@ def verify_dataset(path: str | os.PathLike[str]) -> list[Finding]:
 
     Returns:
         What is wrong, in file order; empty for a sound dataset.
+    Raises:
+        ShardError: for what is no dataset, nor part of one.
     """
     folder = Path(path)
     try:
         manifest = read_manifest(folder)
     except ShardError as error:
+        # Nobody shall be told how to repair a folder of something else.
+        if not (_has_manifest(folder) or _is_unfinished(folder) or any(folder.glob("shard-*.parquet"))):
+            raise
         return [Finding(MANIFEST_NAME, _without_path(error, folder / MANIFEST_NAME))]
     findings = []
     if (folder / MANIFEST_NAME).read_bytes() != render_manifest(manifest).encode():
@@ -151,6 +160,14 @@ def _extra_files(folder: Path, manifest: Manifest) -> Iterator[Finding]:
             yield Finding(name, "not in the manifest: it does not belong to this dataset", extra=True)
 
 
+def _has_manifest(folder: Path) -> bool:
+    return os.path.lexists(folder / MANIFEST_NAME)
+
+
+def _is_unfinished(folder: Path) -> bool:
+    return (folder / _UNFINISHED).is_dir() and not _has_manifest(folder)
+
+
 def _without_path(error: ShardError, path: Path) -> str:
     return str(error).removeprefix(f"{path}: ").removeprefix(f"{path.parent}: ")
 
@@ -170,12 +187,14 @@ def repair_plan(path: str | os.PathLike[str], findings: list[Finding]) -> list[s
     lines = []
     if remove:
         lines += ["Delete what does not belong to the dataset:", f"  {_removal(folder, remove)}"]
-    if damaged:
+    if _is_unfinished(folder):
+        lines += ["Finish it; what is there is kept:", f"  {_command(folder)}"]
+    elif damaged:
         # A manifest that cannot be trusted says nothing about the shards either.
         lost = MANIFEST_NAME in damaged
         lines += [
             "Fetch the damaged files again from where the dataset came from (the sound ones are kept):",
-            *([f"  {_removal(folder, [MANIFEST_NAME])}"] if lost else []),
+            *([f"  {_removal(folder, [MANIFEST_NAME])}"] if lost and _has_manifest(folder) else []),
             f"  adpa signals pull --address ADDRESS --out {shlex.quote(str(folder))}",
             "or make them again; what was scored before is taken from the cache of passes:",
             f"  {f'rm -rf {shlex.quote(str(folder))}' if lost else _removal(folder, damaged)}",

@@ -194,6 +194,36 @@ def test_the_repair_plan_says_what_to_run(dataset):
     ]
 
 
+def test_what_is_no_dataset_is_an_error_and_nobody_is_told_to_delete_it(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text("{}")
+    with pytest.raises(ShardError, match="a file, not a dataset folder"):
+        verify_dataset(tmp_path / "pairs.jsonl")
+    with pytest.raises(ShardError, match="the dataset is incomplete or this is not one"):
+        verify_dataset(tmp_path)
+    with pytest.raises(ShardError, match="no such dataset folder"):
+        verify_dataset(tmp_path / "absent")
+
+
+def test_an_unfinished_dataset_is_to_be_finished_and_not_deleted(tmp_path):
+    (tmp_path / ".work" / "1-of-1").mkdir(parents=True)
+    (finding,) = verify_dataset(tmp_path)
+    assert "so the dataset is incomplete" in finding.text
+    assert repair_plan(tmp_path, [finding]) == [
+        "Finish it; what is there is kept:",
+        f"  adpa score-teacher ... --out {tmp_path}    (with the options that made the dataset)",
+    ]
+
+
+def test_a_dataset_that_has_lost_its_manifest_is_fetched_or_made_anew(dataset):
+    (dataset / "manifest.json").unlink()
+    assert repair_plan(dataset, verify_dataset(dataset))[1:] == [
+        f"  adpa signals pull --address ADDRESS --out {dataset}",
+        "or make them again; what was scored before is taken from the cache of passes:",
+        f"  rm -rf {dataset}",
+        f"  adpa score-teacher ... --out {dataset}    (with the options that made the dataset)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
