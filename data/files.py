@@ -10,7 +10,14 @@ from typing import BinaryIO
 
 from data.errors import ShardError
 
-__all__ = ["TEMPORARY_SUFFIX", "atomic_output", "remove_leftovers", "sha256_file", "write_atomic"]
+__all__ = [
+    "TEMPORARY_SUFFIX",
+    "atomic_output",
+    "make_folder",
+    "remove_leftovers",
+    "sha256_file",
+    "write_atomic",
+]
 
 TEMPORARY_SUFFIX = ".partial"
 _READ_SIZE_BYTES = 1 << 20
@@ -47,6 +54,20 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises:
+        ShardError: when the system refuses (no permission, a file of that name, a link that leads nowhere).
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise ShardError(
+            f"{path}: no folder can be made there: {error.strerror or error}; choose another place"
+        ) from error
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from data.card import CARD_NAME
 from data.dataset import CACHED_BLOCKS, check_file, is_sound
 from data.errors import ShardError
-from data.files import atomic_output, write_atomic
+from data.files import atomic_output, make_folder, write_atomic
 from data.manifest import (
     MANIFEST_NAME,
     FileEntry,
@@ -115,7 +115,7 @@ def pull_dataset(address: str, out: str | os.PathLike[str], *, report: Report = 
     manifest = parse_manifest(content, f"{address}/{MANIFEST_NAME}")
     if (folder / MANIFEST_NAME).exists():
         _refuse_other(folder / MANIFEST_NAME, read_manifest(folder), manifest)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for entry in (*manifest.files, *manifest.shards):
         if _fetch(remote, folder, entry):
             report(f"{entry.file}: {entry.size_bytes:,} bytes")

@@ -10,7 +10,7 @@ from typing import Any
 
 from data.command_line import command_line
 from data.errors import ConfigurationError
-from data.files import write_atomic
+from data.files import make_folder, write_atomic
 from small_world.crew import Crew
 from small_world.plan import Plan
 from student_training.options import TrainOptions
@@ -165,7 +165,7 @@ class Workshop:
                         "choose another folder"
                     )
             return
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self.out)
         if any(self.out.iterdir()):
             raise ConfigurationError(
                 f"--out: {self.out} is not empty and holds no demo; choose another folder"

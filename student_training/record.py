@@ -10,7 +10,7 @@ from typing import Any
 import tomli_w
 
 from data.errors import TrainingError
-from data.files import write_atomic
+from data.files import make_folder, write_atomic
 from data.requests import explain_differences
 from student_training.options import TrainOptions
 
@@ -98,7 +98,9 @@ def record_run(out: Path, request: dict[str, Any], versions: dict[str, str], pat
         request: from `determining_request`.
         versions: from `library_versions`; recorded, not compared.
         paths: where the inputs lay; recorded, not compared.
+    Raises:
+        ShardError: when the folder cannot be made or written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     content = {**request, "paths": _without_none(paths), "versions": versions}
     write_atomic(out / RUN_RECORD, tomli_w.dumps(content))

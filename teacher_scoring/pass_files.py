@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from data.columns import list_array, list_column
 from data.errors import ShardError
-from data.files import TEMPORARY_SUFFIX
+from data.files import TEMPORARY_SUFFIX, make_folder
 from data.parquet import num_row_groups, read_row_group, write_parquet
 from data.requests import fingerprint
 from data.schema import list_of
@@ -261,7 +261,7 @@ def _write(file: PassFile, columns: Mapping[str, list[Any]], rows: Sequence[Any]
 
     is_complete = not any(isinstance(row, Lost) for row in rows)
     path = file.path if is_complete else _incomplete(file.path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_parquet(path, tables(), schema, fingerprint=file.path.stem)
     if is_complete:
         _incomplete(file.path).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from data.command_line import command_line
 from data.errors import AdpaError, DataError
+from data.files import make_folder
 from data.home import adpa_home
 from data.requests import fingerprint
 from data.signals import TOKENIZER_FOLDER, SignalDataset
@@ -150,6 +151,7 @@ class _PartRun:
     def run(self) -> None:
         """Encode and run the teacher over what comes, then the reference, writing shards as they get complete."""
         request, options = self._request, self._options
+        make_folder(self._cache)  # before the models are loaded, not after the first shard
         teacher_work = functools.partial(score_support, top_k=options.top_k)
         teacher = PassRun(self._engine(request.teacher), self._teacher_plan, teacher_work, self._report)
         for result in teacher.run(self._files(self._encoded(), self._teacher_plan)):

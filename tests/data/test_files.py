@@ -3,7 +3,7 @@ import os
 import pytest
 
 from data.errors import ShardError
-from data.files import atomic_output, remove_leftovers, sha256_file, write_atomic
+from data.files import atomic_output, make_folder, remove_leftovers, sha256_file, write_atomic
 
 
 def test_a_finished_file_replaces_the_old_one_and_leaves_no_other(tmp_path):
@@ -37,6 +37,17 @@ def test_a_refused_write_names_the_file_the_reason_and_the_next_step(tmp_path):
         f"{path}: cannot be written: No such file or directory; nothing was changed;"
         " mend that and run the same command again"
     )
+
+
+@pytest.mark.parametrize("place", ["file", "file/folder", "link/folder"])
+def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "unmounted" / "disk")
+    with pytest.raises(ShardError, match=f"{place}: no folder can be made there: .*; choose another place"):
+        make_folder(tmp_path / place)
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
 
 
 def test_only_leftovers_of_killed_writers_are_removed(tmp_path):

@@ -153,6 +153,12 @@ def test_a_folder_of_other_things_is_left_alone(scored, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_an_output_folder_that_cannot_be_made_is_one_error(scored, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "unmounted" / "disk")
+    with pytest.raises(ShardError, match=r"run: no folder can be made there: .*; choose another place"):
+        scored.train("dckd", tmp_path / "link" / "run")
+
+
 OPTIONS = {
     "both": ({"signals": ("s",), "data": "d"}, "exclude each other"),
     "neither": ({}, "nothing to train on"),

@@ -296,6 +296,13 @@ def test_options_that_contradict_each_other_are_refused(options):
         dataclasses.replace(options(), reference=None, reference_revision="main")
 
 
+def test_a_cache_that_cannot_be_written_is_refused_before_any_work(options, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ShardError, match="file/passes: no folder can be made there"):
+        score(options(out=str(tmp_path / "out"), pass_cache=str(tmp_path / "file" / "passes")))
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_in_a_dataset_says_when_or_on_which_machine_it_was_made(options, tmp_path):
     dataset, _ = score(options(out=str(tmp_path / "a")))
     other, _ = score(options(out=str(tmp_path / "b"), pass_cache=str(tmp_path / "other-cache")))
