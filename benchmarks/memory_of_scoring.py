@@ -26,7 +26,7 @@ def scoring(folder: Path, rows: Path, out: str) -> list[str]:
     return [
         sys.executable, str(ROOT / "cli.py"), "score-teacher", "--teacher", str(folder / "teacher"),
         "--reference", str(folder / "reference"), "--data", str(rows), "--engine", "transformers", "--own-process",
-        "--top-k", "10", "--pass-cache", str(folder / out / "passes"), "--out", str(folder / out / "out"),
+        "--top-k", "10", "--pass-cache", str(folder / out / "passes"), *_out(folder / out),
     ]  # fmt: skip
 
 
@@ -34,9 +34,13 @@ def sampling(folder: Path, rows: Path, out: str) -> list[str]:
     """The command that samples answers to their prompts."""
     return [
         sys.executable, str(ROOT / "cli.py"), "sample-student", "--student", str(folder / "reference"), "--data",
-        str(rows), "--engine", "transformers", "--own-process", "--max-new-tokens", "4", "--out",
-        str(folder / out / "out"),
+        str(rows), "--engine", "transformers", "--own-process", "--max-new-tokens", "4", *_out(folder / out),
     ]  # fmt: skip
+
+
+def _out(folder: Path) -> list[str]:
+    """A folder for the dataset; for the one named `store` none, so that it lies in ADPA_HOME by its fingerprint."""
+    return [] if folder.name == "store" else ["--out", str(folder / "out")]
 
 
 def peak_bytes(command: list[str]) -> tuple[int, float]:
@@ -57,7 +61,10 @@ def peak_bytes(command: list[str]) -> tuple[int, float]:
 def seconds_to_first(command: list[str], folder: Path, pattern: str) -> float:
     """Start a command, wait until its first file of results is whole, stop it."""
     start = time.monotonic()
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "ADPA_HOME": str(folder.parent / "home")}
+    running = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    )
     while not any(folder.glob(pattern)):
         if running.poll() is not None:
             assert running.stderr is not None
@@ -97,6 +104,9 @@ def main() -> None:
         found = {
             "score-teacher": seconds_to_first(
                 scoring(folder, rows, "begun"), folder / "begun" / "passes", "*.parquet"
+            ),
+            "score-teacher without --out": seconds_to_first(
+                scoring(folder, rows, "store"), folder / "store" / "passes", "*.parquet"
             ),
             "sample-student": seconds_to_first(
                 sampling(folder, rows, "sampled"), folder / "sampled" / "out", "shard-*.parquet"

