@@ -9,6 +9,7 @@ from data.token_text import TokenText
 
 __all__ = ["inspect_lines"]
 
+_WIDTH = 80
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -37,7 +38,18 @@ def inspect_lines(summary: DatasetSummary) -> Iterator[str]:
         if tokens:
             yield ""
             yield f"tokens that the teacher has {title} most, mean advantage in nats (times seen):"
-            yield "  " + "  ".join(_token(token, texts) for token in tokens)
+            yield from _lines(_token(token, texts) for token in tokens)
+
+
+def _lines(entries: Iterable[str]) -> Iterator[str]:
+    """Entries side by side, as many on each line as a narrow terminal has room for."""
+    line = ""
+    for entry in entries:
+        if line and len(line) + 2 + len(entry) > _WIDTH:
+            yield line
+            line = ""
+        line += "  " + entry
+    yield line
 
 
 def _facts(title: str, facts: Iterable[tuple[str, Any]]) -> Iterator[str]:

@@ -64,7 +64,7 @@ def resolve_model(
     Returns:
         The folder, and what identifies the model in it.
     Raises:
-        ConfigurationError: for a folder that is not a model, or a name that cannot be fetched.
+        ConfigurationError: for a folder that is not a model or cannot be read, or a name that cannot be fetched.
     """
     folder = Path(name)
     commit = None
@@ -83,7 +83,10 @@ def resolve_model(
         raise ConfigurationError(
             f"{option}: {name} holds no weights (*.safetensors); is its download or training unfinished?"
         )
-    digest = _hash(folder, weights) if weights else None
+    try:
+        digest = _hash(folder, weights) if weights else None
+    except OSError as error:
+        raise ConfigurationError(f"{option}: {error.filename}: cannot be read: {error.strerror}") from error
     identity = ModelIdentity(name if commit else folder.resolve().name, commit, digest)
     return folder, identity
 

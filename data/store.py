@@ -74,7 +74,7 @@ def list_datasets(root: str | os.PathLike[str] | None = None) -> list[StoredData
 def list_unfinished(root: str | os.PathLike[str] | None = None) -> list[Path]:
     """Folders of a store that hold no complete dataset: runs under way or interrupted, parts of remote datasets."""
     folder = store_folder() if root is None else Path(root)
-    return [path for path in _folders(folder) if not os.path.lexists(path / MANIFEST_NAME)]
+    return [path for path in _folders(folder) if _lacks_manifest(path)]
 
 
 def list_unreadable(root: str | os.PathLike[str] | None = None) -> list[tuple[Path, str]]:
@@ -85,7 +85,7 @@ def list_unreadable(root: str | os.PathLike[str] | None = None) -> list[tuple[Pa
         try:
             read_manifest(path)
         except ShardError as error:
-            if os.path.lexists(path / MANIFEST_NAME):
+            if not _lacks_manifest(path):
                 found.append((path, str(error)))
     return found
 
@@ -180,6 +180,17 @@ def reserve_dataset(
 
 def _folders(store: Path) -> list[Path]:
     return [path for path in sorted(store.glob("[!.]*")) if path.is_dir()]
+
+
+def _lacks_manifest(folder: Path) -> bool:
+    """Whether there is none for certain: what is in another user's folder nobody knows."""
+    try:
+        os.lstat(folder / MANIFEST_NAME)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _remove_if_empty(folder: Path) -> None:

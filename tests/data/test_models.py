@@ -33,6 +33,15 @@ def test_the_identity_is_the_folders_name_and_a_hash_of_configuration_and_weight
     assert other.weights_sha256 != identity.weights_sha256
 
 
+def test_weights_that_cannot_be_read_are_named(tmp_path):
+    folder = write_model(tmp_path / "teacher")
+    (folder / "model-3.safetensors").mkdir()
+    with pytest.raises(
+        ConfigurationError, match=r"--teacher: .*model-3\.safetensors: cannot be read: Is a dir"
+    ):
+        resolve_model(str(folder), option="--teacher")
+
+
 def test_weights_in_the_hubs_cache_are_known_by_the_name_of_their_blob_and_not_read(tmp_path, monkeypatch):
     _, local = resolve_model(str(write_model(tmp_path / "teacher")))
     snapshot = write_model(tmp_path / "snapshots" / "abc123")

@@ -72,6 +72,16 @@ def test_inspect_describes_the_dataset(dataset):
     assert re.search(r"mass on the support +\d\d\.\d\d%", text)
 
 
+def test_statistics_fit_a_terminal_of_80_columns(dataset):
+    lines = list(inspect_lines(summarize_dataset(dataset)))
+    first = next(index for index, line in enumerate(lines) if line.startswith("chosen:"))
+    assert max(len(line) for line in lines[first:]) <= 80
+    texts = TokenText(dataset.tokenizer_folder)
+    for token in summarize_dataset(dataset).raised:
+        entry = f"{texts[token.token_id]!r} {token.mean:+.2f} ({token.count:,})"
+        assert any(entry in line for line in lines)
+
+
 def test_datasets_without_reference_or_scores_are_described_too(tmp_path, make_dataset):
     make_dataset(tmp_path / "a", reference=False)
     make_dataset(tmp_path / "b", scored=())

@@ -273,6 +273,29 @@ def test_a_dataset_of_the_store_that_cannot_be_read_is_listed_with_the_reason(tm
     assert reason.startswith(f"{folder / 'manifest.json'}: not JSON")
 
 
+def test_what_another_user_may_read_alone_is_neither_unfinished_nor_taken_for_absent(
+    tmp_path, add, monkeypatch
+):
+    folder = add("a")
+    lstat = os.lstat
+
+    def refuse(path, *arguments, **options):
+        if "manifest" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return lstat(path, *arguments, **options)
+
+    def refuse_reading(_):
+        raise PermissionError(13, "Permission denied")
+
+    # Root may read anything, so permissions on the folder would prove nothing here.
+    monkeypatch.setattr(os, "lstat", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse_reading)
+    assert list_datasets(tmp_path) == list_unfinished(tmp_path) == []
+    reason = f"{folder / 'manifest.json'}: cannot be read: Permission denied; mend that and run the same command again"
+    assert list_unreadable(tmp_path) == [(folder, reason)]
+    assert prune_unfinished(root=tmp_path, unused_days=0) == []
+
+
 def test_a_dataset_that_pruning_was_killed_over_is_gone_and_deleted_by_the_next(tmp_path, add, monkeypatch):
     folder = add("a")
     monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
