@@ -203,7 +203,7 @@ def report(arguments: argparse.Namespace) -> dict:
     if "liger" in names and (shape.device == "cpu" or not importlib.util.find_spec("liger_kernel")):
         print("liger: needs CUDA and the package liger_kernel, left out")
         names.remove("liger")
-    chunk_size = arguments.chunk_size or default_chunk_size(shape.vocabulary, shape.device)
+    chunk_size = arguments.chunk_size or default_chunk_size(shape.vocabulary)
     print(f"{shape}, chunks of {chunk_size}, torch {torch.__version__}")
     times = measure_times(arguments, shape, names)
     memory = {name: memory_in_a_fresh_process(arguments, name) for name in names}

@@ -9,18 +9,22 @@ from torch import Tensor
 
 from student_training.head_chunk import HeadChunk, SparseLogprobs
 from student_training.head_products import HeadProducts
+from student_training.head_weight import WeightSum
 from student_training.lm_head import LMHead
 
 __all__ = ["GradientSums", "HeadCall", "HeadPass", "default_chunk_size"]
 
-CHUNK_BYTES = {"cpu": 128 * 2**20, "other": 256 * 2**20}
+CHUNK_BYTES = 128 * 2**20
 """Memory of one chunk's float32 logits: large enough for the matrix products to run at full speed."""
 
+TILE_ROWS = 128
+"""Rows that a GPU's matrix products compute together: one row more costs as much as so many."""
 
-def default_chunk_size(vocab_size: int, device_type: str) -> int:
-    """Positions at a time whose logits take 128 MiB on a CPU and 256 MiB elsewhere."""
-    chunk_bytes = CHUNK_BYTES["cpu" if device_type == "cpu" else "other"]
-    return max(1, chunk_bytes // (4 * vocab_size))
+
+def default_chunk_size(vocab_size: int) -> int:
+    """Positions at a time whose float32 logits take up to 128 MiB, in whole tiles where that is one or more."""
+    num_rows = CHUNK_BYTES // (4 * vocab_size)
+    return max(1, num_rows // TILE_ROWS * TILE_ROWS or num_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class HeadPass:
         self._call = call
         self.products = HeadProducts(hidden.detach(), weight.detach(), call.operand_dtype)
         num_positions, vocab_size = hidden.shape[0], weight.shape[0]
-        largest = call.chunk_size or default_chunk_size(vocab_size, hidden.device.type)
+        largest = call.chunk_size or default_chunk_size(vocab_size)
         # Even: a short last chunk costs nearly a whole one's time.
         self.chunk_rows = math.ceil(num_positions / max(1, math.ceil(num_positions / largest)))
         starts = range(0, num_positions, max(1, self.chunk_rows))
@@ -113,17 +117,16 @@ class GradientSums:
             needed: which of the three to compute.
         """
         self._products = products = head_pass.products
-        self._stack_rows = products.num_stacked_chunks * head_pass.chunk_rows
-        self._inputs = hidden, weight, bias
-        dtype = products.dtype
-        # A position's own gradient is complete at once; the weight's is a sum, kept in full until the end.
-        self._hidden = torch.empty_like(hidden) if needed[0] else None
-        self._weight = torch.empty_like(weight, dtype=dtype) if needed[1] else None
-        self._bias = torch.zeros_like(bias, dtype=dtype) if needed[2] and bias is not None else None
-        self._has_weight = False
-        # Positions whose logit gradients wait in the stack for one product with the hidden states.
-        self._stacked: list[slice] = []
+        # Of no more rows than there are positions.
+        self._stack_rows = min(products.num_stacked_chunks * head_pass.chunk_rows, len(hidden))
         self._stack: Tensor | None = None
+        # Positions whose logit gradients wait in the stack for the products with hidden states and weight.
+        self._stacked: list[slice] = []
+        # A position's own gradient is complete at once; the others are sums, kept in full until the end.
+        self._hidden = torch.empty_like(hidden) if needed[0] else None
+        self._weight = WeightSum(weight, products) if needed[1] else None
+        self._bias = torch.zeros_like(bias, dtype=products.dtype) if needed[2] and bias is not None else None
+        self._bias_dtype = None if bias is None else bias.dtype
 
     def room(self, rows: slice) -> Tensor | None:
         """Where the logits' gradients of some positions have to be written; None: where the logits are."""
@@ -134,45 +137,55 @@ class GradientSums:
             self._stack = self._products.weight.new_empty(size, dtype=self._products.gradient_dtype)
         num_rows = rows.stop - rows.start
         if self._num_stacked_rows() + num_rows > self._stack_rows:
-            self._add_stacked()
+            self._multiply_stacked()
         start = self._num_stacked_rows()
         return self._stack[start : start + num_rows]
 
     def add(self, rows: slice, d_logits: Tensor) -> None:
         """Take in the gradient of some positions' logits, shape (n, V), written to their `room`."""
-        if self._hidden is not None:
-            self._hidden[rows] = self._products.hidden_gradient(d_logits)
         if self._bias is not None:
             self._bias += d_logits.sum(0, dtype=self._bias.dtype)
-        if self._weight is not None:
-            self._stacked.append(rows)
-            if self._stack is None:
-                self._add_to_weight(d_logits)
+        self._stacked.append(rows)
+        if self._stack is None:
+            self._multiply(d_logits)
+
+    def complete(self) -> None:
+        """All positions have been added; frees what only adding needs."""
+        self._multiply_stacked()
+        del self._products, self._stack
+
+    def finish(self, scale: Tensor | None = None) -> list[Tensor | None]:
+        """The three gradients times a factor, in the precision of the inputs; None where not needed.
+
+        Once, after `complete`: they are given away, as a second copy of the weight's would be the peak of memory.
+
+        Args:
+            scale: scalar; None for 1.
+        """
+        others = [self._hidden, self._bias]
+        if scale is not None:
+            others = [gradient if gradient is None else gradient.mul_(scale) for gradient in others]
+        hidden, bias = others
+        return [
+            hidden,
+            None if self._weight is None else self._weight.finish(scale),
+            None if bias is None else bias.to(self._bias_dtype),
+        ]
 
     def _num_stacked_rows(self) -> int:
         return sum(rows.stop - rows.start for rows in self._stacked)
 
-    def _add_stacked(self) -> None:
+    def _multiply_stacked(self) -> None:
         if self._stack is not None and self._stacked:
-            self._add_to_weight(self._stack[: self._num_stacked_rows()])
+            self._multiply(self._stack[: self._num_stacked_rows()])
 
-    def _add_to_weight(self, d_logits: Tensor) -> None:
-        """Add the product of all positions that wait for it."""
-        assert self._weight is not None
-        # The first product fills the sum: no zeros to write and read back.
-        self._products.add_weight_gradient(
-            self._weight, d_logits, self._stacked, overwrite=not self._has_weight
-        )
-        self._stacked, self._has_weight = [], True
-
-    def finish(self) -> list[Tensor | None]:
-        """The three gradients in the precision of the inputs; None where not needed. Ends the sums."""
-        self._add_stacked()
-        self._stack = None
-        if self._weight is not None and not self._has_weight:
-            self._weight.zero_()  # not one position
-        gradients = (self._hidden, self._weight, self._bias)
-        return [
-            gradient if gradient is None or tensor is None else gradient.to(tensor.dtype)
-            for gradient, tensor in zip(gradients, self._inputs, strict=True)
-        ]
+    def _multiply(self, d_logits: Tensor) -> None:
+        """Both products of all positions that wait for them."""
+        if self._hidden is not None:
+            gradient = self._products.hidden_gradient(d_logits)
+            sizes = [rows.stop - rows.start for rows in self._stacked]
+            for rows, part in zip(self._stacked, gradient.split(sizes), strict=True):
+                self._hidden[rows] = part
+        if self._weight is not None:
+            self._weight.add(self._products, d_logits, self._products.hidden_rows(self._stacked))
+        self._stacked = []

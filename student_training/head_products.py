@@ -10,9 +10,10 @@ __all__ = ["HeadProducts", "operand_dtype"]
 UPCAST_ROWS = 4096
 """Vocabulary rows upcast at a time where a product in float32 of bfloat16 inputs has no kernel of its own."""
 
-STACKED_CHUNKS = 4
-"""An addition to a float32 weight gradient reads and writes all of it, which takes a GPU longer than the product
-of a chunk does. In bfloat16 the logit gradients of four chunks take the memory of two chunks of logits."""
+STACKED_CHUNKS = 8
+"""An addition to a float32 weight gradient reads and writes all of it, which takes a GPU longer than the product of a
+chunk does, and a chunk's product with the weight has too few rows to keep it busy. So both wait for the bfloat16
+logit gradients of eight chunks, which take the memory of four chunks of logits."""
 
 _MIXED_PRODUCTS = "dtype_out" in torch.ops.aten.addmm.overloads()  # not in the oldest torch that we allow
 
@@ -42,7 +43,8 @@ class HeadProducts:
         dtype: of logits, sums and results: float32, or float64 for float64 operands.
         gradient_dtype: of the logit gradients that go into `hidden_gradient` and `add_weight_gradient`.
         num_stacked_chunks: how many chunks' logit gradients to collect, in memory of their own, for one product
-            with the hidden states; 0 where each overwrites its logits and is multiplied at once.
+            with the hidden states and one with the weight; 0 where each overwrites its logits and is multiplied at
+            once.
     """
 
     def __init__(self, hidden: Tensor, weight: Tensor, operand: torch.dtype):
@@ -75,20 +77,24 @@ class HeadProducts:
             return gradient
         return d_logits @ self.weight
 
-    def add_weight_gradient(
-        self, total: Tensor, d_logits: Tensor, rows: Sequence[slice], *, overwrite: bool
-    ) -> None:
-        """Add d_logits^T·hidden for these positions, in this order, to the total of shape (V, d), or put it there."""
+    def hidden_rows(self, rows: Sequence[slice]) -> Tensor:
+        """The hidden states of these positions, in this order, as an operand of `add_weight_gradient`."""
         parts = [self.hidden[part] for part in rows]
         hidden = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return hidden if self.mixed else hidden.to(self.dtype)
+
+    def add_weight_gradient(
+        self, total: Tensor, d_logits: Tensor, hidden: Tensor, *, overwrite: bool
+    ) -> None:
+        """Add d_logits^T·hidden to the total of shape (V, d), or put it there; `hidden` is from `hidden_rows`."""
         if self.mixed and overwrite:
             torch.mm(d_logits.t(), hidden, out_dtype=self.dtype, out=total)
         elif self.mixed:
             torch.addmm(total, d_logits.t(), hidden, out_dtype=self.dtype, out=total)
         elif overwrite:
-            torch.mm(d_logits.t(), hidden.to(self.dtype), out=total)
+            torch.mm(d_logits.t(), hidden, out=total)
         else:
-            total.addmm_(d_logits.t(), hidden.to(self.dtype))
+            total.addmm_(d_logits.t(), hidden)
 
     def _weight_blocks(self):
         for start in range(0, self.weight.shape[0], UPCAST_ROWS):

@@ -4,7 +4,9 @@ import functools
 import importlib.util
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -119,8 +121,10 @@ def _compiled(function: Callable) -> Callable:
 
 @functools.cache
 def _can_compile() -> bool:
-    """Whether there are Triton, and the C compiler that it calls."""
+    """Whether there are Triton, the C compiler that it calls, and Python's headers for what that compiles."""
     compilers = (os.environ.get("CC"), "gcc", "clang")
-    return importlib.util.find_spec("triton") is not None and any(
-        name and shutil.which(name) for name in compilers
+    return (
+        importlib.util.find_spec("triton") is not None
+        and any(name and shutil.which(name) for name in compilers)
+        and Path(sysconfig.get_path("include"), "Python.h").exists()
     )

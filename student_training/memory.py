@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from student_training.head_products import STACKED_CHUNKS
+from student_training.head_tail import SCRATCH_BYTES
 from student_training.lm_head import read_head, split_model
 from student_training.sizes import PairSizes
 from student_training.sparse_head import default_chunk_size
@@ -21,7 +23,7 @@ _USABLE = 0.92
 #: Bytes of optimizer state per trained parameter. Adafactor's rows and columns are next to nothing.
 _STATE_BYTES = {"adamw": 8.0, "adamw-8bit": 2.0, "paged-adamw-8bit": 0.0, "adafactor": 0.1}
 
-#: Lengths of the two probes that activations are extrapolated from; the second is twice the first.
+#: Length of the shortest of the three probes that activations are extrapolated from, and their distance.
 _PROBE_LENGTH = 32
 
 
@@ -33,8 +35,10 @@ class MemoryPlan:
         parameters: the student's weights and buffers.
         gradients: of the trained weights.
         optimizer: its states; those that are paged to the host are left out.
-        activations: kept for the backward pass by the layers below the head, for the largest batch.
-        head: one chunk of logits with its scratch, and the head weight's gradient while it is being summed.
+        activations: kept for the backward pass by the layers below the head, for the largest batch; under bfloat16
+            the copies of the weights in it, too.
+        head: one chunk of logits with its scratch, the head weight's gradient while it is being summed, and under
+            bfloat16 a copy of that weight.
         batch: ids, signals and hidden states at response positions.
         accumulates: whether gradients of earlier micro-batches are held during a forward pass.
     """
@@ -75,8 +79,8 @@ def plan_memory(
 ) -> MemoryPlan:
     """Add up what training takes on one device.
 
-    Activations are not guessed from the architecture: two short rows go through the student, what autograd
-    keeps of them is counted, and a line plus a square in the length is laid through the two counts.
+    Activations are not guessed from the architecture: three short rows go through the student, what autograd
+    keeps of them is counted, and a parabola in the length is laid through the three counts.
 
     Args:
         student: the causal language model, with its adapters if any.
@@ -93,22 +97,24 @@ def plan_memory(
     vocab_size, width = head.weight.shape
     num_rows, length = batch["input_ids"].shape
     num_positions = len(batch["labels"])
-    device_type = "cuda" if torch.cuda.is_available() else "cpu"
-    chunk = min(head_chunk or default_chunk_size(vocab_size, device_type), num_positions)
+    chunk = min(head_chunk or default_chunk_size(vocab_size), num_positions)
     logits = chunk * vocab_size * 4
-    # A chunk's logits, and as much for working on them or, on a GPU, four chunks' gradients in bfloat16.
-    head_chunks = 3 if bf16 and device_type == "cuda" else 2
+    if bf16 and torch.cuda.is_available():
+        # Gradients of several chunks in bfloat16.
+        work = min(STACKED_CHUNKS * chunk, num_positions) * vocab_size * 2
+    else:
+        work = min(SCRATCH_BYTES["other" if torch.cuda.is_available() else "cpu"], logits)
     head_gradient = head.weight.numel() * 4 if head.weight.requires_grad else 0
+    rounded_weight = head.weight.numel() * 2 if bf16 and head.weight.dtype is torch.float32 else 0
     hidden = 2 * num_positions * width * 4 + num_rows * length * width * 4
     return MemoryPlan(
         parameters=sum(map(_bytes, parameters)),
         gradients=sum(value.numel() * 4 for value in trained),
         optimizer=int(sum(value.numel() for value in trained) * _STATE_BYTES[optimizer]),
-        activations=num_rows
-        * _activations_per_row(
-            student, length, checkpointing=checkpointing, bf16=bf16, packed="position_ids" in batch
+        activations=_activations(
+            student, num_rows, length, checkpointing=checkpointing, bf16=bf16, packed="position_ids" in batch
         ),
-        head=head_chunks * logits + head_gradient,
+        head=logits + work + head_gradient + rounded_weight,
         batch=sum(map(_bytes, batch.values())) + hidden,
         accumulates=accumulates,
     )
@@ -133,21 +139,24 @@ def _bytes(value: Tensor) -> int:
     return value.numel() * value.element_size()
 
 
-def _activations_per_row(student: Any, length: int, *, checkpointing: bool, bf16: bool, packed: bool) -> int:
-    """Bytes that autograd keeps of one row of this length, or of packed rows that fill it, extrapolated."""
-    short, long = (
-        _kept(student, probe, bf16=bf16, packed=packed) for probe in (_PROBE_LENGTH, 2 * _PROBE_LENGTH)
-    )
-    square = max(0.0, (long - 2 * short) / (2 * _PROBE_LENGTH**2))
-    linear = short / _PROBE_LENGTH - square * _PROBE_LENGTH
-    total = linear * length + square * length**2
+def _activations(
+    student: Any, num_rows: int, length: int, *, checkpointing: bool, bf16: bool, packed: bool
+) -> int:
+    """Bytes that autograd keeps of so many rows of this length, or of packed rows that fill them, extrapolated."""
+    step = _PROBE_LENGTH
+    first, second, third = (_kept(student, factor * step, bf16=bf16, packed=packed) for factor in (1, 2, 3))
+    square = max(0.0, (third - 2 * second + first) / (2 * step**2))
+    linear = (second - first) / step - 3 * step * square
+    # Whatever the length: copies of the weights in bfloat16, which all rows share.
+    fixed = max(0.0, first - linear * step - square * step**2)
+    per_row = linear * length + square * length**2
     if checkpointing:
         config = student.config.get_text_config()
         # Kept are the layers' inputs; one layer at a time is computed again.
-        return int(
-            config.num_hidden_layers * length * config.hidden_size * 4 + total / config.num_hidden_layers
+        per_row = (
+            config.num_hidden_layers * length * config.hidden_size * 4 + per_row / config.num_hidden_layers
         )
-    return int(total)
+    return int(fixed + num_rows * per_row)
 
 
 def _kept(student: Any, length: int, *, bf16: bool, packed: bool) -> int:

@@ -142,8 +142,9 @@ class _FusedObjectiveFunction(torch.autograd.Function):
             else:
                 value = objective(rows, chunk.logprobs).sum()
             loss += value
-        del head_pass, chunk  # their memory is free for what finishing takes
-        ctx.gradients = gradients.finish()
+        del head_pass, chunk  # their memory is free for what completing takes
+        gradients.complete()
+        ctx.gradients = gradients
         outputs = (logprobs.token, logprobs.support, logprobs.tail, logprobs.entropy)
         ctx.mark_non_differentiable(*outputs)
         return loss, *outputs
@@ -153,12 +154,8 @@ class _FusedObjectiveFunction(torch.autograd.Function):
     def backward(ctx: Any, d_loss: Tensor, *_unused: Tensor):
         if ctx.gradients is None:
             raise RuntimeError("fused_objective: its gradients were handed out already; call it again")
-        # Scaled in place and given away: a second copy of the weight's gradient would double the peak.
         gradients, ctx.gradients = ctx.gradients, None
-        for gradient in gradients:
-            if gradient is not None:
-                gradient.mul_(d_loss)
-        return *gradients, None, None, None
+        return *gradients.finish(d_loss), None, None, None
 
 
 def _value_and_gradients(
@@ -207,5 +204,6 @@ class _SparseLogprobsFunction(torch.autograd.Function):
             small_gradients = d_token[rows], d_support[rows], d_tail[rows]
             gradients.add(rows, chunk.logit_gradients(*small_gradients, out=gradients.room(rows)))
             chunk = None
-        del head_pass  # its memory is free for what finishing takes
+        del head_pass  # its memory is free for what completing takes
+        gradients.complete()
         return *gradients.finish(), None
