@@ -47,15 +47,17 @@ class SignalDataset(ShardedDataset[ResponseSignals]):
         file, index = self.places[block]
         return self._read_group(file, index)
 
-    def iterate_ids(self) -> Iterator[tuple[int, ResponseSignals]]:
+    def iterate_ids(self, *more: str) -> Iterator[tuple[int, ResponseSignals]]:
         """All rows in order, each with its pair's index, and with token ids alone: signals are not read.
 
+        Args:
+            more: names of columns to read beside the ids.
         Raises:
             ShardError: when a shard cannot be read.
         """
         for block, (file, index) in enumerate(self.places):
             group = read_signal_group(
-                self._local_file(file), index, fingerprint=self.manifest.fingerprint, columns=()
+                self._local_file(file), index, fingerprint=self.manifest.fingerprint, columns=more
             )
             self._checked(block, group)
             for pair in range(group.num_pairs):

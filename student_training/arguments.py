@@ -51,7 +51,7 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
     arguments = TrainingArguments(
         output_dir=str(Path(options.out) / "checkpoints"),
         learning_rate=options.learning_rate,
-        optim=_OPTIMIZERS[options.optimizer],
+        optim=_optimizer(options.optimizer),
         lr_scheduler_type=options.lr_scheduler,
         warmup_steps=options.warmup_steps,
         weight_decay=options.weight_decay,
@@ -62,6 +62,8 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         per_device_eval_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation,
         gradient_checkpointing=options.gradient_checkpointing,
+        # The other kind drops the gradients of adapters above frozen embeddings.
+        gradient_checkpointing_kwargs={"use_reentrant": False} if options.gradient_checkpointing else None,
         bf16=uses_bf16(options),
         seed=options.seed,
         logging_steps=options.logging_steps,
@@ -84,7 +86,7 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         report_to=[name for name in options.report_to if name != "tensorboard"],
         run_name=Path(options.out).name,
         # Said aloud, or processes without accelerators would not look for each other.
-        use_cpu=not torch.accelerator.is_available(),
+        use_cpu=not _has_accelerator(),
         remove_unused_columns=False,
         label_names=[],
         disable_tqdm=not sys.stderr.isatty(),
@@ -105,4 +107,15 @@ def _loader_workers(options: TrainOptions) -> int:
     """One is enough for well over 100,000 positions a second; each further one decodes all blocks once more."""
     if options.loader_workers is not None:
         return options.loader_workers
-    return 1 if torch.accelerator.is_available() else 0
+    return 1 if _has_accelerator() else 0
+
+
+def _has_accelerator() -> bool:
+    """Whether there is one to train on; Apple's has no float64, which metrics add up in."""
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return device is not None and device.type != "mps"
+
+
+def _optimizer(name: str) -> str:
+    """transformers' name of an optimizer; on CUDA AdamW is one kernel that needs no room beside its states."""
+    return "adamw_torch_fused" if name == "adamw" and torch.cuda.is_available() else _OPTIMIZERS[name]

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from data.schema import ResponseSignals
+from student_training.baseline import RewardMeans
 from student_training.layout import packed_rows, padded_rows
 from student_training.methods.base import ROLES, Needs
 from student_training.pairs import PairSource
@@ -61,6 +62,7 @@ class PairCollator:
         packed: bool = False,
         initial: TokenLogprobs | None = None,
         behavior: TokenLogprobs | None = None,
+        means: RewardMeans | None = None,
     ) -> None:
         """Prepare a collator.
 
@@ -71,11 +73,13 @@ class PairCollator:
             packed: one sequence of all rows without padding, see `packed_rows`, instead of padded rows.
             initial: log-probabilities of response tokens under the initial student.
             behavior: the same under the student that sampled the rollouts.
+            means: of the rewards of all sampled responses.
         """
         self._needs = needs
         self._vocab_size = vocab_size
         self._pad_token_id = pad_token_id
         self._lay_out = packed_rows if packed else padded_rows
+        self._means = means or RewardMeans(0.0, 0.0)
         self._token_columns = {"initial_token": initial, "behavior_token": behavior}
 
     def __call__(self, pairs: Sequence[tuple[int, list[ResponseSignals]]]) -> Batch:
@@ -123,6 +127,8 @@ class PairCollator:
         batch["response_advantage"] = _response_sums(
             batch["teacher_token"] - batch["reference_token"], lengths
         )
+        for name in ("token", "response"):
+            batch[f"{name}_baseline"] = np.full(len(first), getattr(self._means, name), dtype=np.float32)
         for name, known in self._token_columns.items():
             batch[name] = np.zeros(int(lengths.sum()), dtype=np.float32)
             if known is not None:

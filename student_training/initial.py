@@ -37,6 +37,7 @@ def initial_logprobs(
     cache: Path,
     head_chunk: int | None,
     device: torch.device,
+    bf16: bool,
     quiet: bool,
 ) -> TokenLogprobs:
     """Log-probability of every response token under the student as it is now.
@@ -50,6 +51,8 @@ def initial_logprobs(
             run's folder, whose run.toml pins student and data.
         head_chunk: positions that go through the LM head at once; None lets the head choose.
         device: where to compute.
+        bf16: whether the arithmetic is bfloat16, as in training: else the first step's ratios would not be 1, and
+            on a GPU the pass would take longer than training on the same pairs.
         quiet: whether to leave out the progress bar.
     Returns:
         Nats by (pair index, role, sample index), float32 of shape (T,).
@@ -63,7 +66,7 @@ def initial_logprobs(
     for indices in tqdm(batches, desc="initial student", unit="batch", disable=quiet):
         pairs = [dataset[index] for index in indices]
         batch = {name: tensor.to(device) for name, tensor in collator(pairs).items()}
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             hidden = backbone(**model_inputs(batch))
             hidden = hidden.flatten(0, 1)[batch["position_index"]]
             support_ids, support_mask = (

@@ -17,6 +17,7 @@ SETTING_NAMES = (
     "clip_range",
     "advantage_scale",
     "initial_kl",
+    "reward_baseline",
     "length_normalize",
     "nll_weight",
     "on",
@@ -95,6 +96,11 @@ class TrainOptions:
         help="weight of a KL penalty to the student before training, on the student's own responses "
         "[adpa, dppo: 0]",
         minimum=0,
+    )
+    reward_baseline: str | None = option(
+        None,
+        help="what dppo's rewards are measured from: nothing, or their mean over all sampled positions [none]",
+        choices=("none", "mean"),
     )
     length_normalize: bool | None = option(
         None, help="divide dpkd's log-ratios by their response's length [off]"
@@ -196,8 +202,7 @@ class TrainOptions:
     )
     head_chunk: int | None = option(
         None,
-        help="response positions that go through the LM head at once [as many as 128 MiB of logits on a CPU, 256 "
-        "MiB on a GPU]",
+        help="response positions that go through the LM head at once [as many as make 128 MiB of logits]",
         minimum=1,
         determining=False,
     )

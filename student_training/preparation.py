@@ -16,6 +16,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from data.errors import ConfigurationError
 from student_training.arguments import uses_bf16
+from student_training.baseline import reward_means
 from student_training.batches import PairCollator, PairDataset
 from student_training.cutting import ByPairs, ByTokens, Cut
 from student_training.epoch_batches import EpochBatches, SetEpoch
@@ -122,6 +123,9 @@ def build_trainer(
     # Any id does: what it fills up is masked. The tokenizer stays as it came.
     pad_token_id = tokenizer.pad_token_id or 0
     behavior = inputs.behavior() if method.needs.behavior else None
+    if options.packing and use_varlen_attention(model.student, bf16=uses_bf16(options)):
+        report("packed rows are kept apart by flash attention")
+    means = reward_means(inputs.signals) if method.needs.reward_means else None
     initial = None
     if method.needs.initial:
         with arguments.main_process_first(desc="initial student"):
@@ -133,10 +137,9 @@ def build_trainer(
                 cache=out / _INITIAL,
                 head_chunk=options.head_chunk,
                 device=arguments.device,
+                bf16=uses_bf16(options),
                 quiet=bool(arguments.disable_tqdm),
             )
-    if options.packing and use_varlen_attention(model.student, bf16=uses_bf16(options)):
-        report("packed rows are kept apart by flash attention")
     batches = EpochBatches(
         EpochOrder(inputs.train_blocks, seed=options.seed, weights=options.signal_weight),
         cut,
@@ -167,7 +170,9 @@ def build_trainer(
         args=arguments,
         train_dataset=everything,
         eval_dataset=everything if len(inputs.eval_indices) else None,
-        data_collator=_collator(options, method, model, pad_token_id, initial=initial, behavior=behavior),
+        data_collator=_collator(
+            options, method, model, pad_token_id, initial=initial, behavior=behavior, means=means
+        ),
         tokenizer=tokenizer,
         callbacks=callbacks,
     )

@@ -35,8 +35,9 @@ def save_student(
     trainer.accelerator.wait_for_everyone()
     student = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False).student
     if hasattr(student, "peft_config"):
+        state = trainer.gathered_weights()
         if trainer.args.should_save:
-            whole = merge_lora(student, student_folder, trust_remote_code=trust_remote_code)
+            whole = merge_lora(student, student_folder, trust_remote_code=trust_remote_code, state=state)
             whole.save_pretrained(staging)
             tokenizer.save_pretrained(staging)
     else:

@@ -30,6 +30,8 @@ _POSITION_COLUMNS = (
     "behavior_token",
     "initial_token",
     "response_advantage",
+    "token_baseline",
+    "response_baseline",
     "terminator",
 )
 

@@ -17,6 +17,7 @@ from student_training.checkpoints import mark_whole, rotate_whole_checkpoints
 from student_training.epoch_batches import EpochBatches
 from student_training.flops import StepFlops, peak_flops
 from student_training.restoring import restore_weights
+from student_training.sharding import set_sharding_precision
 from student_training.speed import Speed
 from student_training.student import EXPECTED_ADVANTAGE, TEACHER_EXPECTED_ADVANTAGE, StudentWithObjective
 
@@ -62,6 +63,7 @@ class StudentTrainer(Trainer):
             **arguments: as for transformers.Trainer.
         """
         super().__init__(model=model, **arguments)
+        set_sharding_precision(self.accelerator)
         # compute_loss divides by the step's counts itself.
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = True
@@ -120,6 +122,12 @@ class StudentTrainer(Trainer):
             return cast(torch.Tensor, self.accelerator.reduce(value, reduction="sum"))
         return value
 
+    def _prepare_input(self, data: Any) -> Any:
+        """A batch on the device; under DeepSpeed transformers would round the signals to the weights' precision."""
+        if isinstance(data, torch.Tensor):
+            return data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
+
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -127,29 +135,19 @@ class StudentTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """This batch's share of the step's loss."""
+        """This batch's share of the step's loss.
+
+        Raises:
+            TrainingError: when it is not finite. Before the backward pass, in which DeepSpeed takes the step.
+        """
         outputs = model(step_counts=num_items_in_batch, **inputs)
+        if not torch.isfinite(outputs["loss"]):
+            self._stop("loss", outputs["loss"].item(), inputs["pair_index"].tolist())
         _add_up(self._metrics, outputs["metrics"])
         self._speed.add(len(inputs["labels"]), self._flops(inputs))
         # Data-parallel wrappers average gradients over processes; the shares have to be added up.
         loss = outputs["loss"] * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
-
-    def training_step(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor:
-        """One forward and backward pass.
-
-        Raises:
-            TrainingError: when the loss is not finite; the optimizer has not moved since the last good step.
-        """
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            self._stop("loss", loss.item(), inputs["pair_index"].tolist())
-        return loss
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """The gradient's norm; called before every optimizer step.
@@ -229,6 +227,16 @@ class StudentTrainer(Trainer):
                 student,
                 teacher,
             )
+
+    def gathered_weights(self) -> dict[str, torch.Tensor] | None:
+        """The student's weights by name, put together from all processes; None where each holds them whole.
+
+        All processes have to call it; those that do not save get an empty dictionary.
+        """
+        if not self.is_fsdp_enabled:
+            return None
+        state: dict[str, Any] = self.accelerator.get_state_dict(self.model)
+        return {name.removeprefix("student."): value for name, value in state.items()}
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save the student alone, as transformers or peft would, without the wrapper's prefix."""

@@ -38,6 +38,7 @@ class Settings:
     clip_range: float | None = None
     advantage_scale: float | None = None
     initial_kl: float | None = None
+    reward_baseline: str | None = None
     length_normalize: bool | None = None
     formula: str | None = None
 
@@ -53,6 +54,8 @@ class Needs:
         behavior: whether the sampled tokens' log-probabilities under the sampling student are needed.
         initial: whether the initial student's log-probabilities of the response tokens are needed; one pass
             over the student before training computes them.
+        reward_means: whether the mean advantages over all sampled responses are needed; one pass over the
+            dataset's token columns before training computes them.
     """
 
     roles: frozenset[str]
@@ -60,6 +63,7 @@ class Needs:
     advantages: bool = False
     behavior: bool = False
     initial: bool = False
+    reward_means: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,6 +83,8 @@ class Positions:
         behavior_token: the label's log-probability under the student that sampled it, nats, shape (N,).
         initial_token: the label's log-probability under the student before training, nats, shape (N,).
         response_advantage: teacher minus reference log-probability of the whole response, nats, shape (N,).
+        token_baseline: mean advantage of all sampled tokens, nats, shape (N,).
+        response_baseline: mean `response_advantage` of all sampled positions, nats, shape (N,).
         terminator: whether the label is the token that ends the response, shape (N,), bool.
 
     Columns that the method did not ask for are empty of meaning (zeros).
@@ -96,6 +102,8 @@ class Positions:
     behavior_token: torch.Tensor
     initial_token: torch.Tensor
     response_advantage: torch.Tensor
+    token_baseline: torch.Tensor
+    response_baseline: torch.Tensor
     terminator: torch.Tensor
 
     def __getitem__(self, index: slice) -> "Positions":

@@ -12,21 +12,26 @@ from student_training.sparse_head import SparseLogprobs
 __all__ = ["DPPO_SEQUENCE", "DPPO_TOKEN"]
 
 
-def _token(positions: Positions) -> torch.Tensor:
-    return positions.teacher_token - positions.reference_token
+def _token(positions: Positions) -> tuple[torch.Tensor, torch.Tensor]:
+    return positions.teacher_token - positions.reference_token, positions.token_baseline
 
 
-def _sequence(positions: Positions) -> torch.Tensor:
-    return positions.response_advantage
+def _sequence(positions: Positions) -> tuple[torch.Tensor, torch.Tensor]:
+    return positions.response_advantage, positions.response_baseline
 
 
-def _build(name: str, reward: Callable[[Positions], torch.Tensor], settings: Settings) -> Method:
+def _build(
+    name: str, reward: Callable[[Positions], tuple[torch.Tensor, torch.Tensor]], settings: Settings
+) -> Method:
     clip_range, scale = settings.clip_range, settings.advantage_scale
+    has_baseline = settings.reward_baseline == "mean"
     assert clip_range is not None
     assert scale is not None
 
     def rewards(positions: Positions) -> torch.Tensor:
-        values = scale * reward(positions)
+        values, baseline = reward(positions)
+        # Without it, where most rewards are negative, nearly everything that was sampled is pushed down.
+        values = scale * (values - baseline if has_baseline else values)
         return values if settings.clip is None else values.clamp(*settings.clip)
 
     def surrogate(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
@@ -38,7 +43,14 @@ def _build(name: str, reward: Callable[[Positions], torch.Tensor], settings: Set
         return (student.token - positions.behavior_token).exp()
 
     roles, anchors = frozenset({"student"}), initial_kl_terms(settings.initial_kl)
-    needs = Needs(roles=roles, signals=roles, advantages=True, behavior=True, initial=bool(anchors))
+    needs = Needs(
+        roles=roles,
+        signals=roles,
+        advantages=True,
+        behavior=True,
+        initial=bool(anchors),
+        reward_means=has_baseline,
+    )
     # The ratio's weight is 0: it is reported, since far from 1 the surrogate has stopped teaching.
     terms = (
         Term("loss/surrogate", "student", 1.0, surrogate),
@@ -48,7 +60,13 @@ def _build(name: str, reward: Callable[[Positions], torch.Tensor], settings: Set
     return Method(name, needs, terms=terms)
 
 
-_DEFAULTS = {"clip_range": 0.2, "clip": "none", "advantage_scale": 1.0, "initial_kl": 0.0}
+_DEFAULTS = {
+    "clip_range": 0.2,
+    "clip": "none",
+    "advantage_scale": 1.0,
+    "reward_baseline": "none",
+    "initial_kl": 0.0,
+}
 
 DPPO_TOKEN = MethodSpec(
     name="dppo-token",

@@ -3,11 +3,12 @@
 import json
 import os
 import signal
-import socket
 import traceback
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import FullyShardedDataParallelPlugin
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -16,16 +17,11 @@ from transformers import AutoModelForCausalLM
 from data.signals import SignalDataset
 from student_training.batches import PairCollator, PairDataset
 from student_training.checkpoints import last_whole_checkpoint
-from student_training.methods import build_method, find_method
+from student_training.methods import Method, Needs, Term, build_method, find_method
 from student_training.run import train_student
+from student_training.sharding import set_sharding_precision
 from student_training.student import StudentWithObjective
 from student_training.trainer import StudentTrainer
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def in_two_processes(function, *, killed: bool = False) -> None:
@@ -35,7 +31,8 @@ def in_two_processes(function, *, killed: bool = False) -> None:
         function: called with the rank.
         killed: whether the second process is to be killed; the first, which waits for it, then goes too.
     """
-    port = free_port()
+    # Theirs is there before they are, on a port that nobody can take in between.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     children = []
     for rank in range(2):
         child = os.fork()
@@ -51,7 +48,8 @@ def in_two_processes(function, *, killed: bool = False) -> None:
                 "WORLD_SIZE": "2",
                 "LOCAL_WORLD_SIZE": "2",
                 "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
+                "MASTER_PORT": str(store.port),
+                "TORCHELASTIC_USE_AGENT_STORE": "True",
             }
             # What this process inherited says that there is one.
             for state in (PartialState, AcceleratorState, GradientState):
@@ -194,8 +192,8 @@ def sharded_gradients(scored, path, rank):
     torch.distributed.destroy_process_group()
 
 
-def prepared(scored):
-    method, _ = build_method(find_method("dckd"), {})
+def prepared(scored, method=None):
+    method = method or build_method(find_method("dckd"), {})[0]
     student = AutoModelForCausalLM.from_pretrained(scored.student)
     dataset = PairDataset(SignalDataset.open(scored.full), method.needs.roles)
     collator = PairCollator(method.needs, vocab_size=128, pad_token_id=0)
@@ -215,3 +213,35 @@ def test_two_sharded_processes_have_the_gradient_of_one(scored, tmp_path):
     for name, parameter in module.named_parameters():
         scale = parameter.grad.abs().max()
         assert (two["gradients"][name] - parameter.grad).abs().max() <= 1e-6 * scale + 1e-9, name
+
+
+def forward_in_shards_of_bfloat16(scored, rank):
+    """What accelerate's policy for bfloat16 would round, seen by a method and in the outputs."""
+    torch.distributed.init_process_group("gloo")
+    seen = []
+
+    def values(positions, student):
+        seen.append((positions.teacher_logprobs.clone(), student.token.dtype))
+        return -student.token
+
+    roles = frozenset({"chosen"})
+    module, batches = prepared(
+        scored, Method("seen", Needs(roles=roles, signals=roles), (Term("loss/nll", "chosen", 1.0, values),))
+    )
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
+    plugin.set_mixed_precision("bf16")
+    accelerator = SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin))
+    set_sharding_precision(accelerator)
+    fully_shard(module, mesh=init_device_mesh("cpu", (2,)), mp_policy=plugin.mixed_precision_policy)
+    outputs = module(**batches[rank])
+    outputs["loss"].backward()
+    expected = batches[rank]["teacher_logprobs"]
+    assert torch.equal(torch.cat([logprobs for logprobs, _ in seen])[: len(expected)], expected)
+    assert outputs["loss"].dtype is torch.float32
+    assert {value.dtype for value in outputs["metrics"].values()} == {torch.float64}
+    assert module.student.lm_head.weight.grad.dtype is torch.float32
+    torch.distributed.destroy_process_group()
+
+
+def test_sharding_in_bfloat16_rounds_weights_and_neither_signals_nor_metrics(scored):
+    in_two_processes(lambda rank: forward_in_shards_of_bfloat16(scored, rank))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from data.transfer import push_dataset
 from student_training.checkpoints import last_whole_checkpoint
 from student_training.methods import METHODS, Method, MethodSpec, Needs, Term
 from student_training.run import train_student
+from student_training.trainer import StudentTrainer
+from student_training.transport import Batch
 
 
 def lines(out):
@@ -148,6 +151,19 @@ def test_adapters_learn_the_same_when_activations_are_recomputed(scored, tmp_pat
     base, trained = weights(scored.student), weights(tmp_path / "recomputed")
     changed = {name.split(".")[-2] for name in base if not torch.equal(base[name], trained[name])}
     assert changed == {"q_proj", "up_proj"}
+
+
+def test_signals_reach_the_device_unrounded_under_deepspeed_too():
+    trainer = object.__new__(StudentTrainer)
+    trainer.args = SimpleNamespace(device=torch.device("cpu"))
+    trainer.is_deepspeed_enabled = True
+    dtypes = SimpleNamespace(dtype=lambda: torch.bfloat16)
+    plugin = SimpleNamespace(hf_ds_config=dtypes)
+    trainer.accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin))
+    batch = Batch({"teacher_logprobs": torch.full((3,), -5.01), "labels": torch.arange(3)})
+    for name, value in trainer._prepare_input(batch).items():
+        assert torch.equal(value, batch[name])
+        assert value.dtype is batch[name].dtype
 
 
 def broken_method(fail, from_step):
