@@ -16,6 +16,7 @@ __all__ = ["ChatTokenizer", "PlainFormat", "TemplateFormat", "TextFormat", "choo
 # the one that Llama 3.1's template falls back to.
 _TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
 _SENTINEL = "SentinelAnswer"
+_QUESTION = Message("user", "question")
 
 
 class ChatTokenizer(Protocol):
@@ -102,7 +103,7 @@ class PlainFormat:
 class TemplateFormat:
     """Text as the tokenizer's chat template writes it.
 
-    The template is asked once what it writes behind an answer. The first special token there is the
+    The template is asked once what it writes behind an answer. The first special or added token there is the
     terminator; what follows it (ChatML writes a newline) is never generated, so it is cut. A template
     without one has nothing that says the answer is over: the end-of-sequence token is then appended instead.
     """
@@ -112,17 +113,25 @@ class TemplateFormat:
         self._options: dict[str, Any] = {"tokenize": False}
         if "strftime_now" in str(tokenizer.chat_template):
             self._options["strftime_now"] = _TEMPLATE_DATE.strftime
-        conversation = [Message("user", "question"), Message("assistant", _SENTINEL)]
-        self._suffix = self._render(conversation).rpartition(_SENTINEL)[2]
+        _, found, self._suffix = self._render([_QUESTION, Message("assistant", _SENTINEL)]).rpartition(
+            _SENTINEL
+        )
+        if not found:
+            raise DataError(
+                "the chat template leaves out the text of an assistant turn (templates for images want a list of "
+                "parts there); give the tokenizer one that takes messages whose content is text"
+            )
         self._kept_suffix, terminator_id = self._find_terminator()
         self.prints_terminator = terminator_id is not None
         self.terminator_id = _eos_id(tokenizer) if terminator_id is None else terminator_id
 
     def _find_terminator(self) -> tuple[str, int | None]:
         added = self._tokenizer.added_tokens_decoder
-        special = set(self._tokenizer.all_special_ids) | {id for id, token in added.items() if token.special}
+        # Many fine-tunes add their end of turn as an ordinary token; whitespace is added by some for its length.
+        marks = {id for id, token in added.items() if token.special or token.content.strip()}
+        marks |= set(self._tokenizer.all_special_ids)
         for token_id in self._tokenizer.encode(self._suffix, add_special_tokens=False, verbose=False):
-            if token_id in special:
+            if token_id in marks:
                 text = str(self._tokenizer.convert_ids_to_tokens(token_id))
                 before, found, _ = self._suffix.partition(text)
                 return before + found, token_id
@@ -136,14 +145,19 @@ class TemplateFormat:
         """What the template writes for the answer, without what follows the terminator.
 
         Raises:
-            DataError: when the template writes the prompt differently once it is answered.
+            DataError: when answers do not begin with the generation prompt, or end unlike others.
         """
-        text = self._render([*_turns(prompt), Message("assistant", answer)])
+        turn = Message("assistant", answer)
+        text = self._render([*_turns(prompt), turn])
+        if not text.startswith(prompt_text):
+            # Some write earlier turns differently once they are answered (Mistral's drop the system turn). The
+            # model answers the prompt as it stands, so only the answer's own text is wanted, behind any question.
+            prompt_text, text = self.prompt((_QUESTION,)), self._render([_QUESTION, turn])
         if not text.startswith(prompt_text):
             raise DataError(
-                "the chat template writes an answered conversation differently from its prompt, which ends "
-                f"with {prompt_text[-40:]!r}; give the tokenizer a template (its chat_template.jinja) whose "
-                "generation prompt is how an answer begins"
+                f"the chat template's generation prompt is not how it begins an answer: prompts end with "
+                f"{prompt_text[-40:]!r}, and an answered conversation does not go on like that; give the "
+                "tokenizer a template (its chat_template.jinja) whose generation prompt is how an answer begins"
             )
         if not text.endswith(self._suffix) or len(text) < len(prompt_text) + len(self._suffix):
             raise DataError(
@@ -156,6 +170,11 @@ class TemplateFormat:
         conversation = [turn._asdict() for turn in turns]
         try:
             return self._tokenizer.apply_chat_template(conversation, **self._options, **options)
+        except jinja2.TemplateSyntaxError as error:
+            raise DataError(
+                f"the chat template is not valid Jinja (line {error.lineno}: {error.message}); mend it, or give "
+                "the tokenizer another template"
+            ) from error
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             roles = ", ".join(turn.role for turn in turns)
             raise DataError(

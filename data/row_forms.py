@@ -191,6 +191,11 @@ def _messages(row: Mapping[str, Any], column: str) -> tuple[Message, ...]:
         if not isinstance(turn, dict) or not {"role", "content"} <= turn.keys():
             seen = _listed(turn) if isinstance(turn, dict) else type(turn).__name__
             raise DataError(f"turn {number} of `{column}` has {seen}; it must have role and content")
+        if turn.get("tool_calls"):
+            raise DataError(
+                f"turn {number} of `{column}` has tool_calls, which would be lost; write the call into its content, "
+                "or remove the row"
+            )
         role = _text(turn["role"], "turn %d of %s: role", number, column)
         turns.append(Message(role, _text(turn["content"], "turn %d of %s: content", number, column)))
     return tuple(turns)

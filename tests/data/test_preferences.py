@@ -330,6 +330,17 @@ def test_reading_again_starts_and_counts_anew(read):
         ({**PAIR, "prompt": [_user("q"), _assistant("a")]}, "the prompt ends with an assistant turn"),
         (
             {
+                **PAIR,
+                "prompt": [
+                    _user("q"),
+                    {**_assistant(""), "tool_calls": [{"function": {"name": "f"}}]},
+                    _user("r"),
+                ],
+            },
+            "turn 2 of `prompt` has tool_calls, which would be lost",
+        ),
+        (
+            {
                 "prompt": [_user("p")],
                 "chosen": [_user("q"), _assistant("a")],
                 "rejected": [_user("q"), _assistant("b")],
