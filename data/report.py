@@ -60,7 +60,8 @@ def render_report(summary: DatasetSummary, pairs: Sequence[Sequence[ResponseSign
     data = [_json_element("texts", {str(id): texts[id] for id in sorted(used)})]
     data += [_json_element(f"conversation-{index}", value) for index, value in enumerate(conversations)]
     title = f"Signals of {summary.dataset.path.name}"
-    body = "\n".join([_facts(summary, title), _charts(summary), _chooser(pairs), _tokens(summary, texts)])
+    chooser = _chooser(pairs, coloured=summary.dataset.has_advantages)
+    body = "\n".join([_facts(summary, title), _charts(summary), chooser, _tokens(summary, texts)])
     return PAGE.format(title=escape(title), body=body, data="\n".join(data))
 
 
@@ -154,7 +155,10 @@ def _charts(summary: DatasetSummary) -> str:
 
 def _role_table(roles: Sequence[RoleSummary]) -> str:
     """The means of each role; it is the charts' key, too."""
-    heads = ("responses", "tokens each", "mass on the support", "mean KL, nats", "mean advantage, nats")
+    heads = ["responses", "tokens each", "mass on the support"]
+    with_reference = any(role.token_advantage.counts.any() for role in roles)
+    if with_reference:
+        heads += ["mean KL, nats", "mean advantage, nats"]
     head = "".join(f"<th class=number>{name}</th>" for name in heads)
     rows = ""
     for role in roles:
@@ -164,10 +168,8 @@ def _role_table(roles: Sequence[RoleSummary]) -> str:
             f"{positions / role.num_responses:.1f}",
             f"{role.covered / positions:.2%}",
         ]
-        if role.token_advantage.counts.any():
+        if with_reference:
             cells += [f"{role.kl_sum / positions:.3f}", f"{role.token_advantage.mean:+.3f}"]
-        else:
-            cells += ["", ""]
         numbers = "".join(f"<td class=number>{cell}</td>" for cell in cells)
         rows += (
             f'<tr><td class=key><i style="background:var(--{role.role})"></i>{role.role}</td>{numbers}</tr>'
@@ -185,6 +187,7 @@ def _tokens(summary: DatasetSummary, texts: TokenText) -> str:
             ("Raised most", "raised", summary.raised),
             ("Lowered most", "lowered", summary.lowered),
         )
+        if tokens
     )
     return (
         "<h2>Tokens that teacher and reference differ over</h2>"
@@ -204,19 +207,20 @@ def _token_table(tokens: Iterable[TokenAdvantage], texts: TokenText, kind: str, 
     return f"<table><tr>{head}</tr>{rows}</table>"
 
 
-def _chooser(pairs: Sequence[Sequence[ResponseSignals]]) -> str:
+def _chooser(pairs: Sequence[Sequence[ResponseSignals]], *, coloured: bool) -> str:
     if not pairs:
         return ""
     names = "".join(
         f"<option value={index}>{index + 1}: {escape(pair[0].pair_id)}</option>"
         for index, pair in enumerate(pairs)
     )
+    colours = "Each token is coloured by its advantage, the teacher's log-probability minus its reference's."
+    scale = "<span class=scale>−2 nats<i></i>+2</span>"
     return (
-        "<h2>Conversations</h2><p>Each token is coloured by its advantage, the teacher's log-probability minus its"
-        " reference's. Point at a token for what the teacher would have said.</p>"
-        "<div class=choose><button id=previous title='the one before'>←</button>"
+        f"<h2>Conversations</h2><p>{colours if coloured else ''} Point at a token for what the teacher would have"
+        " said.</p><div class=choose><button id=previous title='the one before'>←</button>"
         f"<select id=choose>{names}</select><button id=next title='the next one'>→</button>"
-        "<span class=scale>−2 nats<i></i>+2</span></div><div id=conversation></div>"
+        f"{scale if coloured else ''}</div><div id=conversation></div>"
     )
 
 

@@ -34,7 +34,7 @@ p { margin: 4px 0 10px; max-width: 75ch; }
 details summary { cursor: pointer; }
 details table { margin-top: 8px; font-size: 13px; }
 .charts, .columns { display: grid; gap: 14px; }
-.charts { grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); margin-top: 14px; }
+.charts { grid-template-columns: repeat(auto-fill, minmax(min(440px, 100%), 1fr)); margin-top: 14px; }
 .columns { grid-template-columns: repeat(auto-fit, minmax(min(340px, 100%), 1fr)); align-items: start; }
 .scroll { overflow-x: auto; }
 svg { display: block; width: 100%; height: auto; }

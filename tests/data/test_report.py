@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -92,6 +93,16 @@ def test_datasets_without_reference_or_scores_are_described_too(tmp_path, make_d
         assert "token advantage" not in "\n".join(inspect_lines(summary))
         page = render_report(summary, [dataset.pair(0)])
         assert "Advantage of the response" not in page
+        assert "coloured by its advantage" not in page
+        assert "mean KL" not in page
+        assert "Point at a token" in page
+
+
+def test_a_table_of_tokens_without_any_is_left_out(dataset):
+    summary = summarize_dataset(dataset)
+    page = render_report(dataclasses.replace(summary, lowered=[]), [dataset.pair(0)])
+    assert "Raised most" in page
+    assert "Lowered most" not in page
 
 
 class _Page(HTMLParser):

@@ -191,3 +191,13 @@ def test_every_token_can_be_pointed_at_though_another_shows_its_character(page):
     assert driver.execute_script(script, response) == ["天", "·", " word7"]
     widths = [token.size["width"] for token in driver.find_elements(By.CSS_SELECTOR, "#conversation span")]
     assert min(widths) > 0
+
+
+def test_a_chart_by_itself_is_no_larger_than_one_of_four(page):
+    """As in a dataset without a reference."""
+    driver = page()
+    charts = driver.find_elements(By.CSS_SELECTOR, ".charts .panel")
+    width = charts[0].size["width"]
+    for chart in charts[1:]:
+        driver.execute_script("arguments[0].remove()", chart)
+    assert charts[0].size["width"] == pytest.approx(width, abs=1)
