@@ -20,13 +20,14 @@ from huggingface_hub.errors import (
 from data.errors import ConfigurationError
 from data.files import sha256_file
 
-__all__ = ["ModelIdentity", "resolve_model"]
+__all__ = ["ModelIdentity", "resolve_model", "unusable_tokenizer"]
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".gguf")
 # The same weights once more, for libraries that no engine here is: Llama's own, TensorFlow, Flax, ONNX, Rust.
 _FOREIGN_WEIGHTS = ("original/*", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot")
 _LOG_IN = "log in: `hf auth login`, or a token in HF_TOKEN"
 _CONFIG_NAMES = ("config.json", "adapter_config.json")
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 _HASHED_AT_ONCE = 8
 _BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
@@ -89,6 +90,25 @@ def resolve_model(
         raise ConfigurationError(f"{option}: {error.filename}: cannot be read: {error.strerror}") from error
     identity = ModelIdentity(name if commit else folder.resolve().name, commit, digest)
     return folder, identity
+
+
+def unusable_tokenizer(folder: Path, option: str, error: Exception) -> ConfigurationError:
+    """What to raise when a model's tokenizer cannot be loaded: whether it is missing or damaged, and what helps.
+
+    Args:
+        folder: the model's.
+        option: the option that the model came from.
+        error: the library's.
+    """
+    if not any(path.is_file() for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)):
+        return ConfigurationError(
+            f"{option}: {folder} has no tokenizer; put its files beside the model (tokenizer.json, "
+            "tokenizer_config.json)"
+        )
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ConfigurationError(
+        f"{option}: the tokenizer in {folder} cannot be loaded ({reason}); save it there again with save_pretrained"
+    )
 
 
 def _snapshot(name: str, revision: str | None, option: str, need_weights: bool) -> Path:

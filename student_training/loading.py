@@ -1,15 +1,18 @@
 """Load a student and its tokenizer from a checkpoint folder."""
 
+import contextlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from data.errors import ConfigurationError
+from data.models import unusable_tokenizer
 
 __all__ = [
     "add_lora",
@@ -30,9 +33,9 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> Any:
     """
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigurationError(f"--student: {folder} has no usable tokenizer: {reason}") from error
+    except Exception as error:
+        # A damaged file can raise anything, and `tokenizers` nothing narrower than Exception.
+        raise unusable_tokenizer(folder, "--student", error) from error
 
 
 def load_student(folder: Path, *, trust_remote_code: bool, quantize: str = "none") -> PreTrainedModel:
@@ -45,22 +48,42 @@ def load_student(folder: Path, *, trust_remote_code: bool, quantize: str = "none
         trust_remote_code: run code that comes with it.
         quantize: `none`, or `nf4` or `int8` for weights that stay frozen under adapters.
     Raises:
-        ConfigurationError: when the folder does not hold such a model.
+        ConfigurationError: when the folder does not hold such a model, or not all of its weights.
     """
     quantized = {} if quantize == "none" else _quantized(quantize)
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            trust_remote_code=trust_remote_code,
-            local_files_only=True,
-            **quantized,
-        )
+        with _without_reports():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+                output_loading_info=True,
+                **quantized,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigurationError(
             f"--student: {folder} does not load as a causal language model: {reason}"
         ) from error
+    student, found = loaded
+    if missing := sorted(found["missing_keys"]):
+        raise ConfigurationError(
+            f"--student: {folder} lacks {len(missing)} of its weights, the first {missing[0]}, which would start at "
+            "random; give a causal language model's checkpoint with all of them"
+        )
+    return student
+
+
+@contextlib.contextmanager
+def _without_reports() -> Iterator[None]:
+    """Loading without transformers' tables of what it found; the one line that matters is ours."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
 
 
 def _quantized(quantize: str) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from data.errors import ConfigurationError
-from data.files import write_atomic
+from data.files import make_folder, write_atomic
+from data.models import unusable_tokenizer
 
 __all__ = ["load_tokenizer", "save_tokenizer"]
 
@@ -20,9 +20,9 @@ def load_tokenizer(folder: Path, *, option: str, trust_remote_code: bool) -> Any
     """
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigurationError(f"{option}: {folder} has no usable tokenizer: {reason}") from error
+    except Exception as error:
+        # A damaged file can raise anything, and `tokenizers` nothing narrower than Exception.
+        raise unusable_tokenizer(folder, option, error) from error
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
@@ -34,7 +34,7 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     # transformers keeps how a tokenizer was loaded, and would save it: offline or not, from a folder or the hub.
     for name in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(name, None)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with tempfile.TemporaryDirectory() as temporary:
         tokenizer.save_pretrained(temporary)
         for file in sorted(Path(temporary).iterdir()):

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from data.errors import ConfigurationError, DataError, ShardError, TrainingError
 from student_training.options import TrainOptions
@@ -37,6 +38,28 @@ def torn_weights(scored, folder):
     return {"student": str(student)}
 
 
+def no_head(scored, folder):
+    """What a reward model's or an embedding model's checkpoint looks like."""
+    student = copied(scored.student, folder / "student")
+    weights = load_file(student / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, student / "model.safetensors", metadata={"format": "pt"})
+    return {"student": str(student)}
+
+
+def no_tokenizer(scored, folder):
+    student = copied(scored.student, folder / "student")
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (student / file).unlink()
+    return {"student": str(student)}
+
+
+def broken_tokenizer(scored, folder):
+    student = copied(scored.student, folder / "student")
+    (student / "tokenizer.json").write_text('{"version": "1.0", "model": {}}')
+    return {"student": str(student)}
+
+
 def damaged_shard(scored, folder):
     signals = copied(scored.full, folder / "signals")
     shard = next(signals.glob("shard-*.parquet"))
@@ -66,6 +89,19 @@ CASES = {
     "another tokenizer": ("dckd", swapped_tokenizer, DataError, "'w3' is 9 and 10"),
     "not a model": ("dckd", no_model, ConfigurationError, "is not a model folder: it has no config.json"),
     "torn weights": ("dckd", torn_weights, ConfigurationError, "does not load as a causal language model"),
+    "no head": ("dckd", no_head, ConfigurationError, "lacks 1 of its weights, the first lm_head.weight"),
+    "no tokenizer": (
+        "dckd",
+        no_tokenizer,
+        ConfigurationError,
+        "student has no tokenizer; put its files beside",
+    ),
+    "broken tokenizer": (
+        "dckd",
+        broken_tokenizer,
+        ConfigurationError,
+        "student cannot be loaded ('added_tokens')",
+    ),
     "damaged shard": ("dckd", damaged_shard, ShardError, "damaged: SHA-256"),
     "no student rows": (
         "adpa",
