@@ -46,13 +46,19 @@ class PairEncoder:
     """
 
     def __init__(
-        self, tokenizer: ChatTokenizer, *, max_length: int | None = None, truncate: bool = False
+        self,
+        tokenizer: ChatTokenizer,
+        *,
+        max_length: int | None = None,
+        limited_by: str | None = None,
+        truncate: bool = False,
     ) -> None:
         """Ask the tokenizer how it writes conversations.
 
         Args:
             tokenizer: one of `transformers`, or anything that looks like `ChatTokenizer`.
             max_length: most tokens of a prompt with its longest answer; None for no limit.
+            limited_by: who has no room for more than `max_length`, for messages; None where only an option says so.
             truncate: cut prompts from the left, behind a BOS, instead of dropping their rows.
         Raises:
             DataError: for a template that fails, or where nothing could end an answer.
@@ -64,6 +70,7 @@ class PairEncoder:
         self.tokenizer_hash = tokenizer_hash(tokenizer)
         self._tokenizer = tokenizer
         self._max_length = max_length
+        self._limited_by = limited_by
         self._truncate = truncate
         self._shortest_dropped: int | None = None
         self._format = choose_format(tokenizer)
@@ -97,7 +104,8 @@ class PairEncoder:
         longest = max(map(len, answers), default=0)
         prompt_ids = self._fit(prompt_ids, longest)
         if prompt_ids is None:
-            return self._drop(f"longer than {self._max_length:,} tokens")
+            limit = "" if self._limited_by is None else f" ({self._limited_by} has no room for more)"
+            return self._drop(f"longer than {self._max_length:,} tokens{limit}")
         self.counts.kept += 1
         return EncodedPair(row.pair_id, np.array(prompt_ids, np.int32), _int32(chosen), _int32(rejected))
 
@@ -173,8 +181,10 @@ class PairEncoder:
             return
         advice = ""
         if self._shortest_dropped is not None:
-            advice = f"; the shortest of the long ones has {self._shortest_dropped:,}: raise --max-length"
-            advice += "" if self._truncate else ", or --truncate prompts"
+            ways = [] if self._limited_by is not None else ["raise --max-length"]
+            ways += [] if self._truncate else ["--truncate prompts"]
+            advice = f"; the shortest of the long ones has {self._shortest_dropped:,}"
+            advice += f": {', or '.join(ways)}" if ways else ""
         raise DataError(f"no row is left: {self.counts}{advice}")
 
 

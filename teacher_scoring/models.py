@@ -1,6 +1,6 @@
 """A model found on this machine and identified, but not loaded; and what of its engine determines its numbers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,23 +80,20 @@ def find_model(
     return FoundModel(option, folder, adapter_folder, description, vocab_size, positions)
 
 
-def longest_sequence(
-    max_length: int, models: Iterable[FoundModel | None], report: Callable[[str], None]
-) -> int:
-    """The longest sequence that can be scored, tokens: `max_length`, or what the models have positions for.
+def longest_sequence(max_length: int, models: Iterable[FoundModel | None]) -> tuple[int, str | None]:
+    """The longest sequence that can be run, tokens, and whose positions set that limit.
 
     Args:
         max_length: what the options allow.
         models: the models that will be asked.
-        report: told when a model is the limit.
+    Returns:
+        (the limit, the option of the model that sets it; None where `max_length` does).
     """
+    limited_by = None
     for model in models:
         if model is not None and model.max_positions is not None and model.max_positions < max_length:
-            max_length = model.max_positions
-            report(
-                f"note: {model.option} has {max_length:,} positions; that is the limit instead of --max-length"
-            )
-    return max_length
+            max_length, limited_by = model.max_positions, model.option
+    return max_length, limited_by
 
 
 def engine_request(options: ScoreOptions | SampleOptions) -> dict[str, Any]:

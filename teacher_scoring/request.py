@@ -113,8 +113,8 @@ def prepare_request(options: ScoreOptions, report: Report, *, need_weights: bool
     rollouts = None
     if options.rollouts is not None:
         rollouts = RolloutDataset.open(local_folder(options.rollouts))
-    longest = longest_sequence(options.max_length, (teacher, reference), report)
-    encoder = PairEncoder(tokenizer, max_length=longest, truncate=options.truncate)
+    longest, limited_by = longest_sequence(options.max_length, (teacher, reference))
+    encoder = PairEncoder(tokenizer, max_length=longest, limited_by=limited_by, truncate=options.truncate)
     _check_terminator(encoder, (teacher, reference))
     return ScoringRequest(
         options=options,

@@ -72,14 +72,17 @@ def sample_student(options: SampleOptions, *, report: Report = logger.info) -> R
         tokenizer = load_tokenizer(
             student.folder, option="--student", trust_remote_code=options.trust_remote_code
         )
-        longest = longest_sequence(options.max_length, [student], report)
+        longest, limited_by = longest_sequence(options.max_length, [student])
         if options.max_new_tokens >= longest:
             raise ConfigurationError(
-                f"--max-new-tokens: {options.max_new_tokens} leaves no room for a prompt within {longest} tokens; the "
-                "smallest of --max-length and the student's positions has to be above it"
+                f"--max-new-tokens: {options.max_new_tokens} leaves no room for a prompt within "
+                f"{'--max-length' if limited_by is None else 'the positions of the student'}, {longest}"
             )
         encoder = PairEncoder(
-            tokenizer, max_length=longest - options.max_new_tokens, truncate=options.truncate
+            tokenizer,
+            max_length=longest - options.max_new_tokens,
+            limited_by=limited_by,
+            truncate=options.truncate,
         )
         known = _known_request(options, student, encoder)
         reader = read_preferences(options.data, split=options.split, need="prompt")

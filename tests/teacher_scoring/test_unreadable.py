@@ -42,16 +42,18 @@ def test_rows_beyond_a_models_positions_are_dropped_and_counted_and_the_limit_is
     lines = []
     dataset = score_teacher(options(), report=lines.append)
     assert dataset.num_pairs == 1
-    assert "note: --teacher has 256 positions; that is the limit instead of --max-length" in lines
-    assert any("dropped: 1 longer than 256 tokens" in line for line in lines)
+    assert any("dropped: 1 longer than 256 tokens (--teacher has no room for more)" in line for line in lines)
     assert dataset.manifest.request["max_length"] == 2048, "what was asked for names the dataset"
 
 
 def test_the_reference_may_be_the_limit_and_cut_prompts_fit_it(options, tiny_world, tmp_path):
     reference = with_positions(tiny_world.reference, 100, tmp_path / "short")
     lines = []
+    score_teacher(options(reference=reference, out=str(tmp_path / "dropped")), report=lines.append)
+    assert any(
+        "dropped: 1 longer than 100 tokens (--reference has no room for more)" in line for line in lines
+    )
     dataset = score_teacher(options(reference=reference, truncate=True), report=lines.append)
-    assert "note: --reference has 100 positions; that is the limit instead of --max-length" in lines
     longest = max(len(row.prompt_ids) + len(row.response_ids) for row in dataset.iterate())
     assert (dataset.num_pairs, longest) == (2, 100)
 
@@ -60,9 +62,9 @@ def test_sampling_leaves_room_within_the_students_positions(options):
     lines = []
     rollouts = sample_student(options(SampleOptions, max_new_tokens=8), report=lines.append)
     assert rollouts.num_pairs == 1
-    assert any("dropped: 1 longer than 248 tokens" in line for line in lines)
+    assert any("dropped: 1 longer than 248 tokens (--student has no room for more)" in line for line in lines)
     with pytest.raises(
-        ConfigurationError, match=r"--max-new-tokens: 256 leaves no room .* within 256 tokens"
+        ConfigurationError, match=r"--max-new-tokens: 256 leaves no room .* positions of the student, 256"
     ):
         sample_student(options(SampleOptions, max_new_tokens=256))
 
