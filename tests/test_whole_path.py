@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data.signals import SignalDataset
 from student_training.batches import PairCollator, PairDataset
 from student_training.methods import build_method, find_method
+from student_training.options import TrainOptions
+from student_training.run import train_student
 from student_training.student import StudentWithObjective
 from teacher_scoring.sample import SampleOptions, sample_student
 from teacher_scoring.score import ScoreOptions, score_teacher
@@ -118,6 +120,31 @@ def test_loss_and_gradient_equal_a_dense_float64_computation(method_name, tiny_w
     for name, gradient in gradients(oracle.student).items():
         scale = gradient.abs().max().item()
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5 * scale, msg=name)
+
+
+@pytest.mark.parametrize("method_name", ["dckd", "abd", "adpa"])
+def test_the_command_s_first_step_has_the_dense_loss_and_gradient_norm(
+    method_name, tiny_world, signals, tmp_path
+):
+    options = TrainOptions(
+        method=method_name,
+        student=str(tiny_world.student),
+        signals=(str(signals.path),),
+        out=str(tmp_path / "run"),
+        max_steps=1,
+        batch_size=5,
+        gradient_accumulation=2,
+        dtype="float32",
+    )
+    train_student(options)
+    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    oracle, _, _ = prepared(method_name, tiny_world)
+    expected = dense_loss(method_name, tiny_world, signals, oracle.student)
+    expected.backward()
+    norm = torch.stack([gradient.norm() for gradient in gradients(oracle.student).values()]).norm()
+    # The student computes in float32 here.
+    assert first["loss"] == pytest.approx(expected.item(), rel=1e-4)
+    assert first["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
 
 
 def step(module, batches):
