@@ -5,19 +5,18 @@ import functools
 import logging
 import os
 import sys
-import tomllib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from data import signal_commands
+from data.config_file import read_config
 from data.errors import AdpaError, ConfigurationError
-from data.options import flag_name, from_mapping, option_type
+from data.options import flag_name, option_type
 from small_world.options import DemoOptions
 from student_training.options import TrainOptions
 from teacher_scoring.options import SampleOptions, ScoreOptions
@@ -61,7 +60,7 @@ def command_from(
 
     def callback(config: str | None, **flags: Any) -> None:
         given = {name: value for name, value in flags.items() if value is not None and value != ()}
-        values = {**_read_config(config, options_class), **given}
+        values = {**(read_config(config, options_class) if config is not None else {}), **given}
         for field in dataclasses.fields(options_class):
             if field.default is dataclasses.MISSING and field.name not in values:
                 raise ConfigurationError(f"{flag_name(field.name)} is required (as an option or in --config)")
@@ -99,21 +98,6 @@ def _display(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _read_config(path: str | None, options_class: type) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        values = tomllib.loads(text) if path.endswith(".toml") else yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigurationError(f"--config: {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--config: {path} is neither TOML nor YAML: {error}") from error
-    if not isinstance(values, Mapping):
-        raise ConfigurationError(f"--config: {path} holds no options")
-    return from_mapping(options_class, values, source=path)
 
 
 def _report(line: str) -> None:

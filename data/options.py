@@ -9,7 +9,7 @@ from typing import Any
 
 from data.errors import ConfigurationError
 
-__all__ = ["check_options", "flag_name", "from_mapping", "option", "option_type"]
+__all__ = ["check_options", "flag_name", "option", "option_type"]
 
 
 def option(
@@ -108,31 +108,3 @@ def _check_value(flag: str, value: Any, scalar: type, metadata: Mapping[str, Any
         if minimum is not None and maximum is not None:
             allowed = f"between {minimum} and {maximum}"
         raise ConfigurationError(f"{flag}: {value} is out of range; it must be {allowed}")
-
-
-def from_mapping(options_class: type, values: Mapping[str, Any], *, source: str) -> dict[str, Any]:
-    """Turn a configuration file's content into keyword arguments of an options dataclass.
-
-    Args:
-        options_class: the dataclass that the values are for.
-        values: keys as in the file; dashes and underscores mean the same.
-        source: what to call the file in messages.
-    Raises:
-        ConfigurationError: for keys that the command does not have.
-    """
-    hints = typing.get_type_hints(options_class)
-    fields = {field.name for field in dataclasses.fields(options_class) if "help" in field.metadata}
-    arguments = {}
-    for key, value in values.items():
-        name = key.replace("-", "_")
-        if name not in fields:
-            raise ConfigurationError(
-                f"{source}: unknown key {key!r}; known keys: {', '.join(sorted(fields))}"
-            )
-        _, repeats, _ = option_type(hints[name])
-        arguments[name] = _as_tuple(value) if repeats else value
-    return arguments
-
-
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, list | tuple) else tuple(str(value).split(","))
