@@ -75,7 +75,8 @@ class ScoreOptions(_EngineFlags):
     split: str = option("train", help="split of --data")
     score: tuple[str, ...] = option(
         (),
-        help="roles to score, separated by commas; others carry ids only [all there are]",
+        help="roles to score, separated by commas; others carry ids only "
+        "[chosen,rejected; student too with --rollouts]",
         choices=ROLES,
         commas=True,
     )

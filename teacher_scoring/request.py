@@ -86,9 +86,12 @@ class ScoringRequest:
             DataError: no row at all, a role that no row has, or rollouts for other prompts.
         """
         first = next(iter(self.reader))
-        for role in self.options.roles:
-            if role != "student" and getattr(first, role) is None:
-                raise DataError(f"{self.options.data}: no {role} response to score; leave it out of --score")
+        roles = self.options.roles
+        there = [role for role in roles if role == "student" or getattr(first, role) is not None]
+        if there != list(roles):
+            missing = " or ".join(role for role in roles if role not in there)
+            advice = f"give --score {','.join(there)}" if there else "choose other roles in --score"
+            raise DataError(f"{self.options.data}: no {missing} response to score; {advice}")
         if rollouts is not None and not any(row.pair_id in rollouts for row in self.reader):
             raise DataError(
                 f"{self.options.rollouts}: none of its pairs is in {self.options.data}; sample from the same data"

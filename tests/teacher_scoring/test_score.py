@@ -219,7 +219,7 @@ def test_what_is_missing_or_does_not_fit_is_refused_before_any_work(options, tin
         ),
         (options(top_k=129), ConfigurationError, "--top-k: 129 is above the teacher's vocabulary of 128"),
         (options(rollouts=str(tmp_path / "gone")), ShardError, "gone: no such dataset folder"),
-        (options(data=chosen_only), DataError, "no rejected response to score; leave it out of --score"),
+        (options(data=chosen_only), DataError, "no rejected response to score; give --score chosen"),
     ]
     for given, kind, message in refused:
         with pytest.raises(kind, match=message):
