@@ -12,8 +12,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-# Before torch is imported, which reads it then: numbers and times must not depend on how many cores there are.
+# Before the libraries are imported that read it then. Numbers and times must depend neither on how many cores there are
+# nor on whether there is a network: without the second line, whatever asks the hub in vain tries for half a minute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import fsspec
 import hypothesis
@@ -22,15 +24,15 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Every server here is on this machine, whatever proxy leads out of it.
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 # Text is laid out for a terminal of the usual width, wherever the tests are started.
 os.environ.pop("COLUMNS", None)
 
-# The same examples in every run, however long one takes; `--hypothesis-profile=default` looks for new ones.
+# The same examples in every run, however long one takes; `--hypothesis-profile=searching` looks for new ones.
 hypothesis.settings.load_profile("ci")
+hypothesis.settings.register_profile("searching", hypothesis.settings.get_profile("ci"), derandomize=False)
 
 #: By marker, what tests may need beyond Python packages that every machine can have: its name, and what to install.
 _NEEDS = {

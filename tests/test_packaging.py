@@ -1,6 +1,7 @@
 """The wheel holds what it should, and the checkout's cli.py is the console script."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,10 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path):
+    # A copy: setuptools would take along what an earlier build has left in the checkout, and leave its own there.
+    source = tmp_path / "source"
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs")
+    shutil.copytree(ROOT, source, ignore=left_out)
     command = [
         sys.executable,
         "-m",
@@ -18,7 +23,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path):
         "--no-isolation",
         "--outdir",
         str(tmp_path),
-        str(ROOT),
+        str(source),
     ]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")

@@ -1,7 +1,9 @@
 """Small random checkpoints of the architectures people use, and sequences to score."""
 
+import os
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,18 @@ def save_checkpoint(
                 torch.nn.init.normal_(weight, std=scale / weight.shape[-1] ** 0.5)
     model.to(getattr(torch, dtype)).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_of_vllm_is_left() -> Iterator[None]:
+    """In this very process it changes the environment, torch's threads and its compiler for all that comes after."""
+    environment, set_num_threads = dict(os.environ), torch.set_num_threads
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads = set_num_threads
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].config.disable = False
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from data.errors import ConfigurationError, ScoringError
-from teacher_scoring import worker_gathering
+from teacher_scoring import vllm_engine, worker_gathering
 from teacher_scoring.engine import EngineOptions, Sampling, TokenSequence, open_engine
 
 pytestmark = pytest.mark.vllm
@@ -25,6 +25,7 @@ def oracle(checkpoint):
 
 @pytest.fixture(scope="module")
 def engine(checkpoint):
+    """One for all of this file: vLLM's engines in one process share a state that goes with the first that is closed."""
     engine = open_engine("vllm", EngineOptions(model=str(checkpoint), max_length=64))
     yield engine
     engine.close()
@@ -82,6 +83,28 @@ def test_how_many_positions_go_through_the_head_at_once_changes_nothing(engine, 
         # Another matrix shape may add in another order.
         np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-5)
         np.testing.assert_allclose(ours.token_logprobs, theirs.token_logprobs, atol=1e-5)
+
+
+def test_how_many_requests_go_in_one_call_is_bounded_by_their_scores_and_changes_nothing(
+    engine, make_sequences, monkeypatch
+):
+    sequences = make_sequences(12)
+    ids = [np.tile(np.arange(7, dtype=np.int32), (len(s.response_ids), 1)) for s in sequences]
+    whole = [*engine.score_support(sequences, 7), *engine.score_given(sequences, ids)]
+    generate, asked = engine._llm.generate, []
+
+    def count(prompts, *arguments, **options):
+        asked.append(sum(8 * (len(prompt["prompt_token_ids"]) + 1) for prompt in prompts))
+        return generate(prompts, *arguments, **options)
+
+    monkeypatch.setattr(engine._llm, "generate", count)
+    monkeypatch.setattr(vllm_engine, "_MAX_SCORES", 500)
+    pieces = [*engine.score_support(sequences, 7), *engine.score_given(sequences, ids)]
+    assert len(asked) > 4
+    assert max(asked) <= 500
+    for ours, theirs in zip(pieces, whole, strict=True):
+        # Another batch may add in another order.
+        np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-5)
 
 
 def test_sampled_scores_equal_those_of_transformers_and_order_never_matters(engine, oracle, make_sequences):
@@ -153,23 +176,3 @@ def test_an_engine_that_dies_is_an_error_that_names_the_model(engine, make_seque
     monkeypatch.setattr(engine._llm, "generate", die)
     with pytest.raises(ScoringError, match=r"llama.*: vLLM failed while it was scoring: "):
         engine.score_support(make_sequences(2), 3)
-
-
-def test_an_adapter_changes_the_scores_as_merging_it_does(make_checkpoint, make_adapter, make_sequences):
-    base = make_checkpoint("llama")
-    adapter, merged = make_adapter(base)
-    sequences = make_sequences(4)
-    engine = open_engine("vllm", EngineOptions(model=str(base), adapter=str(adapter), max_length=64))
-    ours = engine.score_support(sequences, 97)
-    engine.close()
-    oracle = open_engine("transformers", EngineOptions(model=str(merged)))
-    ids = [scores.topk_ids for scores in ours]
-    for scores, theirs in zip(ours, oracle.score_given(sequences, ids), strict=True):
-        np.testing.assert_allclose(scores.logprobs, theirs.logprobs, atol=TOLERANCE)
-
-
-def test_starting_scoring_and_closing_say_nothing(checkpoint, make_sequences, capfd):
-    engine = open_engine("vllm", EngineOptions(model=str(checkpoint), max_length=64))
-    engine.score_support(make_sequences(3), 3)
-    engine.close()
-    assert capfd.readouterr() == ("", "")

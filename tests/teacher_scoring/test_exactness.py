@@ -136,7 +136,7 @@ def asked(make_checkpoint, make_sequences, tmp_path_factory):
 
 
 def run_vllm(asked, names, **environment):
-    """Let vLLM answer the questions of some cases, in a process of its own."""
+    """Let vLLM answer the questions of some cases, in a process of its own; what that writes to its terminal."""
     folders = [str(asked[name].folder) for name in names]
     done = subprocess.run(
         [sys.executable, str(Path(__file__).parent / "score_with_vllm.py"), *folders],
@@ -150,13 +150,14 @@ def run_vllm(asked, names, **environment):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def answered(asked):
-    """The cases after vLLM has answered, with the model runner that it has for this machine."""
-    run_vllm(asked, list(asked))
-    return asked
+    """The cases after vLLM has answered, with the model runner that it has for this machine, and what it said."""
+    said = run_vllm(asked, list(asked))
+    return asked, said
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,12 @@ def answered_as_on_a_gpu(asked, tmp_path_factory):
 @pytest.mark.vllm
 @pytest.mark.parametrize("case", SELECTED, ids=lambda case: case.name)
 def test_vllm_scores_equal_transformers_in_float32(case, answered):
-    assert check(case, answered[case.name]) == "GatheredRequests"
+    assert check(case, answered[0][case.name]) == "GatheredRequests"
+
+
+@pytest.mark.vllm
+def test_starting_scoring_and_closing_vllm_say_nothing(answered):
+    assert answered[1] == ""
 
 
 @pytest.mark.skipif(
