@@ -153,7 +153,8 @@ class VllmEngine:
         }
 
         def ask(numbers: Sequence[int]) -> Iterator[SampledResponse | str]:
-            for some in _some_at_a_time(numbers, [sampling.max_new_tokens] * len(prompts)):
+            # With one score a token, more requests go in at once: the longest response is waited for less often.
+            for some in _some_at_a_time(numbers, [sampling.max_new_tokens] * len(prompts), most=len(prompts)):
                 requests = [(prompts[number].tolist(), {**shared, "seed": seeds[number]}) for number in some]
                 outputs = self._generate(requests)
                 yield from (
@@ -203,12 +204,14 @@ def _num_tokens(sequence: TokenSequence) -> int:
     return len(sequence.prompt_ids) + len(sequence.response_ids)
 
 
-def _some_at_a_time(numbers: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:
+def _some_at_a_time(
+    numbers: Sequence[int], sizes: Sequence[int], *, most: int = _MAX_REQUESTS
+) -> Iterator[list[int]]:
     """Questions to ask in one call, given how many scores each of all questions may bring; a large one goes alone."""
     some: list[int] = []
     room = _MAX_SCORES
     for number in numbers:
-        if some and (len(some) == _MAX_REQUESTS or sizes[number] > room):
+        if some and (len(some) == most or sizes[number] > room):
             yield some
             some, room = [], _MAX_SCORES
         some.append(number)
