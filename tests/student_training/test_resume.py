@@ -7,6 +7,7 @@ import traceback
 
 import torch
 
+from data.transfer import push_dataset
 from student_training.checkpoints import last_whole_checkpoint, mark_whole, rotate_whole_checkpoints
 from student_training.run import train_student
 from student_training.trainer import StudentTrainer
@@ -74,6 +75,38 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_losses_and_weights(
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not (tmp_path / "killed" / ".saving").exists()
+
+
+def test_whatever_a_run_combines_it_ends_the_same_after_kills(
+    scored, student_with_dropout, numbers, tmp_path
+):
+    """Adapters, packed batches under a budget, two datasets by weight, one at an address, and a patience that runs."""
+    push_dataset(scored.full, "memory://resumed/signals")
+    changes = {
+        "student": str(student_with_dropout),
+        "signals": ("memory://resumed/signals", str(scored.pairs_only)),
+        "signal_weight": (1.0, 0.5),
+        "eval_signals": (str(scored.full),),
+        "early_stopping": 3,
+        "lora_rank": 2,
+        "max_tokens_per_batch": 150,
+        "packing": True,
+        "gradient_accumulation": 2,
+        "max_steps": 6,
+        "save_steps": 1,
+        "threads": 1,
+    }
+    train_student(scored.options("dckd", tmp_path / "whole", **changes))
+    options = scored.options("dckd", tmp_path / "killed", **changes)
+    draw = random.Random(1)
+    kills = 0
+    while not killed_after(draw.randrange(10, 60), options):
+        kills += 1
+        assert kills < 30, "no progress"
+    assert kills >= 2, "the run was not interrupted often enough to show anything"
+    assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("killed", "whole")]
+    assert weights[0] == weights[1]
 
 
 def checkpoint(folder, step, *, whole=True):
