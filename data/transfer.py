@@ -159,13 +159,12 @@ def push_dataset(
     continued = continued or (remote.exists(_PUSH_MARKER) and remote.read(_PUSH_MARKER) == content)
     if not continued:
         remote.write(_PUSH_MARKER, content)
-    for entry in entries:
-        if continued and remote.size(entry.file) == entry.size_bytes:
-            continue
-        remote.copy_from(source / entry.file, entry.file)
-        report(f"{entry.file}: {entry.size_bytes:,} bytes")
+    sizes = {entry.file: entry.size_bytes for entry in entries}
+    missing = [file for file, size in sizes.items() if not (continued and remote.size(file) == size)]
+    for file in remote.copy_from(source, missing):
+        report(f"{file}: {sizes[file]:,} bytes")
     if (source / CARD_NAME).exists():
-        remote.copy_from(source / CARD_NAME, CARD_NAME)
+        list(remote.copy_from(source, [CARD_NAME]))
     if not complete:
         remote.write(MANIFEST_NAME, content)
     if remote.exists(_PUSH_MARKER):
