@@ -7,8 +7,9 @@ from safetensors.torch import load_file, save_file
 from data.errors import ConfigurationError, ScoringError
 from teacher_scoring.engine import EngineOptions, Sampling, TokenSequence, open_engine
 
-# Float32 logits of a few nats through two layers in another batch shape: rounding stays below 1e-5.
-ROUNDING = 1e-5
+# Float32 logits of up to 8 nats, whose unit in the last place is 5e-7, from sums of some hundred products in another
+# order, in another batch shape or another kernel of attention: about ten units, measured too, and by no chance forty.
+ROUNDING = 2e-5
 
 
 @pytest.fixture(scope="module")
@@ -207,5 +208,6 @@ def test_an_adapter_changes_the_scores_as_merging_it_does(
         scores = engine.score_support([sequence], 97)[0]
         dense = dense_logprobs(merged, sequence)
         expected = np.take_along_axis(dense, scores.topk_ids.astype(int), axis=1)
-        np.testing.assert_allclose(scores.logprobs, expected, atol=ROUNDING)
+        # Merging rounds every weight of two layers once more, by 6e-8 of its size, and adds their products otherwise.
+        np.testing.assert_allclose(scores.logprobs, expected, atol=1e-4)
         assert np.abs(dense_logprobs(base, sequence) - dense).max() > 0.1

@@ -121,7 +121,8 @@ def test_rollouts_of_two_workers_are_those_of_one_engine(tiny_world, tmp_path):
 
 
 def test_a_command_joins_the_cluster_that_it_is_told_of(tiny_world, tmp_path):
-    line = [sys.executable, "cli.py", "score-teacher", "--engine", "transformers", "--top-k", "4"]
+    cli = Path(__file__).parents[2] / "cli.py"
+    line = [sys.executable, cli, "score-teacher", "--engine", "transformers", "--top-k", "4"]
     line += ["--teacher", tiny_world.teacher, "--data", tiny_world.pairs, "--shard-pairs", "4"]
     line += ["--ray-address", ray.get_runtime_context().gcs_address, "--out", tmp_path / "signals"]
     # Ray's own switch: a cluster with an address of its own is not asked for its token without it.
