@@ -62,8 +62,6 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         per_device_eval_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation,
         gradient_checkpointing=options.gradient_checkpointing,
-        # The other kind drops the gradients of adapters above frozen embeddings.
-        gradient_checkpointing_kwargs={"use_reentrant": False} if options.gradient_checkpointing else None,
         bf16=uses_bf16(options),
         seed=options.seed,
         logging_steps=options.logging_steps,

@@ -10,6 +10,7 @@ import torch
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
+from data.errors import ConfigurationError
 from data.models import resolve_model
 from student_training.arguments import check_machine, training_arguments
 from student_training.checkpoints import last_whole_checkpoint, remove_torn_checkpoints
@@ -76,6 +77,7 @@ def train_student(options: TrainOptions, *, report: Callable[[str], None] = logg
         report(f"{out} holds this run already, finished; nothing to do")
         return TrainingResult(out, 0, {})
     model = _load_model(options, method, settings, folder)
+    inputs.check_embeddings(model.student.get_input_embeddings().weight.shape[0], options.student)
     arguments = training_arguments(options, evaluate=len(inputs.eval_indices) > 0)
     cut = choose_cut(options, inputs, roles, num_processes=arguments.world_size)
     if not known:
@@ -110,6 +112,11 @@ def _load_model(
     # Its bars for loading and saving weights would interleave with ours.
     transformers_logging.disable_progress_bar()
     student = load_student(folder, trust_remote_code=options.trust_remote_code, quantize=options.quantize)
+    if options.gradient_checkpointing and not student.supports_gradient_checkpointing:
+        raise ConfigurationError(
+            f"--gradient-checkpointing: {type(student).__name__} cannot compute its activations again; "
+            "leave the option out"
+        )
     if options.lora_rank is not None:
         student = add_lora(student, options.lora_rank, options.lora_targets)
     if options.packing:

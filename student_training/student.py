@@ -72,9 +72,16 @@ class StudentWithObjective(nn.Module):
         """Which layers to shard as one; accelerate asks the module that it wraps."""
         return getattr(self.student, "_no_split_modules", None)
 
-    def gradient_checkpointing_enable(self, **arguments) -> None:
+    def gradient_checkpointing_enable(self, **arguments: Any) -> None:
         """Pass through: transformers.Trainer asks the module that it holds."""
+        # Reentrant recomputation loses the gradients of adapters above frozen embeddings.
+        if arguments.get("gradient_checkpointing_kwargs") is None:
+            arguments["gradient_checkpointing_kwargs"] = {"use_reentrant": False}
         self.student.gradient_checkpointing_enable(**arguments)
+
+    def activation_checkpointing_enable(self, **arguments: Any) -> None:
+        """The same by the name that later versions of transformers have for it; not reentrant there."""
+        self.student.activation_checkpointing_enable(**arguments)
 
     def forward(self, step_counts: torch.Tensor | None = None, **batch: torch.Tensor) -> dict[str, Any]:
         """Compute loss and metrics of one batch.

@@ -10,7 +10,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data.errors import TrainingError
+from data.errors import ConfigurationError, TrainingError
 from data.signals import SignalDataset
 from data.transfer import push_dataset
 from student_training.checkpoints import last_whole_checkpoint
@@ -151,6 +151,13 @@ def test_adapters_learn_the_same_when_activations_are_recomputed(scored, tmp_pat
     base, trained = weights(scored.student), weights(tmp_path / "recomputed")
     changed = {name.split(".")[-2] for name in base if not torch.equal(base[name], trained[name])}
     assert changed == {"q_proj", "up_proj"}
+
+
+def test_a_student_that_cannot_recompute_activations_is_refused_by_the_option(scored, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.LlamaForCausalLM.supports_gradient_checkpointing", False)
+    with pytest.raises(ConfigurationError, match="LlamaForCausalLM cannot compute its activations"):
+        scored.train("sft", tmp_path / "run", gradient_checkpointing=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_signals_reach_the_device_unrounded_under_deepspeed_too():
