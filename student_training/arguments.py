@@ -15,6 +15,9 @@ from student_training.transport import BATCHES_AHEAD
 
 __all__ = ["check_machine", "training_arguments", "uses_bf16"]
 
+#: How long processes wait for each other: one of them may run the initial student over all pairs in the meantime.
+_LONGEST_WAIT_S = 4 * 3600
+
 _OPTIMIZERS = {
     "adamw": "adamw_torch",
     "adamw-8bit": "adamw_bnb_8bit",
@@ -85,6 +88,7 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         run_name=Path(options.out).name,
         # Said aloud, or processes without accelerators would not look for each other.
         use_cpu=not _has_accelerator(),
+        ddp_timeout=_LONGEST_WAIT_S,
         remove_unused_columns=False,
         label_names=[],
         disable_tqdm=not sys.stderr.isatty(),
