@@ -32,6 +32,7 @@ class Inputs:
         train_blocks: for each dataset its blocks: indices of training pairs that are stored together.
         eval_indices: the held-out pairs.
         identity: what run.toml says of the inputs.
+        largest_id: the largest id that a tokenizer of theirs has; rows may hold it.
         signals: the signal datasets, in order; none for `--data`.
         rollouts: the rollouts that they were scored on, if given.
     """
@@ -40,6 +41,7 @@ class Inputs:
     train_blocks: list[list[np.ndarray]]
     eval_indices: np.ndarray
     identity: dict[str, Any]
+    largest_id: int
     signals: tuple[SignalDataset, ...] = ()
     rollouts: tuple[RolloutDataset, ...] = ()
 
@@ -55,6 +57,26 @@ class Inputs:
             found |= behavior_logprobs(signals, rollouts, first_index=first_index)
             first_index += signals.num_pairs
         return found
+
+    def check_embeddings(self, num_embeddings: int, student_name: str) -> None:
+        """Refuse rows that hold token ids for which the student has no embedding; reads them only if there can be any.
+
+        Args:
+            num_embeddings: rows of the student's input embedding.
+            student_name: what to call the student in messages.
+        Raises:
+            DataError: naming the first such row.
+        """
+        if self.largest_id < num_embeddings:
+            return
+        for _, row in self.source.iterate_ids():
+            largest = max(row.prompt_ids.max(), row.response_ids.max())
+            if largest >= num_embeddings:
+                raise DataError(
+                    f"pair {row.pair_id}: token id {largest}, but {student_name} has embeddings for 0 to "
+                    f"{num_embeddings - 1:,}; give it more with resize_token_embeddings and save it again, or take "
+                    "another student"
+                )
 
 
 def open_inputs(options: TrainOptions, needs: Needs, tokenizer: Any, report: Callable[[str], None]) -> Inputs:
@@ -80,9 +102,11 @@ def open_inputs(options: TrainOptions, needs: Needs, tokenizer: Any, report: Cal
         )
         for line in described:
             report(line)
-        return _split(options, pairs, [pairs], {"data": data_hash}, report)
-    signals = tuple(_open_signals(options.signals, options, needs, tokenizer, report))
-    eval_signals = tuple(_open_signals(options.eval_signals, options, needs, tokenizer, report))
+        largest = max(tokenizer.get_vocab().values())
+        return _split(options, pairs, [pairs], {"data": data_hash}, largest, report)
+    paths = (*options.signals, *options.eval_signals)
+    opened, largest_ids = zip(*_open_signals(paths, options, needs, tokenizer, report), strict=True)
+    signals, eval_signals = opened[: len(options.signals)], opened[len(options.signals) :]
     rollouts = tuple(
         RolloutDataset.open(path, check_shards=options.check_shards) for path in options.rollouts
     )
@@ -91,9 +115,10 @@ def open_inputs(options: TrainOptions, needs: Needs, tokenizer: Any, report: Cal
         identity["rollouts"] = [dataset.manifest.fingerprint for dataset in rollouts]
     if eval_signals:
         identity["eval_signals"] = [dataset.manifest.fingerprint for dataset in eval_signals]
-    opened = (*signals, *eval_signals)
     source = opened[0] if len(opened) == 1 else ConcatenatedPairs(opened)
-    inputs = _split(options, source, signals, identity, report, signals=signals, rollouts=rollouts)
+    inputs = _split(
+        options, source, signals, identity, max(largest_ids), report, signals=signals, rollouts=rollouts
+    )
     if not eval_signals:
         return inputs
     _report_shared(signals, eval_signals, report)
@@ -142,7 +167,8 @@ def _open_signals(
     needs: Needs,
     tokenizer: Any,
     report: Callable[[str], None],
-) -> Iterator[SignalDataset]:
+) -> Iterator[tuple[SignalDataset, int]]:
+    """The datasets, each with the largest id that its tokenizer has."""
     student = Vocabulary.from_tokenizer(tokenizer)
     for path in paths:
         dataset = open_signals(path, check_shards=options.check_shards)
@@ -157,7 +183,7 @@ def _open_signals(
             f"{dataset.num_positions:,} scored positions"
         )
         _check_needs(needs, options.method, path, dataset)
-        yield dataset
+        yield dataset, max(teacher.tokens.values())
 
 
 def _check_needs(needs: Needs, method: str, path: str, dataset: SignalDataset) -> None:
@@ -187,6 +213,7 @@ def _split(
     source: PairSource,
     parts: Sequence[SignalDataset | EncodedPairs],
     identity: dict[str, Any],
+    largest_id: int,
     report: Callable[[str], None],
     **opened: Any,
 ) -> Inputs:
@@ -206,7 +233,7 @@ def _split(
         blocks = (np.arange(first + block.start, first + block.stop) for block in part.blocks)
         train_blocks.append([kept for kept in (block[~held_out[block]] for block in blocks) if len(kept)])
         first += part.num_pairs
-    return Inputs(source, train_blocks, np.flatnonzero(held_out), identity, **opened)
+    return Inputs(source, train_blocks, np.flatnonzero(held_out), identity, largest_id, **opened)
 
 
 def _hash_fraction(pair_id: str) -> float:

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from data.errors import ConfigurationError, DataError, ShardError, TrainingError
 from student_training.options import TrainOptions
@@ -44,6 +45,15 @@ def no_head(scored, folder):
     weights = load_file(student / "model.safetensors")
     del weights["lm_head.weight"]
     save_file(weights, student / "model.safetensors", metadata={"format": "pt"})
+    return {"student": str(student)}
+
+
+def few_embeddings(scored, folder):
+    """Its tokenizer was given tokens, the model no embeddings for them."""
+    student = copied(scored.student, folder / "student")
+    model = AutoModelForCausalLM.from_pretrained(student)
+    model.resize_token_embeddings(60)
+    model.save_pretrained(student)
     return {"student": str(student)}
 
 
@@ -90,6 +100,13 @@ CASES = {
     "not a model": ("dckd", no_model, ConfigurationError, "is not a model folder: it has no config.json"),
     "torn weights": ("dckd", torn_weights, ConfigurationError, "does not load as a causal language model"),
     "no head": ("dckd", no_head, ConfigurationError, "lacks 1 of its weights, the first lm_head.weight"),
+    "few embeddings": ("dckd", few_embeddings, DataError, "student has embeddings for 0 to 59; give it more"),
+    "few embeddings for data": (
+        "sft",
+        lambda scored, folder: {**few_embeddings(scored, folder), "data": str(scored.pairs)},
+        DataError,
+        "student has embeddings for 0 to 59; give it more",
+    ),
     "no tokenizer": (
         "dckd",
         no_tokenizer,
