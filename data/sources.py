@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -116,7 +117,7 @@ def _read_json_lines(address: str) -> Iterator[Row]:
                 if not text.isspace():
                     location = f"{address} line {number}"
                     yield location, _parse_line(text, location)
-        except (OSError, EOFError, zlib.error) as error:
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise DataError(f"{address}: damaged or cut off after line {number}: {error}") from error
 
 
@@ -130,6 +131,11 @@ def _parse_line(text: bytes, location: str) -> dict[str, Any]:
         raise DataError(
             f"{location}: not JSON ({error.msg} at column {error.colno}): {shown!r}; every line must be "
             "one JSON object"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        # Numbers of thousands of digits, brackets within thousands of brackets.
+        raise DataError(
+            f"{location}: JSON that Python cannot read ({error}); mend or remove the line"
         ) from error
     if not isinstance(row, dict):
         raise DataError(

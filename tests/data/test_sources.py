@@ -1,5 +1,7 @@
+import bz2
 import gzip
 import json
+import lzma
 
 import datasets
 import pyarrow as pa
@@ -103,6 +105,11 @@ def test_rows_come_before_the_file_is_read_to_its_end(tmp_path):
         (b'["a", "b"]', r"line 2: a JSON list, not an object"),
         (b'"text"', r"line 2: a JSON str, not an object"),
         (b'{"prompt": "\xff"}', r"line 2: not UTF-8"),
+        (
+            b'{"id": ' + b"1" * 5000 + b"}",
+            r"line 2: JSON that Python cannot read \(.*digits.*\); mend or remove",
+        ),
+        (b"[" * 100_000, r"line 2: JSON that Python cannot read \(.*recursion.*\); mend or remove"),
     ],
 )
 def test_a_bad_line_is_named_by_its_number(tmp_path, line, message):
@@ -207,6 +214,18 @@ def test_splits_of_a_folder_are_told_from_file_names(tmp_path, names, split, exp
         else:
             _write_jsonl(tmp_path / name, [{"file": name}])
     assert [row["file"] for row in _values(tmp_path, split=split)] == (expected or names)
+
+
+@pytest.mark.parametrize("module", [bz2, gzip, lzma])
+@pytest.mark.parametrize(
+    "damage", [lambda good: good[:-9], lambda good: b"not compressed", lambda good: good[:60]]
+)
+def test_damaged_compression_is_a_clear_error(tmp_path, module, damage):
+    ending = {bz2: "bz2", gzip: "gz", lzma: "xz"}[module]
+    path = tmp_path / f"pairs.jsonl.{ending}"
+    path.write_bytes(damage(module.compress(bytes(range(256)).hex().encode())))
+    with pytest.raises(DataError, match="damaged or cut off after line 0"):
+        _values(path)
 
 
 def test_damaged_files_are_clear_errors(tmp_path):
