@@ -253,6 +253,10 @@ class TrainOptions:
             raise ConfigurationError(
                 f"--signal-weight: {len(self.signal_weight)} weights for {len(self.signals)} --signals; give one each"
             )
+        if self.epochs == 0 and self.max_steps is None:
+            raise ConfigurationError(
+                "--epochs: 0 passes train nothing; give a number above 0, or --max-steps"
+            )
         if any(weight <= 0 for weight in self.signal_weight):
             raise ConfigurationError(
                 "--signal-weight: every weight must be above 0; leave a dataset out instead"

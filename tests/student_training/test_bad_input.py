@@ -216,6 +216,7 @@ OPTIONS = {
     "both": ({"signals": ("s",), "data": "d"}, "exclude each other"),
     "neither": ({}, "nothing to train on"),
     "weights": ({"signals": ("s",), "signal_weight": (1.0, 2.0)}, "2 weights for 1 --signals"),
+    "no epoch": ({"signals": ("s",), "epochs": 0.0}, "--epochs: 0 passes train nothing"),
     "no weight": ({"signals": ("s",), "signal_weight": (0.0,)}, "must be above 0"),
     "rollouts": ({"signals": ("s",), "rollouts": ("a", "b")}, "2 folders for 1 --signals"),
     "best": ({"signals": ("s",), "keep_best": True}, "give --eval-fraction or --eval-signals"),
