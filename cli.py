@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from tqdm import tqdm
 
 from data import signal_commands
 from data.config_file import read_config
@@ -101,7 +102,8 @@ def _display(value: Any) -> str:
 
 
 def _report(line: str) -> None:
-    click.echo(line, err=True)
+    # Clears a progress bar for the line, and draws it again below.
+    tqdm.write(line, file=sys.stderr)
 
 
 def _installed_version() -> str:
@@ -174,7 +176,11 @@ def train_student(options: TrainOptions) -> None:
     result = run(options, report=_report)
     if result.metrics:
         shown = ("loss", "grad_norm", "expected_advantage", "entropy", "tokens_per_second")
-        line = ", ".join(f"{name} {result.metrics[name]:.4g}" for name in shown if name in result.metrics)
+        values = {name: result.metrics[name] for name in shown if name in result.metrics}
+        line = ", ".join(
+            f"{name} {value:,.0f}" if value >= 10_000 else f"{name} {value:.4g}"
+            for name, value in values.items()
+        )
         click.echo(f"{result.out}: {result.steps:,} steps, {line}")
 
 

@@ -91,6 +91,16 @@ def test_help_gives_the_default_of_every_option_that_has_one():
         assert description.endswith(f"[default: {default}]"), (option, description)
 
 
+def test_a_line_that_comes_while_a_bar_is_drawn_stands_alone():
+    program = (
+        "import sys, tqdm, cli\nwith tqdm.tqdm(desc='bar', total=2, file=sys.stderr): cli._report('a line')"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT, check=True)
+    assert "bar:" in finished.stderr.decode()
+    # What a terminal shows: a carriage return begins the line anew.
+    assert "a line" in finished.stderr.decode().replace("\r", "\n").split("\n")
+
+
 def test_the_whole_path_typed_by_hand(tiny_world, tmp_path):
     """Ten conversations in dpo-mix-7k's form: score, train, and every command again finds its work done."""
     models = ["--teacher", str(tiny_world.teacher), "--reference", str(tiny_world.reference)]
