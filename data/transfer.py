@@ -1,14 +1,16 @@
 """Datasets between this machine and any fsspec address: push, pull, and shards fetched when they are read."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from data.card import CARD_NAME
 from data.dataset import CACHED_BLOCKS, check_file, is_sound
 from data.errors import ShardError
-from data.files import atomic_output, make_folder, write_atomic
+from data.files import atomic_output, make_folder, remove_leftovers, write_atomic
+from data.locks import hold_lock
 from data.manifest import (
     MANIFEST_NAME,
     FileEntry,
@@ -33,6 +35,7 @@ Report = Callable[[str], None]
 
 # Enough of a manifest's hash to tell the copies of one request's dataset apart.
 _COPY_LENGTH = 8
+_PULL_LOCK = ".pull.lock"
 #: Lies at the address while a push is under way, and says which dataset's files are there already.
 _PUSH_MARKER = MANIFEST_NAME + ".incoming"
 
@@ -116,12 +119,30 @@ def pull_dataset(address: str, out: str | os.PathLike[str], *, report: Report = 
     if (folder / MANIFEST_NAME).exists():
         _refuse_other(folder / MANIFEST_NAME, read_manifest(folder), manifest)
     make_folder(folder)
-    for entry in (*manifest.files, *manifest.shards):
-        if _fetch(remote, folder, entry):
-            report(f"{entry.file}: {entry.size_bytes:,} bytes")
-    _fetch_card(remote, folder)
-    write_atomic(folder / MANIFEST_NAME, content)
+    entries = (*manifest.files, *manifest.shards)
+    with _only_pull(folder, report):
+        for place in {(folder / entry.file).parent for entry in entries}:
+            remove_leftovers(place)
+        for entry in entries:
+            if _fetch(remote, folder, entry):
+                report(f"{entry.file}: {entry.size_bytes:,} bytes")
+        _fetch_card(remote, folder)
+        write_atomic(folder / MANIFEST_NAME, content)
     return manifest
+
+
+@contextlib.contextmanager
+def _only_pull(folder: Path, report: Report) -> Iterator[None]:
+    """Keep other pulls out of a folder, so that what killed ones have left there is nobody's."""
+    waiting = f"{folder}: another process is pulling into it; waiting for it"
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(hold_lock(folder / _PULL_LOCK, waiting=lambda: report(waiting)))
+        except OSError as error:
+            raise ShardError(
+                f"{folder}: cannot be written: {error.strerror}; choose another place"
+            ) from error
+        yield
 
 
 def push_dataset(

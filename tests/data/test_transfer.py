@@ -3,6 +3,8 @@ import json
 import os
 import pickle
 import shutil
+import threading
+import time
 import uuid
 
 import fsspec
@@ -10,6 +12,7 @@ import pytest
 
 from data.card import write_card
 from data.errors import ConfigurationError, ShardError
+from data.locks import hold_lock
 from data.manifest import describe_files, read_manifest, write_manifest
 from data.order import shuffled_pairs
 from data.store import list_datasets
@@ -122,6 +125,28 @@ def test_a_pull_keeps_what_is_sound_and_replaces_what_is_not(tmp_path, dataset, 
     copied = []
     pull_dataset(address, copy, report=copied.append)
     assert [line.split(":")[0] for line in copied] == ["shard-00001.parquet", "shard-00002.parquet"]
+    assert _contents(copy) == _contents(dataset)
+
+
+def test_what_killed_pulls_have_left_is_gone_after_the_next_which_waits_for_one_under_way(tmp_path, dataset):
+    copy = tmp_path / "copy"
+    lines, held = [], threading.Event()
+
+    def other_pull():
+        with hold_lock(copy / ".pull.lock"):
+            held.set()
+            while not lines:
+                time.sleep(0.01)
+
+    other = threading.Thread(target=other_pull)
+    other.start()
+    held.wait()
+    (copy / "tokenizer").mkdir()
+    for name in (".shard-00001.parquet.12-ab.partial", "tokenizer/.tokenizer.json.12-ab.partial"):
+        (copy / name).write_bytes(b"half")
+    pull_dataset(f"file://{dataset}", copy, report=lines.append)
+    other.join()
+    assert lines[0] == f"{copy}: another process is pulling into it; waiting for it"
     assert _contents(copy) == _contents(dataset)
 
 
