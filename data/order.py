@@ -18,8 +18,7 @@ def shuffled_pairs(
     A block is decoded as a whole, so a shuffle over all pairs would decode a block for each pair. Instead the
     blocks are put in random order, and each pair is then delayed by a uniformly random time of up to `window`
     blocks: at any moment the next pair comes from one of `window` + 1 blocks, and blocks are needed at an
-        even pace. Datasets of up
-    to `window` blocks are shuffled uniformly.
+    even pace. Datasets of up to `window` blocks are shuffled uniformly.
 
     Args:
         blocks: the pair indices that are stored together, in order and from 0, as `SignalDataset.blocks`.
