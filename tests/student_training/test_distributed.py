@@ -88,8 +88,12 @@ def test_two_data_parallel_processes_train_as_one_does(method, scored, tmp_path)
         assert two[0][name] == pytest.approx(one[0][name], rel=1e-6)
     # Later steps start from weights that Adam moved by rounding-sensitive amounts where a gradient is near 0.
     assert two[1]["loss"] == pytest.approx(one[1]["loss"], rel=1e-3)
-    for single, double in zip(first_moments(tmp_path / "one"), first_moments(tmp_path / "two"), strict=True):
-        assert (double - single).norm() <= 1e-6 * single.norm()
+    expected, found = first_moments(tmp_path / "one"), first_moments(tmp_path / "two")
+    norms = torch.stack([single.norm() for single in expected])
+    errors = torch.stack([(double - single).norm() for single, double in zip(expected, found, strict=True)])
+    assert errors.norm() <= 1e-6 * norms.norm()
+    # Where the terms of a weight's gradient cancel, the error is that of the terms, larger than the gradient's own.
+    assert (errors <= 5e-6 * norms).all()
     AutoModelForCausalLM.from_pretrained(tmp_path / "two")
 
 
