@@ -20,6 +20,8 @@ from teacher_scoring.sample import sample_student
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra [ray])")
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
@@ -27,6 +29,8 @@ def cluster():
     with pytest.MonkeyPatch.context() as patch, session_folder() as folder:
         # Without one Ray makes a token and keeps it in the user's home.
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # Where workers find what this file gives them to do, wherever the tests were started.
+        patch.setenv("PYTHONPATH", str(ROOT))
         ray.init(
             address="local",
             num_cpus=2,
@@ -121,8 +125,7 @@ def test_rollouts_of_two_workers_are_those_of_one_engine(tiny_world, tmp_path):
 
 
 def test_a_command_joins_the_cluster_that_it_is_told_of(tiny_world, tmp_path):
-    cli = Path(__file__).parents[2] / "cli.py"
-    line = [sys.executable, cli, "score-teacher", "--engine", "transformers", "--top-k", "4"]
+    line = [sys.executable, ROOT / "cli.py", "score-teacher", "--engine", "transformers", "--top-k", "4"]
     line += ["--teacher", tiny_world.teacher, "--data", tiny_world.pairs, "--shard-pairs", "4"]
     line += ["--ray-address", ray.get_runtime_context().gcs_address, "--out", tmp_path / "signals"]
     # Ray's own switch: a cluster with an address of its own is not asked for its token without it.
