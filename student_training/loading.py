@@ -2,7 +2,7 @@
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ __all__ = [
     "load_tokenizer",
     "merge_lora",
     "require_bitsandbytes",
-    "stop_at_tokenizer_end",
+    "stop_at",
     "training_dtype",
 ]
 
@@ -154,25 +154,25 @@ def merge_lora(
     return whole.merge_and_unload()
 
 
-def stop_at_tokenizer_end(student: Any, tokenizer: Any) -> None:
-    """Let generation stop at the tokenizer's end token too, which responses are trained to end with.
+def stop_at(student: Any, ends: Iterable[int | None]) -> None:
+    """Let generation stop at further tokens: those that responses are trained to end with.
 
-    Many base models name another one, and a student trained on chats would talk on. Those that the student's
+    Many base models name others, and a student trained on chats would talk on. Those that the student's
     configurations name stay, and so does everything else in them: a padding id there, for one, would keep the
     embedding of that token from learning whenever the student is loaded again.
 
     Args:
         student: the causal language model, with its adapters if any; its configurations are changed in place.
-        tokenizer: the student's.
+        ends: token ids, the first of them first; None counts for nothing.
     """
-    end = tokenizer.eos_token_id
+    wanted = [end for end in dict.fromkeys(ends) if end is not None]
     for config in (student.config.get_text_config(), getattr(student, "generation_config", None)):
-        if config is None or end is None:
+        if config is None:
             continue
         named = config.eos_token_id
-        ends = named if isinstance(named, list) else [] if named is None else [named]
-        if end not in ends:
-            config.eos_token_id = [end, *ends] if ends else end
+        before = named if isinstance(named, list) else [] if named is None else [named]
+        if new := [end for end in wanted if end not in before]:
+            config.eos_token_id = [*new, *before] if len(new) + len(before) > 1 else new[0]
 
 
 def training_dtype(name: str) -> str:

@@ -23,7 +23,7 @@ from student_training.epoch_batches import EpochBatches, SetEpoch
 from student_training.initial import initial_logprobs
 from student_training.inputs import Inputs
 from student_training.lm_head import read_head
-from student_training.loading import stop_at_tokenizer_end
+from student_training.loading import stop_at
 from student_training.memory import largest_batch, plan_memory
 from student_training.methods import Method
 from student_training.metrics import LineAtEveryCheckpoint, MetricsFile, ProgressBar, ProgressLines
@@ -117,7 +117,8 @@ def build_trainer(
         cut: how they become batches.
         report: takes lines for the user.
     """
-    stop_at_tokenizer_end(model.student, tokenizer)
+    # The end of a turn need not be the tokenizer's end of a sequence: Llama 3 and Gemma have both.
+    stop_at(model.student, (inputs.terminator_id, tokenizer.eos_token_id))
     out = Path(options.out)
     everything = PairDataset(inputs.source, method.needs.roles)
     # Any id does: what it fills up is masked. The tokenizer stays as it came.

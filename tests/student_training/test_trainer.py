@@ -124,6 +124,23 @@ def test_a_trained_student_stops_where_its_tokenizer_ends_and_else_keeps_what_it
     assert "PAD/BOS/EOS" not in "".join(capfd.readouterr())
 
 
+def test_a_trained_student_stops_at_the_end_of_a_turn_where_that_is_not_the_end_of_a_sequence(
+    scored, student_of_another_end, tmp_path
+):
+    tokenizer = AutoTokenizer.from_pretrained(student_of_another_end)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content + ' ' }}"
+        "{% if m.role == 'assistant' %}<|assistant|>{% endif %}{% endfor %}"
+    )
+    tokenizer.save_pretrained(student_of_another_end)
+    out = tmp_path / "run"
+    scored.train("sft", out, student=str(student_of_another_end), data=str(scored.pairs), max_steps=1)
+    turn, sequence = tokenizer.convert_tokens_to_ids("<|assistant|>"), tokenizer.eos_token_id
+    model = AutoModelForCausalLM.from_pretrained(out)
+    assert turn != sequence
+    assert model.generation_config.eos_token_id == model.config.eos_token_id == [turn, sequence, 7]
+
+
 def test_adapters_are_merged_into_the_saved_student(scored, tmp_path):
     scored.train("dckd", tmp_path / "run", lora_rank=2)
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "run")
