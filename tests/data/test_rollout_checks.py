@@ -18,7 +18,7 @@ def columns(tmp_path, make_rollouts):
     return pq.read_table(tmp_path / "rollouts" / "shard-00000.parquet").to_pydict()
 
 
-def _check(columns, vocab_size=97):
+def _check(columns, vocab_size: int | None = 97):
     return check_rollouts(RolloutGroup(pa.table(columns, schema=ROLLOUT_SCHEMA)), vocab_size=vocab_size)
 
 
