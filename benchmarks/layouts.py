@@ -64,8 +64,9 @@ def _write_records(path: Path, rows: Sequence[ResponseSignals]) -> None:
     """The published code's form: each position a record of ids, values and the mass outside, once for each quantity.
 
     The teacher's probabilities and the advantages are two columns with ids of their own, as `datasets` infers them from
-    JSON: 64 bits for every number. The advantages are in falling order. Source: SLIT-AI/ADPA, utils/compress_logits.py and the
-    script that takes the two models' results together.
+    JSON: 64 bits for every number. The advantages are in falling order.
+
+    Source: SLIT-AI/ADPA, utils/compress_logits.py and the script that takes the two models' results together.
     """
 
     def teacher(row: ResponseSignals) -> list[dict]:
