@@ -153,7 +153,7 @@ def test_ids_that_a_smaller_reference_lacks_fold_into_both_tails(options, tiny_w
             dense = teacher(ids).logits[0, len(row.prompt_ids) - 1 : -1].double().log_softmax(-1)
         start = 0
         for position, size in enumerate(row.support_sizes):
-            kept = torch.from_numpy(row.topk_ids[start : start + size]).long()
+            kept = torch.tensor(row.topk_ids[start : start + size], dtype=torch.long)
             tail = torch.log1p(-dense[position][kept].exp().sum())
             # Float32 log-probabilities of a float32 model: 1e-6 in mass, and the tails here hold 1e-2 or more.
             assert abs(float(tail) - row.teacher_tail_logprobs[position]) < 1e-3
