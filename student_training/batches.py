@@ -90,7 +90,7 @@ class PairCollator:
             flattened hidden states; `position_row` (N,) int64; `row_pair`, `row_role`, `row_length` (response
             tokens) and `row_tokens` (all tokens), (B,); `pair_index` (P,), the pairs' indices in the source;
             `counts` in the order of `COUNT_NAMES`; and the columns of `Positions`, (N,) or (N, K), support ids as
-            int32. No pairs make a batch whose loss is 0.
+            int32 and baselines once, (1,). No pairs make a batch whose loss is 0.
         """
         rows = [
             (pair, index, row)
@@ -128,7 +128,8 @@ class PairCollator:
             batch["teacher_token"] - batch["reference_token"], lengths
         )
         for name in ("token", "response"):
-            batch[f"{name}_baseline"] = np.full(len(first), getattr(self._means, name), dtype=np.float32)
+            # Once, not for every position: what a batch holds is copied several times on its way.
+            batch[f"{name}_baseline"] = np.array([getattr(self._means, name)], dtype=np.float32)
         for name, known in self._token_columns.items():
             batch[name] = np.zeros(int(lengths.sum()), dtype=np.float32)
             if known is not None:

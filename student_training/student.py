@@ -97,6 +97,8 @@ class StudentWithObjective(nn.Module):
         totals = dict(zip(COUNT_NAMES, counts.clamp(min=1).unbind(), strict=True))
         stretches = _role_stretches(batch["counts"])
         batch["support_ids"] = batch["support_ids"].long()
+        for name in ("token_baseline", "response_baseline"):
+            batch[name] = batch[name].expand(len(batch["labels"]))
         positions = Positions(*(batch[name] for name in _POSITION_COLUMNS))
         hidden = self._backbone(**model_inputs(batch))
         hidden = hidden.flatten(0, 1)[batch["position_index"]]
