@@ -65,7 +65,7 @@ def list_datasets(root: str | os.PathLike[str] | None = None) -> list[StoredData
     """All complete datasets of a store, the most recently used first; what is unfinished or damaged is left out."""
     folder = store_folder() if root is None else Path(root)
     found = []
-    for path in sorted(folder.glob("[!.]*")):
+    for path in _folders(folder):
         with contextlib.suppress(ShardError):
             found.append(_stored(path, read_manifest(path)))
     return sorted(found, key=lambda dataset: -dataset.last_used)

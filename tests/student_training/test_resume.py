@@ -49,6 +49,16 @@ def killed_after(num_events: int, options) -> bool:
         os._exit(code)
 
 
+def kills_until_finished(options, *, seed: int, events: range) -> int:
+    """Start a run again and again, each time killed before a random event, until it is done; how often that took."""
+    draw = random.Random(seed)
+    kills = 0
+    while not killed_after(draw.randrange(events.start, events.stop), options):
+        kills += 1
+        assert kills < 30, "no progress"
+    return kills
+
+
 def test_killed_at_random_moments_a_run_ends_with_the_same_losses_and_weights(
     scored, student_with_dropout, numbers, tmp_path
 ):
@@ -65,11 +75,7 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_losses_and_weights(
     }
     train_student(scored.options("dckd", tmp_path / "whole", **changes))
     options = scored.options("dckd", tmp_path / "killed", **changes)
-    draw = random.Random(0)
-    kills = 0
-    while not killed_after(draw.randrange(5, 50), options):
-        kills += 1
-        assert kills < 30, "no progress"
+    kills = kills_until_finished(options, seed=0, events=range(5, 50))
     assert kills >= 3, "the run was not interrupted often enough to show anything"
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
     for name in ("model.safetensors", "config.json"):
@@ -98,11 +104,7 @@ def test_whatever_a_run_combines_it_ends_the_same_after_kills(
     }
     train_student(scored.options("dckd", tmp_path / "whole", **changes))
     options = scored.options("dckd", tmp_path / "killed", **changes)
-    draw = random.Random(1)
-    kills = 0
-    while not killed_after(draw.randrange(10, 60), options):
-        kills += 1
-        assert kills < 30, "no progress"
+    kills = kills_until_finished(options, seed=1, events=range(10, 60))
     assert kills >= 2, "the run was not interrupted often enough to show anything"
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("killed", "whole")]
