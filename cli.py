@@ -14,10 +14,10 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from data import signal_commands
-from data.config_file import read_config
+from data import commands as signal_commands
 from data.errors import AdpaError, ConfigurationError
-from data.options import flag_name, option_type
+from data.options.config_file import read_config
+from data.options.fields import flag_name, option_type
 from small_world.options import DemoOptions
 from student_training.options import TrainOptions
 from teacher_scoring.options import SampleOptions, ScoreOptions
@@ -137,7 +137,7 @@ def demo(options: DemoOptions) -> None:
 def score_teacher(options: ScoreOptions) -> None:
     """Score responses with teacher and reference. Writes a signal dataset; the same line again continues it."""
     if options.dry_run:
-        from teacher_scoring.plan import plan_scoring  # noqa: PLC0415
+        from teacher_scoring.dry_run import plan_scoring  # noqa: PLC0415
 
         plan_scoring(options, report=click.echo)
         return
@@ -191,7 +191,7 @@ def signals() -> None:
 
 def _verify(options: signal_commands.SignalsVerifyOptions, *, report: Callable[[str], None]) -> None:
     def rescore(*arguments: Any) -> None:
-        from teacher_scoring.verify_deep import rescore_sample  # noqa: PLC0415
+        from teacher_scoring.rescoring import rescore_sample  # noqa: PLC0415
 
         rescore_sample(*arguments)
 
@@ -218,7 +218,7 @@ for _name, _options_class, _function in (
 @click.argument("dataset")
 def merge(dataset: str) -> None:
     """Complete a dataset made in parts. They are what runs of score-teacher with --shard-range wrote."""
-    from teacher_scoring.merge import merge_parts  # noqa: PLC0415
+    from teacher_scoring.build.complete import merge_parts  # noqa: PLC0415
 
     merged = merge_parts(Path(dataset), report=_report)
     click.echo(f"{dataset}: {merged.num_rows:,} responses of {merged.num_pairs:,} pairs")

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader
 
-from data.manifest import Manifest, write_manifest
-from data.schema import ResponseSignals
-from data.shards import write_signal_shard
-from data.signals import SignalDataset
-from student_training.batches import PairCollator, PairDataset
+from data.signals.dataset import SignalDataset
+from data.signals.manifest import Manifest, write_manifest
+from data.signals.schema import ResponseSignals
+from data.signals.shards import write_signal_shard
+from student_training.batching.collator import PairCollator, PairDataset
+from student_training.batching.transport import BATCHES_AHEAD, Batch
 from student_training.methods import Needs
-from student_training.transport import BATCHES_AHEAD, Batch
 
 ROLES = ("chosen", "rejected")
 _PAIRS_PER_SHARD = 1024

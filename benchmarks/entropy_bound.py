@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from data.rounding import grids, round_to
-from data.schema import ResponseSignals
+from data.signals.rounding import grids, round_to
+from data.signals.schema import ResponseSignals
 
 __all__ = ["column_bytes", "entropy_bytes"]
 

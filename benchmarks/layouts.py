@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from data.parquet import num_row_groups
-from data.schema import ResponseSignals
-from data.shards import REBUILD_COMMAND, read_signal_group, write_signal_shard
+from data.signals.parquet import num_row_groups
+from data.signals.schema import ResponseSignals
+from data.signals.shards import REBUILD_COMMAND, read_signal_group, write_signal_shard
 
 __all__ = ["LAYOUTS", "Layout", "remove", "size_bytes"]
 

@@ -13,10 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from small_world.judge import Judge
-from small_world.plan import Plan
+from small_world.judge import Judge, judge_once
+from small_world.steps import Plan
 from small_world.table import as_markdown, make_rows
-from small_world.verdicts import judge_once
 from small_world.world import World
 from student_training.methods import METHODS
 

@@ -30,9 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.resident import peak_above_now
-from student_training.lm_head import LMHead
+from student_training.head.fused import SparseLogprobs, default_chunk_size, fused_objective, sparse_logprobs
+from student_training.head.lm_head import LMHead
 from student_training.objectives import expected_advantage, forward_kl
-from student_training.sparse_head import SparseLogprobs, default_chunk_size, fused_objective, sparse_logprobs
 
 MIB = 2**20
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -19,14 +19,20 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.written_passes import WrittenPasses, make_sequences
-from teacher_scoring.engine import GivenScores, SampledResponse, Sampling, SupportScores, TokenSequence
+from teacher_scoring.engines.contract import (
+    GivenScores,
+    SampledResponse,
+    Sampling,
+    SupportScores,
+    TokenSequence,
+)
 
 VOCAB_SIZE = 32_000
 TOP_K = 50
 
 
 class DistantEngine:
-    """See `teacher_scoring.engine.Engine`; takes no time of this machine's processors."""
+    """See `teacher_scoring.engines.contract.Engine`; takes no time of this machine's processors."""
 
     name, version, vocab_size, dtype = "distant", "1", VOCAB_SIZE, "float32"
 

@@ -17,12 +17,12 @@ import numpy as np
 from selenium import webdriver
 from tokenizers import Tokenizer, decoders, models
 
-from data.manifest import Manifest, describe_files, write_manifest
-from data.report import write_report
-from data.schema import ResponseSignals
-from data.shards import write_signal_shard
-from data.signals import SignalDataset
-from data.support import tail_logprobs
+from data.report.html import write_report
+from data.signals.dataset import SignalDataset
+from data.signals.manifest import Manifest, describe_files, write_manifest
+from data.signals.schema import ResponseSignals
+from data.signals.shards import write_signal_shard
+from data.signals.support import tail_logprobs
 
 VOCAB_SIZE, TOP_K, PROMPT_LENGTH = 32_000, 50, 120
 SWITCHES = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking " \

@@ -31,7 +31,8 @@ from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.written_passes import WrittenPasses, make_sequences
-from teacher_scoring.engine import EngineOptions, TokenSequence, open_engine
+from teacher_scoring.engines.contract import EngineOptions, TokenSequence
+from teacher_scoring.engines.open import open_engine
 
 VOCAB_SIZE = 32_000
 TOP_K = 50

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from small_world.language import ANSWER_WORDS
 from small_world.models import build_tokenizer
+from small_world.world import ANSWER_WORDS
 
 __all__ = ["save_models", "write_rows"]
 

@@ -23,9 +23,9 @@ import torch
 from benchmarks.entropy_bound import column_bytes, entropy_bytes
 from benchmarks.layouts import LAYOUTS, Layout, remove, size_bytes
 from benchmarks.text_signals import TextSignals, cut_top_p, make_text_signals, objectives
-from data.home import adpa_home
-from data.schema import ResponseSignals
-from data.shards import ROWS_PER_GROUP, read_signal_shard, write_signal_shard
+from data.files import adpa_home
+from data.signals.schema import ResponseSignals
+from data.signals.shards import ROWS_PER_GROUP, read_signal_shard, write_signal_shard
 
 Result = TypeVar("Result")
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from benchmarks.text_model import CONTEXT, FeedForwardModel, TextModel, text_model
 from data.files import atomic_output
-from data.schema import ResponseSignals
-from data.support import tail_logprobs, truncate_top_p
+from data.signals.schema import ResponseSignals
+from data.signals.support import tail_logprobs, truncate_top_p
 
 __all__ = ["TextSignals", "cut_top_p", "make_text_signals", "objectives"]
 

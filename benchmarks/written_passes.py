@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data.schema import ResponseSignals
-from teacher_scoring.assemble import ScoredShard, SupportRule, assemble_shard
-from teacher_scoring.engine import Engine, TokenSequence
-from teacher_scoring.pass_files import PassFile, PassPlan
-from teacher_scoring.passes import PassResult, score_given_ids, score_support
-from teacher_scoring.tasks import write_encoded_shards
+from data.signals.schema import ResponseSignals
+from teacher_scoring.build.assemble import ScoredShard, assemble_shard
+from teacher_scoring.engines.contract import Engine, TokenSequence
+from teacher_scoring.passes.cache import PassFile, PassPlan
+from teacher_scoring.passes.scoring import PassResult, score_given_ids, score_support
+from teacher_scoring.passes.tasks import SupportRule, write_encoded_shards
 
 __all__ = ["WrittenPasses", "make_sequences"]
 

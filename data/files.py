@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: temporary name, fsync, rename; checksums."""
+"""Files that are either whole or absent (temporary name, fsync, rename), checksums, and the folder ADPA_HOME."""
 
 import contextlib
 import hashlib
@@ -12,6 +12,7 @@ from data.errors import ShardError
 
 __all__ = [
     "TEMPORARY_SUFFIX",
+    "adpa_home",
     "atomic_output",
     "make_folder",
     "remove_leftovers",
@@ -19,7 +20,9 @@ __all__ = [
     "write_atomic",
 ]
 
+
 TEMPORARY_SUFFIX = ".partial"
+
 _READ_SIZE_BYTES = 1 << 20
 
 
@@ -104,3 +107,10 @@ def _fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def adpa_home() -> Path:
+    """The folder named by ADPA_HOME, by default `adpa` in the user's cache folder. It need not exist yet."""
+    if named := os.environ.get("ADPA_HOME"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adpa"

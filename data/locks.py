@@ -10,7 +10,9 @@ from typing import BinaryIO
 
 __all__ = ["hold_lock"]
 
+
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
+
 # How often a folder may vanish between its making and its use before it counts as one that cannot be made: where
 # a link leads nowhere, or in /proc, the errors are the same.
 _MAX_VANISHED = 100

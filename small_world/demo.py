@@ -1,25 +1,21 @@
-"""The whole pipeline on a small world, from a world's birth to a table of what each method is worth."""
+"""The demo: build a synthetic task, train with every method, compare."""
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from data.errors import TrainingError
-from small_world.beginnings import make_beginnings
-from small_world.crew import Crew
-from small_world.judge import Judge, Verdict
+from small_world.judge import Judge, Verdict, judge_once
 from small_world.models import MAX_ANSWER_TOKENS
 from small_world.options import DemoOptions
-from small_world.out_of_reach import bring_back, out_of_reach
-from small_world.plan import FAST, FULL, Plan
-from small_world.results import summary, write_results
-from small_world.table import Row, make_rows
-from small_world.verdicts import judge_once
-from small_world.workshop import Step, Workshop
+from small_world.steps import FAST, FULL, Crew, Plan, Step, Workshop, make_beginnings
+from small_world.table import Row, make_rows, summary, write_results
 from small_world.world import World
 
-__all__ = ["DemoOptions", "check_teacher", "run_demo"]
+__all__ = ["DemoOptions", "bring_back", "check_teacher", "out_of_reach", "run_demo"]
+
 
 # Models in the table's order, by the names of their folders.
 _TITLES = {
@@ -182,3 +178,31 @@ def _adpa(shop: Workshop, plan: Plan, name: str, start: str) -> Step:
         steps=plan.student_steps,
         learning_rate=plan.student_learning_rate,
     )
+
+
+_SUFFIX = ".moved-aside"
+
+
+@contextmanager
+def out_of_reach(*folders: Path) -> Iterator[None]:
+    """Rename folders while the block runs, and name them back however it ends.
+
+    A killed process cannot clean up: `bring_back` does so at the next start.
+    """
+    try:
+        for folder in folders:
+            folder.rename(_aside(folder))
+        yield
+    finally:
+        bring_back(*folders)
+
+
+def bring_back(*folders: Path) -> None:
+    """Give moved folders their names again; those in their place stay as they are."""
+    for folder in folders:
+        if _aside(folder).exists():
+            _aside(folder).rename(folder)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(folder.name + _SUFFIX)

@@ -1,5 +1,6 @@
-"""How good a model is on held-out prompts: reward, entropy, reward at matched entropy, win rate."""
+"""How good a model is on held-out prompts: reward, entropy, matched entropy, win rate; cached on disk."""
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,26 +9,31 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from small_world.language import prompt_text
-from small_world.reward import rewards
+from data.files import write_atomic
+from data.model_identity import resolve_model
 from small_world.sampling import Answers, answer_prompts
-from small_world.world import World
+from small_world.world import World, prompt_text, rewards
 
 __all__ = [
     "COMMON_ENTROPY",
     "Estimate",
     "Judge",
     "Verdict",
+    "judge_once",
     "matched_temperature",
     "mean_with_interval",
     "win_rate",
 ]
 
+
 COMMON_ENTROPY = 2.0
+
 """Nats per position at which models are compared with equal sharpness."""
 
 _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 0.02, 20.0
+
 _BISECTIONS = 10  # of the ratio of the two, so the temperature is right to 0.7%
+
 _PROMPTS_FOR_TEMPERATURE = 500
 
 
@@ -143,3 +149,46 @@ def win_rate(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
     """
     difference = ours[:, :, None] - theirs[:, None, :]
     return mean_with_interval((np.sign(difference) + 1).reshape(len(ours), -1) / 2)
+
+
+def judge_once(judge: Judge, checkpoint: Path, path: Path) -> Verdict:
+    """The verdict on a checkpoint: read from `path` where that fits, else found and written there.
+
+    A kept verdict fits when the weights, the world and the judge's settings are the same.
+    """
+    _, identity = resolve_model(str(checkpoint))
+    about = {
+        "weights_sha256": identity.weights_sha256,
+        "world": judge.world.seed,
+        "prompts": judge.num_prompts,
+        "samples": judge.num_samples,
+        "seed": judge.seed,
+    }
+    if path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["about"] == about:
+            return _from_json(kept["verdict"])
+    verdict = judge.judge(checkpoint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, json.dumps({"about": about, "verdict": _to_json(verdict)}))
+    return verdict
+
+
+def _to_json(verdict: Verdict) -> dict[str, object]:
+    return {
+        "sampled": verdict.sampled.tolist(),
+        "greedy": verdict.greedy.tolist(),
+        "entropy": verdict.entropy,
+        "matched_temperature": verdict.matched_temperature,
+        "matched": verdict.matched.tolist(),
+    }
+
+
+def _from_json(kept: dict) -> Verdict:
+    return Verdict(
+        sampled=np.array(kept["sampled"]),
+        greedy=np.array(kept["greedy"]),
+        entropy=kept["entropy"],
+        matched_temperature=kept["matched_temperature"],
+        matched=np.array(kept["matched"]),
+    )

@@ -9,14 +9,17 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from small_world.language import ANSWER_WORDS, PROMPT_WORDS, TOPICS
+from small_world.world import ANSWER_WORDS, PROMPT_WORDS, TOPICS
 
 __all__ = ["MAX_ANSWER_TOKENS", "build_tokenizer", "save_untrained_student", "save_untrained_teacher"]
 
+
 MAX_ANSWER_TOKENS = 17
+
 """Room for the longest answer that people write, fifteen words, a terminator and one token to spare."""
 
 _PAD, _END, _USER, _ASSISTANT, _UNKNOWN = "<pad>", "<end>", "<user>", "<assistant>", "<unknown>"
+
 _SPECIALS = (_PAD, _END, _USER, _ASSISTANT, _UNKNOWN)  # the first token ids, in this order
 
 # Words are separated by spaces; the turn markers are words as well.

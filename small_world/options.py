@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from data.options import check_options, option
+from data.options.fields import check_options, option
 
 __all__ = ["DemoOptions"]
 

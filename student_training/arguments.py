@@ -9,11 +9,12 @@ from transformers import TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from data.errors import ConfigurationError
-from student_training.loading import require_bitsandbytes, training_dtype
+from student_training.batching.transport import BATCHES_AHEAD
+from student_training.model.loading import require_bitsandbytes, training_dtype
 from student_training.options import TrainOptions
-from student_training.transport import BATCHES_AHEAD
 
 __all__ = ["check_machine", "training_arguments", "uses_bf16"]
+
 
 #: How long processes wait for each other: one of them may run the initial student over all pairs in the meantime.
 _LONGEST_WAIT_S = 4 * 3600

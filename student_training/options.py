@@ -3,9 +3,10 @@
 import dataclasses
 
 from data.errors import ConfigurationError
-from data.options import check_options, option
+from data.options.fields import check_options, option
 
 __all__ = ["SETTING_NAMES", "TrainOptions"]
+
 
 #: The options that are a method's own settings; each method says which of them it reads.
 SETTING_NAMES = (

@@ -16,25 +16,25 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from data.errors import ConfigurationError
 from student_training.arguments import uses_bf16
-from student_training.baseline import reward_means
-from student_training.batches import PairCollator, PairDataset
-from student_training.cutting import ByPairs, ByTokens, Cut
-from student_training.epoch_batches import EpochBatches, SetEpoch
-from student_training.initial import initial_logprobs
-from student_training.inputs import Inputs
-from student_training.lm_head import read_head
-from student_training.loading import stop_at
-from student_training.memory import largest_batch, plan_memory
+from student_training.batching.collator import PairCollator, PairDataset
+from student_training.batching.cutting import ByPairs, ByTokens, Cut, pair_sizes
+from student_training.batching.epoch_batches import EpochBatches, SetEpoch
+from student_training.batching.order import EpochOrder
+from student_training.batching.packing import use_varlen_attention
+from student_training.batching.reward_means import reward_means
+from student_training.head.lm_head import read_head
+from student_training.inputs.inputs import Inputs
 from student_training.methods import Method
-from student_training.metrics import LineAtEveryCheckpoint, MetricsFile, ProgressBar, ProgressLines
+from student_training.model.initial_student import initial_logprobs
+from student_training.model.loading import stop_at
+from student_training.monitoring.memory import largest_batch, plan_memory
+from student_training.monitoring.metrics import LineAtEveryCheckpoint, MetricsFile, ProgressBar, ProgressLines
 from student_training.options import TrainOptions
-from student_training.order import EpochOrder
-from student_training.packing import use_varlen_attention
-from student_training.sizes import pair_sizes
 from student_training.student import StudentWithObjective
 from student_training.trainer import StudentTrainer
 
 __all__ = ["build_trainer", "choose_cut", "report_memory"]
+
 
 _INITIAL = "initial-student.parquet"
 

@@ -11,21 +11,27 @@ from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
 from data.errors import ConfigurationError
-from data.models import resolve_model
+from data.model_identity import resolve_model
 from student_training.arguments import check_machine, training_arguments
-from student_training.checkpoints import last_whole_checkpoint, remove_torn_checkpoints
-from student_training.inputs import open_inputs
-from student_training.loading import add_lora, load_student, load_tokenizer
+from student_training.batching.packing import check_packing
+from student_training.checkpoints.checkpoints import last_whole_checkpoint, remove_torn_checkpoints
+from student_training.checkpoints.run_record import (
+    determining_request,
+    holds_run,
+    library_versions,
+    record_run,
+)
+from student_training.checkpoints.saving import is_finished, save_student
+from student_training.inputs.inputs import open_inputs
 from student_training.methods import Method, build_method, find_method, preset_settings
+from student_training.model.loading import add_lora, load_student, load_tokenizer
 from student_training.options import SETTING_NAMES, TrainOptions
-from student_training.packing import check_packing
 from student_training.preparation import build_trainer, choose_cut, report_memory
-from student_training.record import determining_request, holds_run, library_versions, record_run
-from student_training.saving import is_finished, save_student
 from student_training.student import StudentWithObjective
 from student_training.trainer import StudentTrainer
 
 __all__ = ["TrainOptions", "TrainingResult", "resolve_method", "train_student"]
+
 
 logger = logging.getLogger(__name__)
 

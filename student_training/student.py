@@ -6,15 +6,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from student_training.batches import COUNT_NAMES
-from student_training.layout import model_inputs
-from student_training.lm_head import read_head, split_model
+from student_training.batching.collator import COUNT_NAMES, model_inputs
+from student_training.head.fused import SparseLogprobs, fused_objective, sparse_logprobs
+from student_training.head.lm_head import read_head, split_model
 from student_training.methods.base import ROLES, Method, Positions, Responses
-from student_training.sparse_head import SparseLogprobs, fused_objective, sparse_logprobs
 
 __all__ = ["EXPECTED_ADVANTAGE", "TEACHER_EXPECTED_ADVANTAGE", "StudentWithObjective"]
 
+
 EXPECTED_ADVANTAGE = "expected_advantage"
+
 TEACHER_EXPECTED_ADVANTAGE = "teacher_expected_advantage"
 
 _POSITION_COLUMNS = (

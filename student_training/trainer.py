@@ -13,21 +13,21 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from data.errors import TrainingError
-from student_training.checkpoints import mark_whole, rotate_whole_checkpoints
-from student_training.epoch_batches import EpochBatches
-from student_training.flops import StepFlops, peak_flops
-from student_training.restoring import restore_weights
-from student_training.sharding import set_sharding_precision
-from student_training.speed import Speed
+from student_training.batching.epoch_batches import EpochBatches
+from student_training.checkpoints.checkpoints import mark_whole, restore_weights, rotate_whole_checkpoints
+from student_training.model.sharding import set_sharding_precision
+from student_training.monitoring.throughput import Speed, StepFlops, peak_flops
 from student_training.student import EXPECTED_ADVANTAGE, TEACHER_EXPECTED_ADVANTAGE, StudentWithObjective
 
 __all__ = ["StudentTrainer"]
+
 
 logger = logging.getLogger(__name__)
 
 #: A student whose expected advantage exceeds this many times the teacher's own, plus the margin, is exploiting
 #: accidental log-ratios: healthy small-world runs ended near the teacher's level, collapsed ones at four times it.
 _COLLAPSE_FACTOR, _COLLAPSE_MARGIN_NATS = 2.0, 0.25
+
 #: Pairs that a message names.
 _NAMED_PAIRS = 8
 

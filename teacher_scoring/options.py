@@ -1,15 +1,60 @@
 """The options of score-teacher and sample-student."""
 
 import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
 
 from data.errors import ConfigurationError
-from data.options import check_options, option
-from data.schema import ROLES
-from teacher_scoring.cards import CARDS
-from teacher_scoring.engine import DTYPES, ENGINES, EngineOptions
-from teacher_scoring.workplace import Part
+from data.hardware import CARDS
+from data.options.fields import check_options, option
+from data.signals.schema import ROLES
+from teacher_scoring.engines.contract import DTYPES, ENGINES, EngineOptions
 
-__all__ = ["SampleOptions", "ScoreOptions", "engine_options"]
+__all__ = ["ALL_SHARDS", "Part", "Report", "SampleOptions", "ScoreOptions", "engine_options"]
+
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of the shards of a dataset: those whose index is `number - 1` modulo `of`.
+
+    Attributes:
+        number: which part, from 1.
+        of: how many parts there are.
+    """
+
+    number: int = 1
+    of: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `I/N`, counted from 1.
+
+        Raises:
+            ConfigurationError: for anything else.
+        """
+        number, _, of = text.partition("/")
+        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            raise ConfigurationError(f"--shard-range: {text!r} is not I/N with I from 1 to N, such as 2/8")
+        return cls(int(number), int(of))
+
+    def __contains__(self, shard_index: int) -> bool:
+        return shard_index % self.of == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}-of-{self.of}"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the dataset."""
+        return self.of == 1
+
+
+#: The whole dataset in one part.
+ALL_SHARDS = Part()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +192,7 @@ class ScoreOptions(_EngineFlags):
     @property
     def part(self) -> Part:
         """Which shards of the dataset to make."""
-        return Part() if self.shard_range is None else Part.parse(self.shard_range)
+        return ALL_SHARDS if self.shard_range is None else Part.parse(self.shard_range)
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -1,27 +1,24 @@
 """What determines a signal dataset's numbers: models, tokenizer, rollouts, options; found and checked."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.errors import ConfigurationError, DataError
-from data.preferences import PreferenceReader, read_preferences
-from data.rollouts import RolloutDataset
-from data.rounding import describe_rounding
-from data.store import local_folder
-from data.tokenization import PairEncoder
-from data.vocabulary import Vocabulary, check_agreement
-from teacher_scoring.assemble import SupportRule
-from teacher_scoring.loading import load_tokenizer
-from teacher_scoring.models import FoundModel, engine_request, find_model, longest_sequence
-from teacher_scoring.options import ScoreOptions
-from teacher_scoring.pass_files import PassPlan
-from teacher_scoring.tasks import RolloutsByPair
+from data.preferences.reader import PreferenceReader, read_preferences
+from data.signals.rollouts import RolloutDataset
+from data.signals.rounding import describe_rounding
+from data.storage.store import local_folder
+from data.tokens.encoder import PairEncoder
+from data.tokens.vocabulary import Vocabulary, check_agreement
+from teacher_scoring.engines.models import FoundModel, engine_request, find_model, longest_sequence
+from teacher_scoring.engines.tokenizer import load_tokenizer
+from teacher_scoring.options import Report, ScoreOptions
+from teacher_scoring.passes.cache import PassPlan
+from teacher_scoring.passes.tasks import RolloutsByPair, SupportRule
 
-__all__ = ["Report", "ScoringRequest", "prepare_request"]
-
-Report = Callable[[str], None]
+__all__ = ["ScoringRequest", "prepare_request"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,37 +14,37 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data.card import write_card
-from data.command_line import command_line
-from data.conversations import PreferenceRow
 from data.errors import AdpaError, ConfigurationError, ScoringError
-from data.manifest import Manifest, write_manifest
-from data.preferences import PreferenceReader, read_preferences
-from data.requests import fingerprint
-from data.rollouts import Rollout, RolloutDataset, write_rollout_shard
-from data.schema import ResponseSignals
-from data.shards import read_signal_shard
-from data.tokenization import PairEncoder
-from teacher_scoring.answers import LostAnswersError
-from teacher_scoring.complete import write_failed
-from teacher_scoring.destination import is_finished, open_destination
-from teacher_scoring.engine import Engine, SampledResponse, Sampling
-from teacher_scoring.engine_run import request_engine, run_on_engine
-from teacher_scoring.loading import load_tokenizer
-from teacher_scoring.models import FoundModel, engine_request, find_model, longest_sequence
-from teacher_scoring.options import SampleOptions
-from teacher_scoring.pass_files import Lost
-from teacher_scoring.request import Report
-from teacher_scoring.stopping import exit_on_sigterm
-from teacher_scoring.tasks import EncodedShard, write_encoded_shards
-from teacher_scoring.workplace import (
+from data.options.command_line import command_line
+from data.preferences.messages import PreferenceRow
+from data.preferences.reader import PreferenceReader, read_preferences
+from data.signals.card import write_card
+from data.signals.fingerprint import fingerprint
+from data.signals.manifest import Manifest, write_manifest
+from data.signals.rollouts import Rollout, RolloutDataset, write_rollout_shard
+from data.signals.schema import ResponseSignals
+from data.signals.shards import read_signal_shard
+from data.tokens.encoder import PairEncoder
+from teacher_scoring.build.complete import write_failed
+from teacher_scoring.build.work_folder import (
     LostResponse,
-    Part,
     ShardRecord,
     Workplace,
+    is_finished,
+    open_destination,
 )
+from teacher_scoring.engines.checked import LostAnswersError
+from teacher_scoring.engines.contract import Engine, SampledResponse, Sampling
+from teacher_scoring.engines.models import FoundModel, engine_request, find_model, longest_sequence
+from teacher_scoring.engines.tokenizer import load_tokenizer
+from teacher_scoring.options import ALL_SHARDS, Report, SampleOptions
+from teacher_scoring.passes.cache import Lost
+from teacher_scoring.passes.tasks import EncodedShard, write_encoded_shards
+from teacher_scoring.workers.run import request_engine, run_on_engine
+from teacher_scoring.workers.sigterm import exit_on_sigterm
 
 __all__ = ["SampleOptions", "response_seed", "sample_student"]
+
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def sample_student(options: SampleOptions, *, report: Report = logger.info) -> R
         )
         known = _known_request(options, student, encoder)
         reader = read_preferences(options.data, split=options.split, need="prompt")
-        with open_destination(options.out, known, reader, Part(), report) as out:
+        with open_destination(options.out, known, reader, ALL_SHARDS, report) as out:
             if is_finished(out, known, reader, report):
                 return RolloutDataset.open(out)
             return _Run(options, student, encoder, tokenizer, reader, known, out, report).run()

@@ -7,35 +7,33 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from data.command_line import command_line
 from data.errors import AdpaError, DataError
-from data.files import make_folder
-from data.home import adpa_home
-from data.requests import fingerprint
-from data.signals import TOKENIZER_FOLDER, SignalDataset
-from data.tokenization import EncodedPair
-from teacher_scoring.assemble import ScoredShard, assemble_shard
-from teacher_scoring.complete import complete_dataset
-from teacher_scoring.destination import is_finished, open_destination
-from teacher_scoring.engine_run import EngineRequest, request_engine
-from teacher_scoring.loading import save_tokenizer
-from teacher_scoring.models import FoundModel
-from teacher_scoring.options import ScoreOptions
-from teacher_scoring.pass_files import PassFile, PassPlan, remove_stale_leftovers
-from teacher_scoring.pass_run import PassRun
-from teacher_scoring.passes import score_given_ids, score_support
-from teacher_scoring.request import Report, ScoringRequest, prepare_request
-from teacher_scoring.stopping import exit_on_sigterm
-from teacher_scoring.tasks import EncodedShard, RolloutsByPair, pair_rows, write_encoded_shards
-from teacher_scoring.verify_sample import (
+from data.files import adpa_home, make_folder
+from data.options.command_line import command_line
+from data.signals.dataset import TOKENIZER_FOLDER, SignalDataset
+from data.signals.fingerprint import fingerprint
+from data.tokens.encoder import EncodedPair
+from teacher_scoring.build.assemble import ScoredShard, assemble_shard
+from teacher_scoring.build.complete import complete_dataset
+from teacher_scoring.build.work_folder import ShardRecord, Workplace, is_finished, open_destination
+from teacher_scoring.engines.models import FoundModel
+from teacher_scoring.engines.tokenizer import save_tokenizer
+from teacher_scoring.options import ALL_SHARDS, Part, Report, ScoreOptions
+from teacher_scoring.passes.cache import PassFile, PassPlan, remove_stale_leftovers
+from teacher_scoring.passes.scoring import PassRun, score_given_ids, score_support
+from teacher_scoring.passes.tasks import EncodedShard, RolloutsByPair, pair_rows, write_encoded_shards
+from teacher_scoring.request import ScoringRequest, prepare_request
+from teacher_scoring.rescoring import (
     describe_differences,
     largest_differences,
     sample_rows,
     transformers_request,
 )
-from teacher_scoring.workplace import Part, ShardRecord, Workplace
+from teacher_scoring.workers.run import EngineRequest, request_engine
+from teacher_scoring.workers.sigterm import exit_on_sigterm
 
 __all__ = ["ScoreOptions", "score_shard_range", "score_teacher"]
+
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +52,11 @@ def score_teacher(options: ScoreOptions, *, report: Report = logger.info) -> Sig
     """
     with exit_on_sigterm():
         request = prepare_request(options, report)
-        with open_destination(options.out, request.known, request.reader, Part(), report) as out:
+        with open_destination(options.out, request.known, request.reader, ALL_SHARDS, report) as out:
             if is_finished(out, request.known, request.reader, report):
                 dataset = SignalDataset.open(out)
             else:
-                dataset = complete_dataset(out, [_score_part(request, out, Part(), report)], report)
+                dataset = complete_dataset(out, [_score_part(request, out, ALL_SHARDS, report)], report)
         if options.verify_sample:
             _verify(request, dataset, report)
         return dataset

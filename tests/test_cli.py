@@ -148,7 +148,7 @@ def test_a_configuration_file_fills_in_what_the_flags_leave_out(tiny_world, tmp_
         cwd=tmp_path,
     )
     assert finished.returncode == 0, finished.stderr
-    from data.signals import SignalDataset
+    from data.signals.dataset import SignalDataset
 
     request = SignalDataset.open(tmp_path / "o").manifest.request
     assert (request["top_k"], request["roles"], request["reference"]) == (4, ["chosen"], None)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data.signals import SignalDataset
-from student_training.batches import PairCollator, PairDataset
+from data.signals.dataset import SignalDataset
+from student_training.batching.collator import PairCollator, PairDataset
 from student_training.methods import build_method, find_method
 from student_training.options import TrainOptions
 from student_training.run import train_student

@@ -3,11 +3,11 @@
 import torch
 
 from data.errors import ConfigurationError
+from student_training.head.fused import SparseLogprobs
 from student_training.methods.base import Method, MethodSpec, Needs, Positions, Settings, Term
 from student_training.methods.initial_kl import initial_kl_terms
 from student_training.methods.sft import nll_term
 from student_training.objectives import expected_advantage, published_expected_advantage
-from student_training.sparse_head import SparseLogprobs
 
 __all__ = ["ADPA"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from data.schema import ROLES
-from student_training.sparse_head import SparseLogprobs
+from data.signals.schema import ROLES
+from student_training.head.fused import SparseLogprobs
 
 __all__ = [
     "ROLES",

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 
 from data.errors import ConfigurationError
+from student_training.head.fused import SparseLogprobs
 from student_training.methods.base import Method, MethodSpec, Needs, Positions, Settings, Term
 from student_training.methods.sft import nll_term
 from student_training.objectives import forward_kl, published_forward_kl
-from student_training.sparse_head import SparseLogprobs
 
 __all__ = ["DCKD", "kl_values"]
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import torch
 
+from student_training.head.fused import SparseLogprobs
 from student_training.methods.base import Method, MethodSpec, Needs, Positions, Settings, Term
 from student_training.methods.initial_kl import initial_kl_terms
 from student_training.objectives import clipped_surrogate
-from student_training.sparse_head import SparseLogprobs
 
 __all__ = ["DPPO_SEQUENCE", "DPPO_TOKEN"]
 

@@ -2,8 +2,8 @@
 
 import torch
 
+from student_training.head.fused import SparseLogprobs
 from student_training.methods.base import Positions, Term
-from student_training.sparse_head import SparseLogprobs
 
 __all__ = ["initial_kl_terms"]
 

@@ -1,7 +1,7 @@
 """Supervised fine-tuning on the chosen responses."""
 
+from student_training.head.fused import SparseLogprobs
 from student_training.methods.base import Method, MethodSpec, Needs, Positions, Settings, Term
-from student_training.sparse_head import SparseLogprobs
 
 __all__ = ["SFT", "nll_term"]
 

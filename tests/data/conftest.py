@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from data.manifest import Manifest, write_manifest
-from data.rollouts import Rollout, write_rollout_shard
-from data.schema import ResponseSignals
-from data.shards import write_signal_shard
-from data.signals import SignalDataset
-from data.support import tail_logprobs, truncate_top_p
+from data.signals.dataset import SignalDataset
+from data.signals.manifest import Manifest, write_manifest
+from data.signals.rollouts import Rollout, write_rollout_shard
+from data.signals.schema import ResponseSignals
+from data.signals.shards import write_signal_shard
+from data.signals.support import tail_logprobs, truncate_top_p
 
 VOCAB_SIZE = 97
 

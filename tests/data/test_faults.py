@@ -8,11 +8,11 @@ import threading
 import pytest
 
 from data import files
+from data.checks.verify import verify_dataset
 from data.errors import ShardError
-from data.manifest import Manifest, write_manifest
-from data.shards import read_signal_shard, write_signal_shard
-from data.signals import SignalDataset
-from data.verify import verify_dataset
+from data.signals.dataset import SignalDataset
+from data.signals.manifest import Manifest, write_manifest
+from data.signals.shards import read_signal_shard, write_signal_shard
 
 
 class Killed(BaseException):

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-from data import models
+from data import model_identity as models
 from data.errors import ConfigurationError
-from data.models import resolve_model
+from data.model_identity import resolve_model
 
 
 def write_model(folder, weights=b"weights"):

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from data import signal_commands as commands
+from data import commands
+from data.checks.verify import verify_dataset
 from data.errors import ConfigurationError, ShardError
-from data.verify import verify_dataset
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from small_world.crew import Crew
+from small_world.steps import Crew
 
 
 def test_results_come_in_order_and_from_other_processes():

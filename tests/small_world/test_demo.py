@@ -15,9 +15,8 @@ from small_world import demo
 from small_world.demo import check_teacher
 from small_world.judge import Verdict
 from small_world.options import DemoOptions
-from small_world.plan import FAST
+from small_world.steps import FAST, Step
 from small_world.table import Row
-from small_world.workshop import Step
 
 TINY = dataclasses.replace(
     FAST,

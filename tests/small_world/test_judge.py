@@ -6,11 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from small_world.judge import COMMON_ENTROPY, Judge, matched_temperature, mean_with_interval, win_rate
-from small_world.language import prompt_text
+from small_world.judge import (
+    COMMON_ENTROPY,
+    Judge,
+    judge_once,
+    matched_temperature,
+    mean_with_interval,
+    win_rate,
+)
 from small_world.models import save_untrained_student
-from small_world.verdicts import judge_once
-from small_world.world import World
+from small_world.world import World, prompt_text
 
 
 @pytest.fixture(scope="module")

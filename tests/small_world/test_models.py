@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from small_world.language import ANSWER_WORDS, TOPICS, prompt_text
 from small_world.models import build_tokenizer, save_untrained_student, save_untrained_teacher
+from small_world.world import ANSWER_WORDS, TOPICS, prompt_text
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from small_world.out_of_reach import bring_back, out_of_reach
+from small_world.demo import bring_back, out_of_reach
 
 
 @pytest.fixture

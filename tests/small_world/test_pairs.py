@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.preferences import read_preferences
+from data.preferences.reader import read_preferences
 from small_world.pairs import draw_conversations, draw_pairs, write_conversations, write_pairs, write_prompts
 from small_world.world import World
 

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from small_world.language import ANSWER_WORDS, WORD_CLASSES, prompt_text
-from small_world.reward import reward, rewards
-from small_world.world import World
+from small_world.world import ANSWER_WORDS, WORD_CLASSES, World, prompt_text, reward, rewards
 
 PROMPT = prompt_text((0, 1, 2))
 SENTENCES = [WORD_CLASSES[number % 5][number] for number in range(10)]

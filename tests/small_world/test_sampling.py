@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from small_world.language import prompt_text
 from small_world.models import MAX_ANSWER_TOKENS, save_untrained_student
 from small_world.sampling import answer_prompts
+from small_world.world import prompt_text
 
 PROMPTS = [prompt_text((first, first + 1, first + 2)) for first in range(12)]
 

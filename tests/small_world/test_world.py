@@ -3,10 +3,16 @@
 import numpy as np
 import pytest
 
-from small_world.language import ANSWER_WORDS, TOPICS, WORD_CLASSES, prompt_text, topics_of_prompt
 from small_world.pairs import draw_pairs
-from small_world.reward import rewards
-from small_world.world import World
+from small_world.world import (
+    ANSWER_WORDS,
+    TOPICS,
+    WORD_CLASSES,
+    World,
+    prompt_text,
+    rewards,
+    topics_of_prompt,
+)
 
 
 @pytest.fixture(scope="module")

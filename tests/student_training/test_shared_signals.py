@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from data.checks.verify import verify_dataset
 from data.errors import ShardError, TrainingError
-from data.store import list_datasets
-from data.transfer import push_dataset
-from data.verify import verify_dataset
-from student_training.inputs import open_inputs
+from data.storage.store import list_datasets
+from data.storage.transfer import push_dataset
+from student_training.inputs.inputs import open_inputs
 from student_training.run import resolve_method
 
 

@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.errors import ConfigurationError, TrainingError
-from data.signals import SignalDataset
-from data.transfer import push_dataset
-from student_training.checkpoints import last_whole_checkpoint
+from data.signals.dataset import SignalDataset
+from data.storage.transfer import push_dataset
+from student_training.batching.transport import Batch
+from student_training.checkpoints.checkpoints import last_whole_checkpoint
 from student_training.methods import METHODS, Method, MethodSpec, Needs, Term
 from student_training.run import train_student
 from student_training.trainer import StudentTrainer
-from student_training.transport import Batch
 
 
 def lines(out):
@@ -251,7 +251,7 @@ def test_datasets_mix_by_weight_and_batches_may_be_grouped_by_length(scored, tmp
 
 
 def test_held_out_pairs_never_enter_training(scored):
-    from student_training.inputs import open_inputs
+    from student_training.inputs.inputs import open_inputs
     from student_training.run import resolve_method
 
     options = scored.options("dckd", scored.full / "unused", eval_fraction=0.3)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from teacher_scoring.engine import TokenSequence
+from teacher_scoring.engines.contract import TokenSequence
 
 # vLLM's kernels want head sizes of 32 or more; everything else is as small as it goes.
 _SHAPE = {

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
+from data.checks.verify import verify_dataset
 from data.errors import ScoringError
-from data.signals import SignalDataset
-from data.verify import verify_dataset
-from teacher_scoring import engine_work
-from teacher_scoring.answers import LostAnswersError
-from teacher_scoring.engine import open_engine
+from data.signals.dataset import SignalDataset
+from teacher_scoring.engines.checked import LostAnswersError
+from teacher_scoring.engines.open import open_engine
 from teacher_scoring.sample import SampleOptions, sample_student
 from teacher_scoring.score import ScoreOptions, score_teacher
+from teacher_scoring.workers import work as engine_work
 
 
 class Forgetful:

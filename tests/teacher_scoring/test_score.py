@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from data.checks.verify import verify_dataset
 from data.errors import ConfigurationError, DataError, ShardError
-from data.signals import SignalDataset
-from data.verify import verify_dataset
+from data.signals.dataset import SignalDataset
 from teacher_scoring.sample import SampleOptions, sample_student
 from teacher_scoring.score import ScoreOptions, score_teacher
 

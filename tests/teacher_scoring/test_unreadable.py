@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from data.errors import ConfigurationError, DataError
-from teacher_scoring.plan import plan_scoring
+from teacher_scoring.dry_run import plan_scoring
 from teacher_scoring.sample import SampleOptions, sample_student
 from teacher_scoring.score import ScoreOptions, score_teacher
 

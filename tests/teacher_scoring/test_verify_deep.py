@@ -8,11 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 import cli
+from data.commands import SignalsVerifyOptions
 from data.errors import ConfigurationError, ShardError
-from data.signal_commands import SignalsVerifyOptions
-from teacher_scoring import verify_deep
+from teacher_scoring import rescoring as verify_deep
+from teacher_scoring.rescoring import rescore_sample
 from teacher_scoring.score import ScoreOptions, score_teacher
-from teacher_scoring.verify_deep import rescore_sample
 
 
 @pytest.fixture(scope="module")

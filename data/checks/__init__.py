@@ -1,0 +1,1 @@
+"""Checks that a dataset is valid: its files, rows and numbers."""

@@ -1,0 +1,160 @@
+"""Which model a name stands for: its folder on this machine, its revision, a hash of its weights."""
+
+import hashlib
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from data.errors import ConfigurationError
+from data.files import sha256_file
+
+__all__ = ["ModelIdentity", "resolve_model", "unusable_tokenizer"]
+
+
+_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".gguf")
+
+# The same weights once more, for libraries that no engine here is: Llama's own, TensorFlow, Flax, ONNX, Rust.
+_FOREIGN_WEIGHTS = ("original/*", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot")
+
+_LOG_IN = "log in: `hf auth login`, or a token in HF_TOKEN"
+
+_CONFIG_NAMES = ("config.json", "adapter_config.json")
+
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
+
+_HASHED_AT_ONCE = 8
+
+_BLOB_NAME = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """A model that a result depends on.
+
+    Attributes:
+        source: as the user named it; the base name of a local folder, so that moving it changes nothing.
+        revision: commit of a hub model; None for a local folder.
+        weights_sha256: over names and contents of the weight files and the configuration; None where the
+            weights are not there.
+    """
+
+    source: str
+    revision: str | None
+    weights_sha256: str | None
+
+    def as_dict(self) -> dict[str, str | None]:
+        """The identity as it goes into manifests."""
+        return asdict(self)
+
+
+def resolve_model(
+    name: str, *, revision: str | None = None, option: str = "--model", need_weights: bool = True
+) -> tuple[Path, ModelIdentity]:
+    """Find a model's folder; a hub name is downloaded into the hub's cache unless it is there already.
+
+    Args:
+        name: a local checkpoint or adapter folder, or a hub name.
+        revision: branch, tag or commit of a hub model.
+        option: the option that the name came from, for messages.
+        need_weights: whether the weights have to be there; without, a hub name brings the small files alone.
+    Returns:
+        The folder, and what identifies the model in it.
+    Raises:
+        ConfigurationError: for a folder that is not a model or cannot be read, or a name that cannot be fetched.
+    """
+    folder = Path(name)
+    commit = None
+    if folder.exists():
+        if revision is not None:
+            raise ConfigurationError(f"{option}: {name} is a local folder, it has no revision {revision!r}")
+    elif os.sep in name.rstrip(os.sep) and (name.startswith((".", "/", "~")) or name.count("/") != 1):
+        raise ConfigurationError(f"{option}: {name}: no such folder")
+    else:
+        folder = _snapshot(name, revision, option, need_weights)
+        commit = folder.name
+    if not folder.is_dir() or not any((folder / config).is_file() for config in _CONFIG_NAMES):
+        raise ConfigurationError(f"{option}: {name} is not a model folder: it has no config.json")
+    weights = sorted(path for path in folder.iterdir() if path.suffix in _WEIGHT_SUFFIXES)
+    if not weights and need_weights:
+        raise ConfigurationError(
+            f"{option}: {name} holds no weights (*.safetensors); is its download or training unfinished?"
+        )
+    try:
+        digest = _hash(folder, weights) if weights else None
+    except OSError as error:
+        raise ConfigurationError(f"{option}: {error.filename}: cannot be read: {error.strerror}") from error
+    identity = ModelIdentity(name if commit else folder.resolve().name, commit, digest)
+    return folder, identity
+
+
+def unusable_tokenizer(folder: Path, option: str, error: Exception) -> ConfigurationError:
+    """What to raise when a model's tokenizer cannot be loaded: whether it is missing or damaged, and what helps.
+
+    Args:
+        folder: the model's.
+        option: the option that the model came from.
+        error: the library's.
+    """
+    if not any(path.is_file() for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)):
+        return ConfigurationError(
+            f"{option}: {folder} has no tokenizer; put its files beside the model (tokenizer.json, "
+            "tokenizer_config.json)"
+        )
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ConfigurationError(
+        f"{option}: the tokenizer in {folder} cannot be loaded ({reason}); save it there again with save_pretrained"
+    )
+
+
+def _snapshot(name: str, revision: str | None, option: str, need_weights: bool) -> Path:
+    unwanted = [*_FOREIGN_WEIGHTS, *(() if need_weights else (f"*{suffix}" for suffix in _WEIGHT_SUFFIXES))]
+    try:
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=unwanted))
+    except GatedRepoError as error:
+        raise ConfigurationError(
+            f"{option}: {name} is gated; accept its terms on its page on the hub, and {_LOG_IN}"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ConfigurationError(
+            f"{option}: {name!r} is neither a local folder nor a model that the hub shows you; check the name or, if "
+            f"it is a private one, {_LOG_IN}"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ConfigurationError(
+            f"{option}: {name} has no revision {revision!r} on the hub; name one of its branches, tags or commits"
+        ) from error
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigurationError(
+            f"{option}: {name!r} is neither a local folder nor a model that the hub gives: {reason}"
+        ) from error
+
+
+def _hash(folder: Path, weights: list[Path]) -> str:
+    configs = [folder / config for config in _CONFIG_NAMES if (folder / config).is_file()]
+    paths = [*configs, *weights]
+    # Side by side, because a disk gives more than one hash takes, and a large model has 100 GB and more.
+    with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
+        contents = list(pool.map(_content, paths))
+    digest = hashlib.sha256()
+    for path, content in zip(paths, contents, strict=True):
+        digest.update(f"{path.name}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def _content(path: Path) -> str:
+    # The hub's cache names its blobs by their sha256; reading 140 GB again would tell nothing new.
+    target = path.resolve().name
+    return target if path.is_symlink() and _BLOB_NAME.fullmatch(target) else sha256_file(path)

@@ -1,0 +1,1 @@
+"""Options as dataclass fields: one description for flags, configuration files and help."""

@@ -1,0 +1,87 @@
+"""Options from a TOML or YAML file, read as the types that the options have."""
+
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data.errors import ConfigurationError
+from data.options.fields import option_type
+
+__all__ = ["read_config"]
+
+
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+_NULL = "tag:yaml.org,2002:null"
+
+
+class _TextLoader(yaml.SafeLoader):
+    """YAML whose values stay text, null aside: its own guesses take 1e-4 for text and 0:1 for a number."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (a class attribute of the base)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag == _NULL]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def read_config(path: str, options_class: type) -> dict[str, Any]:
+    """Read a configuration file into keyword arguments of an options dataclass.
+
+    Args:
+        path: a file ending in `.toml`, or YAML; keys as the options are named, dashes and underscores mean the same.
+        options_class: the dataclass that the values are for; it checks them when it is made.
+    Raises:
+        ConfigurationError: for a file that cannot be read, or keys that the command does not have.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        # The base of the loader is PyYAML's safe one.
+        values = tomllib.loads(text) if path.endswith(".toml") else yaml.load(text, _TextLoader)
+    except OSError as error:
+        raise ConfigurationError(f"--config: {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"--config: {path} is neither TOML nor YAML: {error}") from error
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(f"--config: {path} holds no options")
+    hints = typing.get_type_hints(options_class)
+    fields = {field.name: field for field in dataclasses.fields(options_class) if "help" in field.metadata}
+    arguments = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name not in fields:
+            raise ConfigurationError(f"{path}: unknown key {key!r}; known keys: {', '.join(sorted(fields))}")
+        scalar, repeats, _ = option_type(hints[name])
+        if repeats and value is not None:
+            parts = _parts(value, commas=fields[name].metadata["commas"])
+            arguments[name] = tuple(_typed(part, scalar) for part in parts)
+        else:
+            arguments[name] = _typed(value, scalar)
+    return arguments
+
+
+def _parts(value: Any, *, commas: bool) -> list[Any]:
+    """The values of an option that takes several, written as a list or, as on the command line, as a text."""
+    if isinstance(value, list):
+        return value
+    if commas and isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return [value]
+
+
+def _typed(value: Any, scalar: type) -> Any:
+    """A value as the option's type; what cannot be that stays as it is, for the options' own checks to refuse."""
+    if isinstance(value, str) and scalar is bool:
+        return _BOOLEANS.get(value.lower(), value)
+    if isinstance(value, str) and scalar is not str:
+        try:
+            return scalar(value)
+        except ValueError:
+            return value
+    if scalar is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return value

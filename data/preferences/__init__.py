@@ -1,0 +1,1 @@
+"""Preference files of every form, as one kind of row."""

@@ -1,0 +1,1 @@
+"""Signal and rollout datasets on disk: format, reading, writing, identity."""

@@ -1,0 +1,160 @@
+"""Signal rows: the record in memory and the Arrow schema on disk."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+__all__ = [
+    "FORMAT_VERSION",
+    "REFERENCE_COLUMNS",
+    "ROLES",
+    "SIGNAL_SCHEMA",
+    "TEACHER_COLUMNS",
+    "ResponseSignals",
+    "column_field",
+    "list_of",
+]
+
+
+FORMAT_VERSION = 1
+
+ROLES = ("chosen", "rejected", "student")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResponseSignals:
+    """What teacher and reference think of one response; one row of a signal dataset.
+
+    T is the number of response positions, S the number of support tokens over all positions: position t owns
+    the next `support_sizes[t]` entries of the flat columns, in falling teacher probability. Log-probabilities
+    are in nats at temperature 1, normalised over the whole vocabulary of the model in question.
+
+    Attributes:
+        pair_id: the preference pair or prompt that the response belongs to.
+        role: `chosen`, `rejected` or `student`.
+        sample_index: which of several student samples for one prompt; 0 otherwise.
+        prompt_ids: what the models saw before the response, int32 [P].
+        response_ids: the response with its terminator, int32 [T].
+        support_sizes: support tokens per position, uint16 [T]; None where the row carries ids only.
+        topk_ids: the teacher's support, int32 [S]; None where the row carries ids only.
+        teacher_logprobs: the teacher's log-probabilities of the support, float32 [S]; None likewise.
+        advantages: teacher minus reference log-probability of the support, float32 [S]; None without a
+            reference.
+        teacher_tail_logprobs: log of the teacher's mass outside the support, float32 [T]; -inf only where the
+            support is the whole vocabulary.
+        reference_tail_logprobs: the same for the reference, float32 [T]; None without a reference.
+        teacher_token_logprobs: the teacher's log-probability of the response token itself, float32 [T].
+        reference_token_logprobs: the same for the reference, float32 [T]; None without a reference.
+    """
+
+    pair_id: str
+    role: str
+    sample_index: int
+    prompt_ids: np.ndarray
+    response_ids: np.ndarray
+    support_sizes: np.ndarray | None = None
+    topk_ids: np.ndarray | None = None
+    teacher_logprobs: np.ndarray | None = None
+    advantages: np.ndarray | None = None
+    teacher_tail_logprobs: np.ndarray | None = None
+    reference_tail_logprobs: np.ndarray | None = None
+    teacher_token_logprobs: np.ndarray | None = None
+    reference_token_logprobs: np.ndarray | None = None
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the row carries the teacher's signals, not ids alone."""
+        return self.support_sizes is not None
+
+
+def list_of(element: pa.DataType) -> pa.DataType:
+    """A list column whose elements are never null, which saves a definition level for each of them."""
+    return pa.list_(pa.field("element", element, nullable=False))
+
+
+def column_field(
+    name: str, kind: pa.DataType, unit: str, meaning: str, *, nullable: bool = False
+) -> pa.Field:
+    """A column with its unit and meaning in the file itself."""
+    return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "meaning": meaning})
+
+
+SIGNAL_SCHEMA = pa.schema(
+    [
+        column_field("pair_id", pa.string(), "", "preference pair or prompt that the response belongs to"),
+        column_field("role", pa.string(), "", "chosen, rejected or student"),
+        column_field("sample_index", pa.int32(), "", "which of several student samples; 0 otherwise"),
+        column_field(
+            "prompt_ids", list_of(pa.int32()), "token ids", "what the models saw before the response"
+        ),
+        column_field("response_ids", list_of(pa.int32()), "token ids", "the response with its terminator"),
+        column_field(
+            "support_sizes",
+            list_of(pa.uint16()),
+            "tokens",
+            "number of support tokens at each response position",
+            nullable=True,
+        ),
+        column_field(
+            "topk_ids",
+            list_of(pa.int32()),
+            "token ids",
+            "the teacher's support, flattened over positions, in falling teacher probability",
+            nullable=True,
+        ),
+        column_field(
+            "teacher_logprobs",
+            list_of(pa.float32()),
+            "nats",
+            "teacher log-probability of each support token",
+            nullable=True,
+        ),
+        column_field(
+            "advantages",
+            list_of(pa.float32()),
+            "nats",
+            "teacher minus reference log-probability of each support token",
+            nullable=True,
+        ),
+        column_field(
+            "teacher_tail_logprobs",
+            list_of(pa.float32()),
+            "nats",
+            "log of the teacher's mass outside the support, per position",
+            nullable=True,
+        ),
+        column_field(
+            "reference_tail_logprobs",
+            list_of(pa.float32()),
+            "nats",
+            "log of the reference's mass outside the support, per position",
+            nullable=True,
+        ),
+        column_field(
+            "teacher_token_logprobs",
+            list_of(pa.float32()),
+            "nats",
+            "teacher log-probability of the response token, per position",
+            nullable=True,
+        ),
+        column_field(
+            "reference_token_logprobs",
+            list_of(pa.float32()),
+            "nats",
+            "reference log-probability of the response token, per position",
+            nullable=True,
+        ),
+    ]
+)
+
+# Null together where a row carries ids only; the reference's also in datasets without a reference.
+TEACHER_COLUMNS = (
+    "support_sizes",
+    "topk_ids",
+    "teacher_logprobs",
+    "teacher_tail_logprobs",
+    "teacher_token_logprobs",
+)
+
+REFERENCE_COLUMNS = ("advantages", "reference_tail_logprobs", "reference_token_logprobs")

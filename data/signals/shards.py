@@ -1,0 +1,280 @@
+"""Signal shards: response rows to Parquet row groups and back."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data.signals.columns import ListColumn, list_array, list_column
+from data.signals.manifest import RoleCount, RowGroup, ShardEntry
+from data.signals.parquet import num_row_groups, read_row_group, run_starts, write_parquet
+from data.signals.rounding import PRECISIONS, round_support
+from data.signals.schema import REFERENCE_COLUMNS, ROLES, SIGNAL_SCHEMA, TEACHER_COLUMNS, ResponseSignals
+
+__all__ = [
+    "ROWS_PER_GROUP",
+    "SignalGroup",
+    "group_rows",
+    "read_signal_group",
+    "read_signal_shard",
+    "write_signal_shard",
+]
+
+
+#: Responses per row group. Smaller groups cost bytes; larger ones cost memory in whoever reads one pair.
+ROWS_PER_GROUP = 512
+
+REBUILD_COMMAND = "score-teacher"
+
+_PER_POSITION = (
+    "support_sizes",
+    "teacher_tail_logprobs",
+    "reference_tail_logprobs",
+    "teacher_token_logprobs",
+    "reference_token_logprobs",
+)
+
+_PER_SUPPORT_TOKEN = ("topk_ids", "teacher_logprobs", "advantages")
+
+
+def write_signal_shard(
+    path: str | os.PathLike[str],
+    rows: Iterable[ResponseSignals],
+    *,
+    fingerprint: str,
+    encoding: str = "compact",
+    precision: str = "rounded",
+    rows_per_group: int = ROWS_PER_GROUP,
+) -> ShardEntry:
+    """Write one shard atomically. The same rows and settings give the same bytes.
+
+    Args:
+        path: the final name; its last part becomes the entry's `file`.
+        rows: responses in input order, those of one pair together. Taken one row group at a time.
+        fingerprint: the manifest's, for the footer.
+        encoding: `compact` or `plain`, see `data.signals.parquet.write_parquet`.
+        precision: `rounded` stores log-probabilities and advantages on the grids of `data.signals.rounding`; `exact`
+            keeps every bit.
+        rows_per_group: upper limit for a row group; only a single pair with more rows exceeds it.
+    Returns:
+        The shard's entry for the manifest.
+    Raises:
+        ShardError: when the file cannot be written.
+        ValueError: for rows that no scorer may produce: lengths that do not fit each other, signals given in
+            part, an unknown role, a pair that comes up in two places.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+    summary = _Summary()
+
+    def tables() -> Iterator[pa.Table]:
+        for group in group_rows(rows, rows_per_group):
+            summary.add(group)
+            yield _table(group, precision)
+
+    written = write_parquet(path, tables(), SIGNAL_SCHEMA, fingerprint=fingerprint, encoding=encoding)
+    return ShardEntry(
+        file=Path(path).name,
+        size_bytes=written.size_bytes,
+        sha256=written.sha256,
+        row_groups=tuple(summary.groups),
+        roles=summary.roles,
+    )
+
+
+def group_rows(rows: Iterable[Any], limit: int) -> Iterator[list[Any]]:
+    """Cut rows into groups of at most `limit` without splitting a pair (`row.pair_id`).
+
+    Raises:
+        ValueError: when a pair's rows do not lie together.
+    """
+    group: list[Any] = []
+    pair: list[Any] = []
+    seen: set[str] = set()
+    for row in rows:
+        if pair and row.pair_id != pair[0].pair_id:
+            if group and len(group) + len(pair) > limit:
+                yield group
+                group = []
+            group += pair
+            pair = []
+        if not pair:
+            if row.pair_id in seen:
+                raise ValueError(f"pair {row.pair_id}: its rows do not lie together")
+            seen.add(row.pair_id)
+        pair.append(row)
+    if group and len(group) + len(pair) > limit:
+        yield group
+        group = []
+    if group or pair:
+        yield group + pair
+
+
+class _Summary:
+    """Counts for the manifest, collected while the rows go by."""
+
+    def __init__(self) -> None:
+        self.groups: list[RowGroup] = []
+        self.roles: dict[str, RoleCount] = {}
+
+    def add(self, rows: Sequence[ResponseSignals]) -> None:
+        num_positions = 0
+        for row in rows:
+            scored = len(row.response_ids) if row.is_scored else 0
+            num_positions += scored
+            count = RoleCount(1, int(row.is_scored), int(row.advantages is not None), scored)
+            self.roles[row.role] = self.roles.get(row.role, RoleCount()) + count
+        num_pairs = len({row.pair_id for row in rows})
+        self.groups.append(RowGroup(pairs=num_pairs, rows=len(rows), positions=num_positions))
+
+
+def _table(rows: Sequence[ResponseSignals], precision: str) -> pa.Table:
+    for row in rows:
+        _check(row)
+    if len({row.advantages is None for row in rows if row.is_scored}) > 1:
+        raise ValueError(f"pair {rows[0].pair_id} and following: advantages on some of the scored rows only")
+    columns: dict[str, Any] = {
+        name: pa.array([getattr(row, name) for row in rows], SIGNAL_SCHEMA.field(name).type)
+        for name in ("pair_id", "role", "sample_index")
+    }
+    for field in SIGNAL_SCHEMA:
+        if field.name not in columns:
+            columns[field.name] = list_array([getattr(row, field.name) for row in rows], field.type)
+    if precision == "rounded":
+        _round(columns)
+    return pa.table(columns, schema=SIGNAL_SCHEMA)
+
+
+def _round(columns: dict[str, Any]) -> None:
+    """Round the large columns of a table in place."""
+    teacher, advantages = columns["teacher_logprobs"], columns["advantages"]
+    given = advantages.values.to_numpy() if len(advantages.values) else None
+    logprobs, rounded = round_support(teacher.values.to_numpy(), given)
+    columns["teacher_logprobs"] = _with_values(teacher, logprobs)
+    if rounded is not None:
+        columns["advantages"] = _with_values(advantages, rounded)
+
+
+def _with_values(array: pa.Array, values: np.ndarray) -> pa.Array:
+    null = array.is_null() if array.null_count else None
+    return pa.ListArray.from_arrays(array.offsets, pa.array(values), type=array.type, mask=null)
+
+
+def _check(row: ResponseSignals) -> None:
+    """Refuse a row whose parts do not fit each other."""
+    name = f"pair {row.pair_id}, {row.role} {row.sample_index}"
+    if row.role not in ROLES:
+        raise ValueError(f"{name}: role is not one of {', '.join(ROLES)}")
+    for columns in (TEACHER_COLUMNS, REFERENCE_COLUMNS):
+        given = [column for column in columns if getattr(row, column) is not None]
+        if given and len(given) < len(columns):
+            missing = sorted(set(columns) - set(given))
+            raise ValueError(f"{name}: has {given[0]} but not {', '.join(missing)}")
+    if row.support_sizes is None:
+        if row.advantages is not None:
+            raise ValueError(f"{name}: has advantages but no teacher_logprobs")
+        return
+    expected = dict.fromkeys(_PER_POSITION, len(row.response_ids))
+    expected |= dict.fromkeys(_PER_SUPPORT_TOKEN, int(np.sum(row.support_sizes, dtype=np.int64)))
+    for column, length in expected.items():
+        values = getattr(row, column)
+        if values is not None and len(values) != length:
+            raise ValueError(f"{name}: {column} has {len(values)} entries, expected {length}")
+
+
+class SignalGroup:
+    """A decoded row group; rows are views of its columns.
+
+    Attributes:
+        pair_ids: one for each row.
+        roles: likewise.
+        sample_indices: likewise.
+        columns: the list columns by name.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.pair_ids = table["pair_id"].to_pylist()
+        self.roles = table["role"].to_pylist()
+        self.sample_indices = table["sample_index"].to_pylist()
+        self.columns: dict[str, ListColumn] = {
+            name: list_column(table[name])
+            for name in table.column_names
+            if pa.types.is_list(table[name].type)
+        }
+        self._pair_starts = run_starts(self.pair_ids)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.pair_ids)
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of pairs."""
+        return len(self._pair_starts) - 1
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that the columns hold."""
+        return sum(column.values.nbytes + column.offsets.nbytes for column in self.columns.values())
+
+    def row(self, index: int) -> ResponseSignals:
+        """One response; its arrays are read-only views."""
+        return ResponseSignals(
+            pair_id=self.pair_ids[index],
+            role=self.roles[index],
+            sample_index=self.sample_indices[index],
+            **{name: column.row(index) for name, column in self.columns.items()},  # pyright: ignore[reportArgumentType]
+        )
+
+    def pair(self, index: int) -> list[ResponseSignals]:
+        """All responses of the group's index-th pair."""
+        return [self.row(i) for i in range(self._pair_starts[index], self._pair_starts[index + 1])]
+
+    def __iter__(self) -> Iterator[ResponseSignals]:
+        """The rows in order."""
+        return (self.row(index) for index in range(len(self)))
+
+
+def read_signal_group(
+    path: str | os.PathLike[str],
+    index: int,
+    *,
+    fingerprint: str | None = None,
+    columns: Sequence[str] | None = None,
+) -> SignalGroup:
+    """Read and decode one row group of a shard.
+
+    Args:
+        path: the shard.
+        index: which row group.
+        fingerprint: the dataset that the shard must belong to; not checked by default.
+        columns: names of the columns to read, all by default; the others are None in the rows. `pair_id`,
+            `role`, `sample_index`, `prompt_ids` and `response_ids` are always read.
+    Raises:
+        ShardError: missing, cut short, damaged, of another format or dataset.
+    """
+    if columns is not None:
+        always = [field.name for field in SIGNAL_SCHEMA if not field.nullable]
+        columns = [*always, *(name for name in columns if name not in always)]
+    table = read_row_group(
+        path,
+        index,
+        schema=SIGNAL_SCHEMA,
+        rebuild=REBUILD_COMMAND,
+        columns=columns,
+        fingerprint=fingerprint,
+    )
+    return SignalGroup(table)
+
+
+def read_signal_shard(path: str | os.PathLike[str]) -> Iterator[ResponseSignals]:
+    """Read a shard's rows in order, one row group in memory at a time.
+
+    Raises:
+        ShardError: missing, cut short, damaged or of another format.
+    """
+    for index in range(num_row_groups(path, rebuild=REBUILD_COMMAND)):
+        yield from read_signal_group(path, index)

@@ -1,0 +1,1 @@
+"""Where datasets are kept: the local store, pruning, remote addresses, transfer."""

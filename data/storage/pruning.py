@@ -1,0 +1,128 @@
+"""Deleting from the signal store: what was not used for long, what is too much, what was never finished."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from pathlib import Path
+
+from data.errors import ShardError
+from data.locks import hold_lock
+from data.storage.store import StoredDataset, list_datasets, list_unfinished, lock_path, store_folder
+
+__all__ = ["prune_store", "prune_unfinished"]
+
+
+_SECONDS_PER_DAY = 86_400
+
+# What has been taken out of sight and is about to be deleted.
+_DELETED_PREFIX = ".deleted-"
+
+
+class _BeingMadeError(Exception):
+    """Another process is making a dataset."""
+
+
+def prune_store(
+    *,
+    root: str | os.PathLike[str] | None = None,
+    unused_days: float | None = None,
+    max_bytes: int | None = None,
+    dry_run: bool = False,
+) -> list[StoredDataset]:
+    """Delete datasets that were not used for a while, or the least recently used ones above a total size.
+
+    What a process is making just now stays.
+
+    Args:
+        root: another store than the user's.
+        unused_days: delete those not used for so many days.
+        max_bytes: delete from the least recently used on until the rest is no larger.
+        dry_run: delete nothing.
+    Returns:
+        What was (or would be) deleted.
+    Raises:
+        ShardError: for what cannot be deleted.
+    """
+    datasets = list_datasets(root)
+    doomed = []
+    kept_bytes = 0
+    for dataset in datasets:
+        age_days = (time.time() - dataset.last_used) / _SECONDS_PER_DAY
+        too_old = unused_days is not None and age_days > unused_days
+        too_large = max_bytes is not None and kept_bytes + dataset.size_bytes > max_bytes
+        if (too_old or too_large) and not _is_being_made(dataset.path):
+            doomed.append(dataset)
+        else:
+            kept_bytes += dataset.size_bytes
+    if not dry_run:
+        _delete([dataset.path for dataset in doomed], root)
+    return doomed
+
+
+def prune_unfinished(
+    *, root: str | os.PathLike[str] | None = None, unused_days: float, dry_run: bool = False
+) -> list[Path]:
+    """Delete what was begun in the store and never finished: interrupted runs, and parts of remote datasets.
+
+    What a process is making just now stays, however long it has written nothing.
+
+    Args:
+        root: another store than the user's.
+        unused_days: delete where nothing was written for so many days.
+        dry_run: delete nothing.
+    Returns:
+        The folders that were (or would be) deleted.
+    Raises:
+        ShardError: for what cannot be deleted.
+    """
+    latest = time.time() - unused_days * _SECONDS_PER_DAY
+    doomed = [
+        path for path in list_unfinished(root) if _last_written(path) < latest and not _is_being_made(path)
+    ]
+    if not dry_run:
+        _delete(doomed, root)
+    return doomed
+
+
+def _last_written(folder: Path) -> float:
+    latest = 0.0
+    for path in (folder, *folder.rglob("*")):
+        # A run under way removes its own files.
+        with contextlib.suppress(FileNotFoundError):
+            latest = max(latest, path.stat().st_mtime)
+    return latest
+
+
+def _is_being_made(folder: Path) -> bool:
+    # Without looking first, asking would make a lock file, also where nothing may be written.
+    if not lock_path(folder).exists():
+        return False
+    try:
+        with hold_lock(lock_path(folder), waiting=_refuse):
+            return False
+    # OSError: the lock is another user's.
+    except (_BeingMadeError, OSError):
+        return True
+
+
+def _refuse() -> None:
+    raise _BeingMadeError
+
+
+def _delete(folders: list[Path], root: str | os.PathLike[str] | None) -> None:
+    for folder in folders:
+        try:
+            with hold_lock(lock_path(folder), waiting=_refuse):
+                # In one step, so that nobody takes a half-deleted dataset for a whole or an unfinished one.
+                folder.rename(folder.with_name(f"{_DELETED_PREFIX}{folder.name}-{secrets.token_hex(4)}"))
+        except (_BeingMadeError, FileNotFoundError):
+            # Begun or deleted by another process since it was looked at.
+            continue
+        except OSError as error:
+            raise ShardError(f"{folder}: cannot be deleted: {error.strerror}") from error
+    store = store_folder() if root is None else Path(root)
+    # What an earlier call was killed over, too.
+    for path in store.glob(f"{_DELETED_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)

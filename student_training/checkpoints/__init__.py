@@ -1,0 +1,1 @@
+"""What a run writes: checkpoints, the final model, the run record."""

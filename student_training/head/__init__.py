@@ -1,0 +1,1 @@
+"""The LM head fused with the objective, in chunks."""

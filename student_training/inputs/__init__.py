@@ -1,0 +1,1 @@
+"""What a run trains on: signal datasets, pairs, rollout log-probabilities."""

@@ -1,0 +1,125 @@
+"""Where training pairs come from: signal datasets, or preference rows encoded on the spot."""
+
+import bisect
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from data.preferences.reader import read_preferences
+from data.signals.schema import ResponseSignals
+from data.tokens.encoder import PairEncoder
+
+__all__ = ["ConcatenatedPairs", "EncodedPairs", "PairSource", "TokenLogprobs", "read_encoded_pairs"]
+
+
+#: (pair index, role, sample index) -> log-probabilities of the response tokens, nats, shape (T,).
+TokenLogprobs = dict[tuple[int, str, int], np.ndarray]
+
+
+class PairSource(Protocol):
+    """Pairs by index, and which neighbours are cheap to read together.
+
+    Attributes:
+        num_pairs: how many pairs there are.
+        blocks: pair indices of stretches that are stored together.
+    """
+
+    @property
+    def num_pairs(self) -> int: ...  # noqa: D102
+
+    @property
+    def blocks(self) -> Sequence[range]: ...  # noqa: D102
+
+    def pair(self, index: int) -> list[ResponseSignals]:
+        """All rows of one pair."""
+        ...
+
+    def iterate_ids(self) -> Iterator[tuple[int, ResponseSignals]]:
+        """Every row with its pair's index, in the order of storage; token ids alone are sure to be there."""
+        ...
+
+
+class EncodedPairs:
+    """Preference rows as token ids, in memory."""
+
+    def __init__(self, rows: Sequence[Sequence[ResponseSignals]]) -> None:
+        self._rows = rows
+        self.num_pairs = len(rows)
+        self.blocks = [range(len(rows))]
+
+    @property
+    def pair_ids(self) -> list[str]:
+        """The pairs' ids, by pair index."""
+        return [rows[0].pair_id for rows in self._rows]
+
+    def pair(self, index: int) -> list[ResponseSignals]:
+        """All rows of one pair."""
+        return list(self._rows[index])
+
+    def iterate_ids(self) -> Iterator[tuple[int, ResponseSignals]]:
+        """Every row with its pair's index."""
+        return ((pair, row) for pair, rows in enumerate(self._rows) for row in rows)
+
+
+class ConcatenatedPairs:
+    """Several sources, one behind the other."""
+
+    def __init__(self, sources: Sequence[PairSource]) -> None:
+        self._sources = sources
+        self._starts = [0, *itertools.accumulate(source.num_pairs for source in sources)]
+        self.num_pairs = self._starts[-1]
+        self.blocks = [
+            range(start + block.start, start + block.stop)
+            for source, start in zip(sources, self._starts, strict=False)
+            for block in source.blocks
+        ]
+
+    def pair(self, index: int) -> list[ResponseSignals]:
+        """All rows of one pair."""
+        which = bisect.bisect_right(self._starts, index) - 1
+        return self._sources[which].pair(index - self._starts[which])
+
+    def iterate_ids(self) -> Iterator[tuple[int, ResponseSignals]]:
+        """Every row with its pair's index."""
+        for start, source in zip(self._starts, self._sources, strict=False):
+            for pair, row in source.iterate_ids():
+                yield start + pair, row
+
+
+def read_encoded_pairs(
+    data: str, tokenizer, *, split: str, roles: frozenset[str], max_length: int, truncate: bool
+) -> tuple[EncodedPairs, str, list[str]]:
+    """Encode preference rows for a method that needs no teacher.
+
+    Args:
+        data: file, folder or hub name.
+        tokenizer: the student's.
+        split: which split of it.
+        roles: `chosen`, and `rejected` where the method compares.
+        max_length: longest prompt plus response, tokens.
+        truncate: cut long prompts from the left.
+    Returns:
+        The pairs, the hash of the rows that they were made from, and lines that describe what was read.
+    Raises:
+        DataError: for unusable rows, or when none is left.
+    """
+    reader = read_preferences(data, split=split, need="pair" if "rejected" in roles else "chosen")
+    encoder = PairEncoder(tokenizer, max_length=max_length, truncate=truncate)
+    rows: list[list[ResponseSignals]] = []
+    for row in reader:
+        encoded = encoder.encode(row)
+        if encoded is None:
+            continue
+        responses = (("chosen", encoded.chosen_ids), ("rejected", encoded.rejected_ids))
+        rows.append(
+            [
+                ResponseSignals(encoded.pair_id, role, 0, encoded.prompt_ids, np.asarray(ids, dtype=np.int32))
+                for role, ids in responses
+                if role in roles and ids is not None
+            ]
+        )
+    described = [reader.describe(), encoder.describe()]
+    encoder.require_rows()
+    return EncodedPairs(rows), reader.data_hash, described

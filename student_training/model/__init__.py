@@ -1,0 +1,1 @@
+"""The student model: loading, adapters, sharding, its initial log-probabilities."""

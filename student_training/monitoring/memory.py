@@ -1,0 +1,194 @@
+"""How much memory training will take, from the student and the batches themselves, before anything is trained."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from student_training.batching.cutting import PairSizes
+from student_training.head.fused import default_chunk_size
+from student_training.head.lm_head import read_head, split_model
+from student_training.head.products import STACKED_CHUNKS
+from student_training.head.tail import SCRATCH_BYTES
+
+__all__ = ["CARD_SIZES_GB", "MemoryPlan", "largest_batch", "plan_memory"]
+
+
+#: Memory of common cards, GB, and what of it the driver and the allocator's gaps leave.
+CARD_SIZES_GB = (8, 16, 24, 48, 80)
+
+_USABLE = 0.92
+
+#: Bytes of optimizer state per trained parameter. Adafactor's rows and columns are next to nothing.
+_STATE_BYTES = {"adamw": 8.0, "adamw-8bit": 2.0, "paged-adamw-8bit": 0.0, "adafactor": 0.1}
+
+#: Length of the shortest of the three probes that activations are extrapolated from, and their distance.
+_PROBE_LENGTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Bytes by what they are for.
+
+    Attributes:
+        parameters: the student's weights and buffers.
+        gradients: of the trained weights.
+        optimizer: its states; those that are paged to the host are left out.
+        activations: kept for the backward pass by the layers below the head, for the largest batch; under bfloat16
+            the copies of the weights in it, too.
+        head: one chunk of logits with its scratch, the head weight's gradient while it is being summed, and under
+            bfloat16 a copy of that weight.
+        batch: ids, signals and hidden states at response positions.
+        accumulates: whether gradients of earlier micro-batches are held during a forward pass.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    head: int
+    batch: int
+    accumulates: bool
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the worst moment of a step: at the head, or when the backward pass is through."""
+        at_head = self.activations + self.head + self.batch + (self.gradients if self.accumulates else 0)
+        return self.parameters + self.optimizer + max(at_head, self.gradients + self.batch)
+
+    def describe(self) -> list[str]:
+        """Lines for the user, in GB of 10^9 bytes or MB of 10^6."""
+        names = ("parameters", "gradients", "optimizer", "activations", "head", "batch", "peak")
+        lines = [f"{name:12} {_size(getattr(self, name))}" for name in names]
+        for size in CARD_SIZES_GB:
+            fits = "fits" if self.peak <= size * 1e9 * _USABLE else "does not fit"
+            lines.append(f"{size:3} GB card: {fits}")
+        return lines
+
+
+def plan_memory(
+    student: Any,
+    batch: Mapping[str, Tensor],
+    *,
+    optimizer: str,
+    head_chunk: int | None,
+    accumulates: bool,
+    checkpointing: bool = False,
+    bf16: bool = False,
+) -> MemoryPlan:
+    """Add up what training takes on one device.
+
+    Activations are not guessed from the architecture: three short rows go through the student, what autograd
+    keeps of them is counted, and a parabola in the length is laid through the three counts.
+
+    Args:
+        student: the causal language model, with its adapters if any.
+        batch: the largest one, from `PairCollator`.
+        optimizer: as in `TrainOptions.optimizer`.
+        head_chunk: positions that go through the LM head at once; None for the head's own choice.
+        accumulates: whether a step has several micro-batches.
+        checkpointing: whether activations are recomputed.
+        bf16: whether the arithmetic is bfloat16 under autocast.
+    """
+    parameters = {id(value): value for value in (*student.parameters(), *student.buffers())}.values()
+    trained = [value for value in student.parameters() if value.requires_grad]
+    head = read_head(student)
+    vocab_size, width = head.weight.shape
+    num_rows, length = batch["input_ids"].shape
+    num_positions = len(batch["labels"])
+    chunk = min(head_chunk or default_chunk_size(vocab_size), num_positions)
+    logits = chunk * vocab_size * 4
+    if bf16 and torch.cuda.is_available():
+        # Gradients of several chunks in bfloat16.
+        work = min(STACKED_CHUNKS * chunk, num_positions) * vocab_size * 2
+    else:
+        work = min(SCRATCH_BYTES["other" if torch.cuda.is_available() else "cpu"], logits)
+    head_gradient = head.weight.numel() * 4 if head.weight.requires_grad else 0
+    rounded_weight = head.weight.numel() * 2 if bf16 and head.weight.dtype is torch.float32 else 0
+    hidden = 2 * num_positions * width * 4 + num_rows * length * width * 4
+    return MemoryPlan(
+        parameters=sum(map(_bytes, parameters)),
+        gradients=sum(value.numel() * 4 for value in trained),
+        optimizer=int(sum(value.numel() for value in trained) * _STATE_BYTES[optimizer]),
+        activations=_activations(
+            student, num_rows, length, checkpointing=checkpointing, bf16=bf16, packed="position_ids" in batch
+        ),
+        head=logits + work + head_gradient + rounded_weight,
+        batch=sum(map(_bytes, batch.values())) + hidden,
+        accumulates=accumulates,
+    )
+
+
+def largest_batch(batches: Iterable[Sequence[int]], sizes: PairSizes, *, packed: bool) -> list[int]:
+    """The batch with the most tokens, padding among them.
+
+    Args:
+        batches: indices of pairs, as training visits them.
+        sizes: of all pairs.
+        packed: whether the rows of a batch lie one behind the other.
+    """
+    return max(map(list, batches), key=lambda batch: sizes.of_batch(np.array(batch, np.int64), packed=packed))
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:8.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:8.2f} MB"
+
+
+def _bytes(value: Tensor) -> int:
+    return value.numel() * value.element_size()
+
+
+def _activations(
+    student: Any, num_rows: int, length: int, *, checkpointing: bool, bf16: bool, packed: bool
+) -> int:
+    """Bytes that autograd keeps of so many rows of this length, or of packed rows that fill them, extrapolated."""
+    step = _PROBE_LENGTH
+    first, second, third = (_kept(student, factor * step, bf16=bf16, packed=packed) for factor in (1, 2, 3))
+    square = max(0.0, (third - 2 * second + first) / (2 * step**2))
+    linear = (second - first) / step - 3 * step * square
+    # Whatever the length: copies of the weights in bfloat16, which all rows share.
+    fixed = max(0.0, first - linear * step - square * step**2)
+    per_row = linear * length + square * length**2
+    if checkpointing:
+        config = student.config.get_text_config()
+        # Kept are the layers' inputs; one layer at a time is computed again.
+        per_row = (
+            config.num_hidden_layers * length * config.hidden_size * 4 + per_row / config.num_hidden_layers
+        )
+    return int(fixed + num_rows * per_row)
+
+
+def _kept(student: Any, length: int, *, bf16: bool, packed: bool) -> int:
+    """Bytes that autograd keeps for the backward pass of one row through the layers below the head.
+
+    Packed rows share a mask over the whole sequence, which a single row does not have: two rows stand for them.
+    """
+    backbone, _ = split_model(student)
+    weights = {value.untyped_storage().data_ptr() for value in student.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    device = next(student.parameters()).device
+    input_ids = torch.ones(1, length, dtype=torch.long, device=device)
+    was_training = student.training
+    student.train()
+    with (
+        torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16),
+        torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
+    ):
+        if packed:
+            positions = torch.arange(length, device=device)[None] % (length // 2)
+            hidden = backbone(input_ids=input_ids, position_ids=positions)
+        else:
+            hidden = backbone(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
+    student.train(was_training)
+    del hidden
+    return sum(kept.values())

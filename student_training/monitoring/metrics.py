@@ -1,0 +1,175 @@
+"""Metrics of a run: metrics.jsonl, a progress bar on a terminal, a line now and then elsewhere."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from data.files import write_atomic
+
+__all__ = ["LineAtEveryCheckpoint", "MetricsFile", "ProgressBar", "ProgressLines"]
+
+
+_LINES_PER_RUN = 10
+
+#: What a line for people leaves out: it stands in metrics.jsonl.
+_UNSAID = {
+    "epoch",
+    "learning_rate",
+    "grad_norm",
+    "tokens_per_second",
+    "data_share",
+    "tflops",
+    "model_flops_utilisation",
+}
+
+
+class MetricsFile(TrainerCallback):
+    """Append every logged step to a JSON-lines file; after a resume, drop the lines that are done again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep the lines up to the step that training starts from."""
+        if not state.is_world_process_zero:
+            return
+        kept = []
+        if self._path.exists() and state.global_step > 0:
+            for line in self._path.read_text().splitlines():
+                try:
+                    if json.loads(line)["step"] <= state.global_step:
+                        kept.append(line)
+                except json.JSONDecodeError:
+                    # The run was killed in the middle of a line; its step is done again.
+                    continue
+        write_atomic(self._path, "".join(line + "\n" for line in kept))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write one line, of a training step or of an evaluation."""
+        if state.is_world_process_zero and logs and ("loss" in logs or "eval_loss" in logs):
+            with self._path.open("a") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class LineAtEveryCheckpoint(TrainerCallback):
+    """Log wherever a checkpoint is saved, and evaluate there if the run evaluates at all.
+
+    Lines average over the steps since the last one. If such a stretch crossed a checkpoint, a run that continues
+    from there would write another average than one that was never interrupted.
+    """
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask for a line before the checkpoint."""
+        if control.should_save:
+            control.should_log = True
+            control.should_evaluate = args.eval_strategy != "no"
+
+
+class ProgressBar(TrainerCallback):
+    """A bar with the loss and how fast it goes; evaluations on lines above it."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start at the step that training starts from."""
+        if state.is_local_process_zero:
+            self._bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                desc="train",
+                unit="step",
+                dynamic_ncols=True,
+            )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Move on."""
+        if self._bar is not None:
+            self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Show the last line's numbers."""
+        if self._bar is None or not logs:
+            return
+        if "loss" in logs:
+            self._bar.set_postfix_str(_at_a_glance(logs))
+        elif "eval_loss" in logs:
+            self._bar.write(f"step {state.global_step}: {_terms(logs)}", file=sys.stderr)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the full bar on the terminal."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class ProgressLines(TrainerCallback):
+    """Report about ten lines over a run: step, loss, the method's terms."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._next_step = 0.0
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Report a logged step if it is time, and every evaluation."""
+        if not state.is_world_process_zero or not logs:
+            return
+        if "eval_loss" in logs:
+            self._report(f"step {state.global_step}: {_terms(logs)}")
+        if "loss" not in logs:
+            return
+        if state.global_step < self._next_step and state.global_step < state.max_steps:
+            return
+        self._next_step = state.global_step + state.max_steps / _LINES_PER_RUN
+        self._report(f"step {state.global_step}/{state.max_steps}: {_terms(logs)}, {_speed(logs)}")
+
+
+def _terms(logs: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in logs.items() if name not in _UNSAID)
+
+
+def _speed(logs: dict[str, Any]) -> str:
+    """Response positions a second and model FLOPs a second; their share of the card's where that is known."""
+    speed = f"{logs['tokens_per_second']:,.0f} tokens/s, {logs['tflops']:.3g} TFLOP/s"
+    share = logs.get("model_flops_utilisation")
+    return speed if share is None else f"{speed}, {share:.0%} of peak"
+
+
+def _at_a_glance(logs: dict[str, Any]) -> str:
+    return f"loss {logs['loss']:.4g}, {_speed(logs)}"

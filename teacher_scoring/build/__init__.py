@@ -1,0 +1,1 @@
+"""Datasets in the making: work folder, assembly, completion."""

@@ -1,0 +1,1 @@
+"""Engines that score and sample: contract, checks, backends."""

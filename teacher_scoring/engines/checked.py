@@ -1,0 +1,225 @@
+"""Checks of every answer an engine gives, and asking again for those that fail."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from data.errors import ConfigurationError, ScoringError
+from teacher_scoring.engines.contract import (
+    GivenScores,
+    SampledResponse,
+    Sampling,
+    SupportScores,
+    TokenSequence,
+)
+
+__all__ = [
+    "MAX_ATTEMPTS",
+    "MAX_EXCESS_MASS",
+    "LostAnswersError",
+    "ask_until_answered",
+    "check_prompts",
+    "check_sequences",
+    "check_top_k",
+    "given_fault",
+    "sample_fault",
+    "support_fault",
+]
+
+
+MAX_ATTEMPTS = 3
+
+# Float32 log-softmax over 150,000 tokens sums to 1 within a few 1e-7; 1e-5 away is a wrong normaliser.
+MAX_EXCESS_MASS = 1e-5
+
+# The same number by two routes: float32 rounding at 20 nats is 2e-6; 1e-4 away is another token's score.
+MAX_ROUNDING = 1e-4
+
+Answer = TypeVar("Answer", SupportScores, GivenScores, SampledResponse)
+
+
+class LostAnswersError(ScoringError):
+    """Some questions got no sound answer, however often they were asked.
+
+    Attributes:
+        answers: one for each question; None where it was lost.
+        reasons: position of each lost answer -> what was wrong with it.
+    """
+
+    def __init__(self, engine: str, answers: Sequence[Any], reasons: dict[int, str]) -> None:
+        first = min(reasons)
+        super().__init__(
+            f"{engine}: {len(reasons)} of {len(answers)} answers lost after {MAX_ATTEMPTS} attempts; "
+            f"the first, number {first}: {reasons[first]}"
+        )
+        self.answers = list(answers)
+        self.reasons = reasons
+
+
+def ask_until_answered(
+    engine: str,
+    num_questions: int,
+    ask: Callable[[Sequence[int]], Iterable[Answer | str]],
+    fault: Callable[[int, Answer], str | None],
+) -> list[Answer]:
+    """Ask all questions, and those again whose answer is missing or fails its check.
+
+    Args:
+        engine: what to call the engine in the message.
+        num_questions: questions are numbered from 0.
+        ask: answers the questions with the given numbers; a string says why one got lost.
+        fault: says what is wrong with an answer; None when nothing is.
+
+    Raises:
+        LostAnswersError: answers still missing or wrong after `MAX_ATTEMPTS` attempts.
+    """
+    answers: list[Answer | None] = [None] * num_questions
+    reasons: dict[int, str] = {}
+    open_questions: Sequence[int] = range(num_questions)
+    for _ in range(MAX_ATTEMPTS):
+        reasons = {}
+        for number, answer in zip(open_questions, ask(open_questions), strict=True):
+            if isinstance(answer, str):
+                reasons[number] = answer
+            elif (reason := fault(number, answer)) is not None:
+                reasons[number] = reason
+            else:
+                answers[number] = answer
+        open_questions = sorted(reasons)
+        if not open_questions:
+            break
+    if reasons:
+        raise LostAnswersError(engine, answers, reasons)
+    return [answer for answer in answers if answer is not None]
+
+
+def check_top_k(top_k: int, vocab_size: int) -> None:
+    """Refuse a support that the model's vocabulary cannot fill.
+
+    Raises:
+        ConfigurationError: naming the value seen and the largest allowed.
+    """
+    if not 1 <= top_k <= vocab_size:
+        raise ConfigurationError(
+            f"--top-k: {top_k} is out of range; this model's vocabulary allows 1 to {vocab_size}"
+        )
+
+
+def check_sequences(
+    sequences: Sequence[TokenSequence], vocab_size: int, max_length: int | None, model: str
+) -> None:
+    """Refuse ids that the model lacks and sequences that it cannot hold, before any of them is run.
+
+    Raises:
+        ScoringError: naming the first sequence that cannot be scored.
+    """
+    for number, sequence in enumerate(sequences):
+        num_prompt, num_response = len(sequence.prompt_ids), len(sequence.response_ids)
+        if not num_prompt or not num_response:
+            raise ScoringError(
+                f"sequence {number}: {num_prompt} prompt and {num_response} response tokens; "
+                "both need at least 1"
+            )
+        highest = max(int(sequence.prompt_ids.max()), int(sequence.response_ids.max()))
+        lowest = min(int(sequence.prompt_ids.min()), int(sequence.response_ids.min()))
+        if lowest < 0 or highest >= vocab_size:
+            raise ScoringError(
+                f"sequence {number}: token id {lowest if lowest < 0 else highest}, but {model} has ids 0 to "
+                f"{vocab_size - 1}; tokenize with this model's tokenizer"
+            )
+        if max_length is not None and num_prompt + num_response > max_length:
+            raise ScoringError(
+                f"sequence {number}: {num_prompt + num_response} tokens, but {model} was opened for at most "
+                f"{max_length}; drop the row or raise --max-length"
+            )
+
+
+def check_prompts(
+    prompts: Sequence[np.ndarray], sampling: Sampling, vocab_size: int, max_length: int | None, model: str
+) -> None:
+    """Refuse prompts that leave no room for a response, ids that the model lacks, and settings out of range.
+
+    Raises:
+        ConfigurationError: sampling settings that no model could follow.
+        ScoringError: naming the first prompt that cannot be continued.
+    """
+    if sampling.max_new_tokens < 1 or sampling.temperature < 0 or not 0 < sampling.top_p <= 1:
+        raise ConfigurationError(
+            f"sampling: max_new_tokens {sampling.max_new_tokens}, temperature {sampling.temperature}, top_p "
+            f"{sampling.top_p}; allowed are at least 1, at least 0, and above 0 up to 1"
+        )
+    room = None if max_length is None else max_length - sampling.max_new_tokens + 1
+    # A prompt with one more token is a sequence whose length the model must hold.
+    as_sequences = [TokenSequence(prompt, prompt[-1:]) for prompt in prompts]
+    check_sequences(as_sequences, vocab_size, room, model)
+
+
+def support_fault(answer: SupportScores, sequence: TokenSequence, top_k: int, vocab_size: int) -> str | None:
+    """What is wrong with a model's own top-k scores; None when nothing is."""
+    shape = (len(sequence.response_ids), top_k)
+    if answer.topk_ids.shape != shape or answer.logprobs.shape != shape:
+        return f"support of shape {answer.topk_ids.shape} and {answer.logprobs.shape} instead of {shape}"
+    if answer.token_logprobs.shape != shape[:1]:
+        return f"{answer.token_logprobs.shape} token scores instead of {shape[:1]}"
+    if answer.topk_ids.min() < 0 or answer.topk_ids.max() >= vocab_size:
+        return f"support ids outside 0 to {vocab_size - 1}"
+    sorted_ids = np.sort(answer.topk_ids, axis=1)
+    if (sorted_ids[:, 1:] == sorted_ids[:, :-1]).any():
+        return "an id twice in one position's support"
+    if not np.isfinite(answer.logprobs).all() or not np.isfinite(answer.token_logprobs).all():
+        return "scores that are not finite"
+    if (np.diff(answer.logprobs, axis=1) > 0).any():
+        return "support not in falling probability"
+    is_token = answer.topk_ids == sequence.response_ids[:, None]
+    difference = answer.logprobs[is_token] - answer.token_logprobs[is_token.any(axis=1)]
+    if (np.abs(difference) > MAX_ROUNDING).any():
+        return "a response token whose own score differs from its score in the support"
+    outside = ~is_token.any(axis=1)
+    if (answer.token_logprobs[outside] > answer.logprobs[outside, -1] + MAX_ROUNDING).any():
+        return "a response token above the support's last that is not in it"
+    return _excess_mass(answer.logprobs)
+
+
+def given_fault(answer: GivenScores, sequence: TokenSequence, ids: np.ndarray, vocab_size: int) -> str | None:
+    """What is wrong with a model's scores of given ids; None when nothing is."""
+    if answer.logprobs.shape != ids.shape:
+        return f"scores of shape {answer.logprobs.shape} for ids of shape {ids.shape}"
+    if answer.token_logprobs.shape != sequence.response_ids.shape:
+        return f"{answer.token_logprobs.shape} token scores instead of {sequence.response_ids.shape}"
+    missing = (ids < 0) | (ids >= vocab_size)
+    if not np.isneginf(answer.logprobs[missing]).all():
+        return "scores for ids that the model does not have"
+    if not np.isfinite(answer.logprobs[~missing]).all() or not np.isfinite(answer.token_logprobs).all():
+        return "scores that are not finite"
+    is_token = ids == sequence.response_ids[:, None]
+    tokens = np.broadcast_to(answer.token_logprobs[:, None], ids.shape)
+    if (np.abs(answer.logprobs[is_token] - tokens[is_token]) > MAX_ROUNDING).any():
+        return "a response token whose own score differs from its score among the given ids"
+    return _excess_mass(answer.logprobs)
+
+
+def sample_fault(answer: SampledResponse, sampling: Sampling, vocab_size: int) -> str | None:
+    """What is wrong with a drawn response; None when nothing is."""
+    num_tokens = len(answer.response_ids)
+    if not 1 <= num_tokens <= sampling.max_new_tokens:
+        return f"{num_tokens} tokens instead of 1 to {sampling.max_new_tokens}"
+    if answer.token_logprobs.shape != (num_tokens,):
+        return f"{answer.token_logprobs.shape} scores for {num_tokens} tokens"
+    if answer.response_ids.min() < 0 or answer.response_ids.max() >= vocab_size:
+        return f"token ids outside 0 to {vocab_size - 1}"
+    if not np.isfinite(answer.token_logprobs).all() or (answer.token_logprobs > MAX_EXCESS_MASS).any():
+        return "scores that are not log-probabilities"
+    is_stop = np.isin(answer.response_ids, sampling.stop_token_ids)
+    if is_stop[:-1].any():
+        return "tokens after a stop token"
+    if answer.finish_reason != ("stop" if is_stop[-1] else "length"):
+        return f"finish reason {answer.finish_reason!r} with last token {answer.response_ids[-1]}"
+    if answer.finish_reason == "length" and num_tokens < sampling.max_new_tokens:
+        return f"cut at {num_tokens} of {sampling.max_new_tokens} tokens"
+    return None
+
+
+def _excess_mass(logprobs: np.ndarray) -> str | None:
+    mass = np.exp(logprobs.astype(np.float64)).sum(axis=1).max()
+    return None if mass <= 1 + MAX_EXCESS_MASS else f"probabilities that sum to {mass:.6f}"

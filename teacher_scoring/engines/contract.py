@@ -1,0 +1,218 @@
+"""What stage one asks of an engine: score responses, score given ids, sample."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from data.errors import ConfigurationError
+
+__all__ = [
+    "DTYPES",
+    "ENGINES",
+    "Engine",
+    "EngineOptions",
+    "GivenScores",
+    "SampledResponse",
+    "Sampling",
+    "SupportScores",
+    "TokenSequence",
+    "parse_engine_args",
+]
+
+
+ENGINES = ("auto", "vllm", "transformers")
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """Which model an engine opens, and how.
+
+    Attributes:
+        model: a checkpoint folder or a hub name.
+        revision: branch, tag or commit of a hub model; None takes its default branch.
+        adapter: a LoRA adapter folder put on top of the model; None for the model alone.
+        dtype: of weights and activations; `auto` takes the checkpoint's own. Log-softmax is always float32.
+        trust_remote_code: whether code that comes with the checkpoint may run.
+        max_length: longest prompt plus response, tokens; None takes the model's own limit.
+        max_num_batched_tokens: tokens that go through the model at once; None lets the engine choose.
+        seed: seeds whatever the engine itself draws. Sampling has its own seeds.
+        tensor_parallel_size: GPUs that share each layer (vLLM).
+        pipeline_parallel_size: GPUs that share the stack of layers (vLLM).
+        gpu_memory_utilization: share of each GPU's memory that the engine may take (vLLM on a GPU).
+        quantization: vLLM's name of a quantisation method; None follows the checkpoint.
+        engine_args: further `KEY=VALUE` pairs for the engine's constructor, see `parse_engine_args`.
+    """
+
+    model: str
+    revision: str | None = None
+    adapter: str | None = None
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+    max_length: int | None = None
+    max_num_batched_tokens: int | None = None
+    seed: int = 0
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.85
+    quantization: str | None = None
+    engine_args: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ConfigurationError(f"--dtype: {self.dtype!r} is not one of {', '.join(DTYPES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSequence:
+    """One prompt and the response to score.
+
+    Attributes:
+        prompt_ids: int32, shape (P,), P >= 1.
+        response_ids: int32, shape (T,), T >= 1, its terminator included.
+    """
+
+    prompt_ids: np.ndarray
+    response_ids: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class SupportScores:
+    """A model's most probable tokens at each response position.
+
+    Attributes:
+        topk_ids: int32, shape (T, K), in falling probability; equal ones with the lower id first.
+        logprobs: float32, shape (T, K), nats, normalised over the model's whole vocabulary at temperature 1.
+        token_logprobs: float32, shape (T,), of the response token itself, wherever it ranks.
+    """
+
+    topk_ids: np.ndarray
+    logprobs: np.ndarray
+    token_logprobs: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class GivenScores:
+    """A model's log-probabilities of ids that another model chose.
+
+    Attributes:
+        logprobs: float32, shape (T, K), nats; -inf for ids that this model does not have.
+        token_logprobs: float32, shape (T,), of the response token itself.
+    """
+
+    logprobs: np.ndarray
+    token_logprobs: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How responses are drawn.
+
+    Attributes:
+        max_new_tokens: longest response, tokens, terminator included.
+        temperature: divides the logits; 0 takes the most probable token (greedy).
+        top_p: smallest mass of most probable tokens to draw from, in (0, 1]; 1 draws from all.
+        stop_token_ids: ids that end a response; the one that ended it is kept as its last token.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop_token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SampledResponse:
+    """One drawn response.
+
+    Attributes:
+        response_ids: int32, shape (T,); ends with a stop token exactly when `finish_reason` is `stop`.
+        token_logprobs: float32, shape (T,), nats; at temperature 1 over the whole vocabulary, however drawn.
+        finish_reason: `stop`, or `length` when it was cut at the limit.
+    """
+
+    response_ids: np.ndarray
+    token_logprobs: np.ndarray
+    finish_reason: str
+
+
+class Engine(Protocol):
+    """One model in memory that scores and samples.
+
+    Answers come in the order of the questions. They do not depend on what else is asked in the same call,
+    beyond float rounding.
+
+    Attributes:
+        name: `vllm` or `transformers`.
+        version: of that library.
+        vocab_size: width of the model's logits; may be above the tokenizer's (padded embeddings).
+        dtype: of the weights as loaded, such as `bfloat16`.
+    """
+
+    name: str
+    version: str
+    vocab_size: int
+    dtype: str
+
+    def score_support(self, sequences: Sequence[TokenSequence], top_k: int) -> list[SupportScores]:
+        """Score the `top_k` most probable tokens at every response position.
+
+        Raises:
+            ConfigurationError: `top_k` outside 1 to `vocab_size`.
+            ScoringError: answers that are missing or fail the checks.
+        """
+        ...
+
+    def score_given(self, sequences: Sequence[TokenSequence], ids: Sequence[np.ndarray]) -> list[GivenScores]:
+        """Score given ids at every response position.
+
+        Args:
+            sequences: what to score.
+            ids: for each sequence int32 of shape (T, K), no id twice at a position; K may differ between
+                sequences. Positions with fewer ids are filled up with -1, which scores -inf.
+
+        Raises:
+            ScoringError: answers that are missing or fail the checks.
+        """
+        ...
+
+    def sample(
+        self, prompts: Sequence[np.ndarray], seeds: Sequence[int], sampling: Sampling
+    ) -> list[SampledResponse]:
+        """Draw one response to each prompt; repeat a prompt with other seeds for more.
+
+        Args:
+            prompts: int32 of shape (P,) each.
+            seeds: one for each prompt, 0 <= seed < 2**63; the same prompt and seed draw the same response.
+            sampling: what all of them share.
+
+        Raises:
+            ScoringError: answers that are missing or fail the checks.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the model's memory back; the engine cannot be used afterwards."""
+        ...
+
+
+def parse_engine_args(pairs: Sequence[str]) -> dict[str, Any]:
+    """Read `KEY=VALUE` pairs; values that are JSON become numbers, booleans, lists or objects.
+
+    Raises:
+        ConfigurationError: a pair without a key or without `=`.
+    """
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not key or not separator:
+            raise ConfigurationError(f"--engine-arg: {pair!r} is not KEY=VALUE")
+        try:
+            arguments[key.replace("-", "_")] = json.loads(text)
+        except json.JSONDecodeError:
+            arguments[key.replace("-", "_")] = text
+    return arguments

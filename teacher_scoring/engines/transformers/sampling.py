@@ -1,0 +1,93 @@
+"""Drawing responses with transformers' own generation loop and one seed per response."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from teacher_scoring.engines.contract import SampledResponse, Sampling
+
+__all__ = ["draw_responses"]
+
+
+def draw_responses(
+    model: Any, prompts: Sequence[np.ndarray], seeds: Sequence[int], sampling: Sampling
+) -> list[SampledResponse]:
+    """Draw one response to each prompt, all in one batch.
+
+    Args:
+        model: a causal language model of transformers, with `generate`.
+        prompts: int32 of shape (P,) each.
+        seeds: one for each prompt.
+        sampling: what all of them share.
+    """
+    width = max(map(len, prompts))
+    input_ids = np.zeros((len(prompts), width), dtype=np.int64)
+    attention_mask = np.zeros_like(input_ids)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, width - len(prompt) :] = prompt
+        attention_mask[row, width - len(prompt) :] = 1
+    device = next(model.parameters()).device
+    draw = _SeededDraw(seeds, sampling, device)
+    # A configuration of its own: the checkpoint's may bring penalties and other stop tokens along.
+    model.generation_config = transformers.GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=False,
+        eos_token_id=list(sampling.stop_token_ids) or None,
+        pad_token_id=0,
+    )
+    with torch.inference_mode():
+        ids = model.generate(
+            input_ids=torch.from_numpy(input_ids).to(device),
+            attention_mask=torch.from_numpy(attention_mask).to(device),
+            logits_processor=transformers.LogitsProcessorList([draw]),
+        )
+    response_ids = ids[:, width:].to(torch.int32).cpu().numpy()
+    logprobs = torch.stack(draw.logprobs, dim=1).cpu().numpy()
+    return [_cut(*row, sampling) for row in zip(response_ids, logprobs, strict=True)]
+
+
+def _cut(ids: np.ndarray, logprobs: np.ndarray, sampling: Sampling) -> SampledResponse:
+    """A row of the batch up to its own end; the batch goes on until its longest response ends."""
+    stops = np.flatnonzero(np.isin(ids, sampling.stop_token_ids))
+    if len(stops):
+        return SampledResponse(ids[: stops[0] + 1], logprobs[: stops[0] + 1], "stop")
+    return SampledResponse(ids, logprobs, "length")
+
+
+class _SeededDraw(transformers.LogitsProcessor):
+    """Draws each row's next token from its own random numbers and leaves the loop no other choice.
+
+    `generate` has one generator for a whole batch, which would make a response depend on its neighbours.
+    """
+
+    def __init__(self, seeds: Sequence[int], sampling: Sampling, device: torch.device) -> None:
+        """Fix every row's random numbers beforehand: one in [0, 1) for each token."""
+        numbers = [
+            np.random.Generator(np.random.Philox(seed)).random(sampling.max_new_tokens) for seed in seeds
+        ]
+        self._uniforms = torch.from_numpy(np.stack(numbers)).to(device)
+        self._sampling = sampling
+        self.logprobs: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        chosen = self._choose(scores).unsqueeze(-1)
+        self.logprobs.append(torch.log_softmax(scores.float(), dim=-1).gather(-1, chosen).squeeze(-1))
+        return torch.full_like(scores, float("-inf")).scatter(-1, chosen, 0.0)
+
+    def _choose(self, scores: torch.Tensor) -> torch.Tensor:
+        """One token id for each row, shape (B,), by inverting the cumulative distribution."""
+        if self._sampling.temperature == 0:
+            return scores.argmax(dim=-1)
+        probabilities = torch.softmax(scores.double() / self._sampling.temperature, dim=-1)
+        order = None
+        if self._sampling.top_p < 1:
+            probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
+            before = probabilities.cumsum(dim=-1) - probabilities
+            probabilities = probabilities.masked_fill(before >= self._sampling.top_p, 0.0)
+        cumulative = probabilities.cumsum(dim=-1)
+        uniforms = self._uniforms[:, len(self.logprobs)].unsqueeze(-1)
+        chosen = torch.searchsorted(cumulative, uniforms * cumulative[:, -1:], right=True)
+        return chosen.squeeze(-1) if order is None else order.gather(-1, chosen).squeeze(-1)

@@ -1,0 +1,1 @@
+"""The vLLM backend; its engine module is the only one that imports vllm."""

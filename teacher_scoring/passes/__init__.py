@@ -1,0 +1,1 @@
+"""Scoring passes: one model over all responses, cached by content."""

@@ -1,0 +1,308 @@
+"""`signals verify --deep`: score a sample again with the models that a dataset names, and compare every column."""
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.commands import SignalsVerifyOptions
+from data.errors import ConfigurationError, ShardError
+from data.signals.dataset import SignalDataset
+from data.signals.rounding import grids
+from data.signals.schema import ResponseSignals
+from teacher_scoring.build.assemble import signals_of
+from teacher_scoring.engines.contract import Engine, EngineOptions, GivenScores, SupportScores, TokenSequence
+from teacher_scoring.engines.models import FoundModel, find_model
+from teacher_scoring.options import Report
+from teacher_scoring.passes.tasks import SupportRule
+from teacher_scoring.workers.run import EngineRequest, needs_own_process, run_on_engine
+
+__all__ = [
+    "describe_differences",
+    "largest_differences",
+    "rescore_sample",
+    "row_differences",
+    "sample_rows",
+    "transformers_request",
+]
+
+
+def rescore_sample(folder: Path, options: SignalsVerifyOptions, report: Report) -> None:
+    """Score some responses of a dataset again and compare probabilities.
+
+    Args:
+        folder: the dataset.
+        options: how many responses, where the models are, and what difference passes.
+        report: takes lines for the user.
+    Raises:
+        ConfigurationError: models that are not there, or whose weights are not those of the manifest.
+        ShardError: a dataset that is no signal dataset, or whose numbers are not the models'.
+        ScoringError: an engine that fails.
+    """
+    dataset = SignalDataset.open(folder)
+    request = dataset.manifest.request
+    teacher = _find(dataset, "teacher", options.teacher, options.teacher_adapter, options)
+    reference = None
+    if request.get("reference") is not None:
+        reference = _find(dataset, "reference", options.reference, options.reference_adapter, options)
+
+    def engine(model: FoundModel) -> EngineRequest:
+        return transformers_request(
+            model,
+            dtype=request["dtype"],
+            trust_remote_code=options.trust_remote_code,
+            max_length=request["max_length"],
+        )
+
+    rows = sample_rows(dataset, options.deep)
+    if not rows:
+        report(f"{folder}: carries token ids alone; there is nothing to score again")
+        return
+    rule = SupportRule(
+        top_p=1.0,
+        teacher_vocab_size=teacher.vocab_size,
+        reference_vocab_size=reference.vocab_size if reference is not None else None,
+    )
+    found = row_differences(
+        rows,
+        engine(teacher),
+        engine(reference) if reference is not None else None,
+        rule,
+        rounded=request["precision"] == "rounded",
+    )
+    largest = {name: max(differences[name] for differences in found) for name in found[0]}
+    positions = sum(len(row.response_ids) for row in rows)
+    report(
+        f"{len(rows):,} responses ({positions:,} positions) scored again with transformers; "
+        f"{describe_differences(largest)}"
+    )
+    wrong = [
+        (differences["probability"], row)
+        for row, differences in zip(rows, found, strict=True)
+        if not differences["probability"] <= options.tolerance
+    ]
+    if wrong:
+        worst, row = max(wrong, key=lambda entry: entry[0])
+        raise ShardError(
+            f"{folder}: {len(wrong):,} of {len(rows):,} responses differ from their models by more than --tolerance "
+            f"{options.tolerance:g}, most the {row.role} one of pair {row.pair_id}: {worst:.2g} in probability; "
+            "delete the dataset and the passes that it was made of, and score again"
+        )
+
+
+def _find(
+    dataset: SignalDataset, name: str, given: str | None, adapter: str | None, options: SignalsVerifyOptions
+) -> FoundModel:
+    """A model of the dataset, where the user or the manifest says that it is, with the weights of the manifest."""
+    manifest = dataset.manifest
+    recorded: dict[str, Any] = manifest.request[name]
+    option = f"--{name}"
+    place = given or str(manifest.created.get(name) or recorded["source"])
+    made_with = recorded.get("adapter")
+    if (made_with is None) != (adapter is None):
+        told = "had none" if made_with is None else f"had one ({made_with['source']})"
+        action = "leave the option out" if made_with is None else "say where it is"
+        raise ConfigurationError(f"{option}-adapter: the {name} of {dataset.path} {told}; {action}")
+    revision = None if Path(place).exists() else recorded["revision"]
+    found = find_model(
+        option, place, revision=revision, adapter=adapter, trust_remote_code=options.trust_remote_code
+    )
+    now = found.describe()
+    _compare_weights(option, place, recorded, now)
+    if made_with is not None:
+        _compare_weights(f"{option}-adapter", str(adapter), made_with, now["adapter"])
+    return found
+
+
+def _compare_weights(option: str, place: str, recorded: dict[str, Any], now: dict[str, Any]) -> None:
+    if recorded["weights_sha256"] != now["weights_sha256"]:
+        raise ConfigurationError(
+            f"{option}: {place} has weights {now['weights_sha256'][:12]}..., the dataset was made with "
+            f"{recorded['weights_sha256'][:12]}...; say where those are"
+        )
+
+
+_COLUMNS = (
+    "teacher_logprobs",
+    "teacher_tail_logprobs",
+    "teacher_token_logprobs",
+    "advantages",
+    "reference_tail_logprobs",
+    "reference_token_logprobs",
+)
+
+
+def sample_rows(dataset: SignalDataset, number: int) -> list[ResponseSignals]:
+    """Scored rows of pairs drawn at random, always the same ones of the same dataset."""
+    draw = random.Random(dataset.manifest.fingerprint)
+    rows: list[ResponseSignals] = []
+    for pair in draw.sample(range(dataset.num_pairs), min(number, dataset.num_pairs)):
+        scored = [row for row in dataset.pair(pair) if row.is_scored]
+        rows += draw.sample(scored, min(1, len(scored)))
+    return rows
+
+
+def transformers_request(
+    model: FoundModel, *, dtype: str, trust_remote_code: bool, max_length: int
+) -> EngineRequest:
+    """The engine that scores again: transformers on this machine, whatever the dataset was made with.
+
+    Args:
+        model: what to open.
+        dtype: as in `EngineOptions`.
+        trust_remote_code: likewise.
+        max_length: likewise.
+    """
+    settings = EngineOptions(
+        model=str(model.folder),
+        adapter=str(model.adapter) if model.adapter is not None else None,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        max_length=max_length,
+    )
+    return EngineRequest(
+        kind="transformers",
+        settings=settings,
+        option=model.option,
+        vocab_size=model.vocab_size,
+        own_process=needs_own_process("transformers"),
+    )
+
+
+def largest_differences(
+    rows: list[ResponseSignals],
+    teacher: EngineRequest,
+    reference: EngineRequest | None,
+    rule: SupportRule,
+    *,
+    rounded: bool,
+) -> dict[str, float]:
+    """The largest of each of the `row_differences` of some rows; the arguments are the same."""
+    largest: dict[str, float] = {}
+    for found in row_differences(rows, teacher, reference, rule, rounded=rounded):
+        largest = {name: max(value, largest.get(name, 0.0)) for name, value in found.items()}
+    return largest
+
+
+def describe_differences(differences: Mapping[str, float]) -> str:
+    """The largest differences in words."""
+    shown = ", ".join(f"{name} {value:.2g}" for name, value in differences.items() if name != "probability")
+    return f"largest differences: in probability {differences['probability']:.2g} beyond rounding; in nats: {shown}"
+
+
+def row_differences(
+    rows: list[ResponseSignals],
+    teacher: EngineRequest,
+    reference: EngineRequest | None,
+    rule: SupportRule,
+    *,
+    rounded: bool,
+) -> list[dict[str, float]]:
+    """Score rows at their own support ids and compare.
+
+    Args:
+        rows: scored rows of a dataset.
+        teacher: its teacher on the transformers engine.
+        reference: likewise; None without one.
+        rule: how signals follow from scores; no further cut is made.
+        rounded: whether the dataset's numbers were rounded for storage (docs/format.md).
+    Returns:
+        For each row, by column the largest absolute difference, nats, rounding included; `probability`, the largest one
+        between probabilities of the support's tokens, the response tokens and the tails of either model, beyond what
+        rounding explains; and `support`, by how much a token outside the support is more probable than the least
+        probable one in it, nats, 0 where none is.
+    Raises:
+        ScoringError: an engine that fails.
+    """
+    found = list(run_on_engine(teacher, _score, rows))
+    others = (
+        [None] * len(rows)
+        if reference is None
+        else [given for given, _ in run_on_engine(reference, _score, rows)]
+    )
+    # The stored support is taken as it is, however it was cut.
+    rule = replace(rule, top_p=1.0)
+    columns = _COLUMNS if reference is not None else _COLUMNS[:3]
+    differences = []
+    for row, (given, best), other in zip(rows, found, others, strict=True):
+        ids = _padded_ids(row)
+        support = SupportScores(ids, given.logprobs, given.token_logprobs)
+        again = signals_of(row, support, other, rule)
+        largest = {column: _difference(getattr(row, column), getattr(again, column)) for column in columns}
+        in_support = np.where(ids >= 0, given.logprobs, np.inf)
+        # Rank for rank: the n-th best of all tokens cannot be above the n-th best of a right support.
+        ranks = np.minimum(np.sum(ids >= 0, axis=1), best.shape[1]) - 1
+        excess = best[np.arange(len(ranks)), ranks] - in_support.min(axis=1)
+        largest["support"] = max(0.0, float(excess.max(initial=0.0)))
+        largest["probability"] = _probability_difference(
+            row, again, with_reference=reference is not None, rounded=rounded
+        )
+        differences.append(largest)
+    return differences
+
+
+def _probability_difference(
+    row: ResponseSignals, again: ResponseSignals, *, with_reference: bool, rounded: bool
+) -> float:
+    """The largest difference in probability that rounding for storage does not explain.
+
+    A reference's log-probability is stored as the difference of two numbers, each rounded by the teacher's grid: where
+    the teacher gives little and the reference much, that alone is a tenth of a probability.
+    """
+    assert row.teacher_logprobs is not None
+    assert again.teacher_logprobs is not None
+    # A value just below a bound may have been rounded up to it, with the coarser grid: hence the small step down.
+    steps = grids(row.teacher_logprobs - np.float32(1e-4)) if rounded else np.zeros_like(row.teacher_logprobs)
+    pairs = [
+        (row.teacher_logprobs, again.teacher_logprobs, steps / 2),
+        (row.teacher_tail_logprobs, again.teacher_tail_logprobs, 0.0),
+        (row.teacher_token_logprobs, again.teacher_token_logprobs, 0.0),
+    ]
+    if with_reference:
+        assert row.advantages is not None
+        assert again.advantages is not None
+        stored = row.teacher_logprobs - row.advantages
+        pairs += [
+            (stored, again.teacher_logprobs - again.advantages, steps),
+            (row.reference_tail_logprobs, again.reference_tail_logprobs, 0.0),
+            (row.reference_token_logprobs, again.reference_token_logprobs, 0.0),
+        ]
+    largest = 0.0
+    for stored, now, slack in pairs:
+        probability = np.exp(now, dtype=np.float64)
+        least = np.exp(stored - slack, dtype=np.float64)
+        most = np.minimum(1.0, np.exp(stored + slack, dtype=np.float64))
+        beyond = np.maximum(least - probability, probability - most)
+        largest = max(largest, float(beyond.max(initial=0.0)))
+    return largest
+
+
+def _score(engine: Engine, rows: Iterable[ResponseSignals]) -> Iterator[tuple[GivenScores, np.ndarray]]:
+    """Scores at the stored ids, and the same number of best log-probabilities of all tokens."""
+    for row in rows:
+        sequence = TokenSequence(row.prompt_ids, row.response_ids)
+        ids = _padded_ids(row)
+        (given,) = engine.score_given([sequence], [ids])
+        (best,) = engine.score_support([sequence], ids.shape[1])
+        yield given, best.logprobs
+
+
+def _padded_ids(row: ResponseSignals) -> np.ndarray:
+    """The support as a rectangle, int32 (T, K), filled up with -1."""
+    assert row.support_sizes is not None
+    assert row.topk_ids is not None
+    width = int(row.support_sizes.max())
+    ids = np.full((len(row.support_sizes), width), -1, dtype=np.int32)
+    ids[np.arange(width) < row.support_sizes[:, None]] = row.topk_ids
+    return ids
+
+
+def _difference(stored: np.ndarray | None, again: np.ndarray | None) -> float:
+    assert stored is not None
+    assert again is not None
+    # Both tails may be -inf, which differ by nothing.
+    different = stored != again
+    return float(np.abs(stored[different].astype(np.float64) - again[different]).max(initial=0.0))

@@ -1,0 +1,1 @@
+"""Processes that hold an engine: one, or many on Ray."""

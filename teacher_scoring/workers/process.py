@@ -1,0 +1,243 @@
+"""An engine in a process of its own: give it items, take its results, end it and all that it started.
+
+docs/decisions/0003-one-process-per-pass.md says why there is such a process.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+import data.errors
+from data.errors import AdpaError, ScoringError
+from teacher_scoring.engines.contract import Engine
+from teacher_scoring.workers.work import STOP_WITHIN_S, EngineRequest, Work, work_here
+
+__all__ = ["EngineDiedError", "EngineProcess", "work_apart"]
+
+
+# Items that the engine's process has been given and not answered: the next one is there when it asks.
+_MAX_OUTSTANDING = 4
+
+_POLL_S = 0.5
+
+_POLL_GROUP_S = 0.05
+
+
+class EngineDiedError(ScoringError):
+    """The engine's process ended without a word."""
+
+
+class EngineProcess:
+    """A process that holds one engine. One thread may give and another take; both ends are pipes."""
+
+    def __init__(self, request: EngineRequest, work: Work) -> None:
+        """Start the process; it opens the engine at once.
+
+        Args:
+            request: the engine.
+            work: what it does with the items; it, they and its results have to be picklable.
+        """
+        self._request = request
+        context = multiprocessing.get_context("spawn")
+        self._ours, theirs = context.Pipe()
+        # Not a daemon: vLLM starts processes of its own.
+        self._process = context.Process(
+            target=_serve, args=(theirs, request, work), name=f"engine {request.option}"
+        )
+        self._process.start()
+        theirs.close()
+
+    def give(self, item: Any) -> bool:
+        """Hand over an item, or None after the last one; False when the process has ended."""
+        try:
+            self._ours.send(item)
+        except (BrokenPipeError, ConnectionResetError):
+            # What it said before, or that it said nothing, is found on taking.
+            return False
+        return True
+
+    def has_answered(self) -> bool:
+        """Whether `take` would return at once."""
+        return self._ours.poll()
+
+    def wait_until_open(self) -> None:
+        """Wait until the model is loaded.
+
+        Raises:
+            AdpaError: as `take`.
+        """
+        self._receive("while it was starting")
+
+    def take(self, item: Any = None) -> Any:
+        """The next result; None when the engine has been closed after the last one.
+
+        Args:
+            item: what the process is thought to be working on, for messages.
+        Raises:
+            AdpaError: whatever the engine or the work raised.
+            EngineDiedError: the process has ended.
+        """
+        doing = f"while it worked on {item}" if item is not None else "while it was closing"
+        kind, content = self._receive(doing)
+        if kind == "open":  # `wait_until_open` was not called
+            _, content = self._receive(doing)
+        return content
+
+    def stop(self) -> None:
+        """End the process and all that it started: kindly first, so that shared memory is given back, then for sure."""
+        if self._process.exitcode == 0:
+            return
+        give_up_at = time.monotonic() + STOP_WITHIN_S
+        self._signal_group(signal.SIGTERM)
+        self._process.join(STOP_WITHIN_S)
+        # It may be gone at once, and vLLM's own processes still be at freeing GPUs and shared memory.
+        while self._group_is_there() and time.monotonic() < give_up_at:
+            time.sleep(_POLL_GROUP_S)
+        self._signal_group(signal.SIGKILL)
+        self._process.join()
+
+    def close(self, patience_s: float = 0.0) -> None:
+        """Stop the process unless it ends by itself within a time, and let go of it."""
+        self._process.join(patience_s)
+        self._ours.close()
+        self.stop()
+        self._process.close()
+
+    def _receive(self, doing: str) -> tuple[str, Any]:
+        # Whether the process lives is asked for itself: processes that it forked may hold the pipe open after it.
+        while not self._ours.poll(_POLL_S):
+            if not self._process.is_alive() and not self._ours.poll():
+                raise self._death(doing)
+        try:
+            kind, content = self._ours.recv()
+        except (EOFError, ConnectionResetError) as error:
+            raise self._death(doing) from error
+        if kind == "error":
+            name, message = content
+            raise getattr(data.errors, name)(message)
+        return kind, content
+
+    def _death(self, doing: str) -> EngineDiedError:
+        self._process.join(STOP_WITHIN_S)
+        code = self._process.exitcode
+        how = (
+            f"ended with code {code}"
+            if code is None or code >= 0
+            else f"was killed by {signal.Signals(-code).name}"
+        )
+        memory = "; if memory ran out, lower --max-num-batched-tokens" if code == -signal.SIGKILL else ""
+        return EngineDiedError(f"{self._request.option}: the engine's process {how} {doing}{memory}")
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        assert self._process.pid is not None
+        try:
+            os.killpg(self._process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            # No group of that name: it has ended, or was stopped before it had made one.
+            if self._process.is_alive():
+                os.kill(self._process.pid, number)
+
+    def _group_is_there(self) -> bool:
+        assert self._process.pid is not None
+        try:
+            os.killpg(self._process.pid, 0)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+
+def work_apart(request: EngineRequest, work: Work, items: Iterator[Any]) -> Iterator[Any]:
+    """Work on all items in one process of their own that is gone afterwards.
+
+    Args:
+        request: the engine.
+        work: what it does.
+        items: taken a few ahead of the results.
+    Yields:
+        The results, in order.
+    Raises:
+        AdpaError: whatever the engine or `work` raises.
+        EngineDiedError: when the process dies.
+    """
+    process = EngineProcess(request, work)
+    outstanding: deque[Any] = deque()
+    is_open, is_closed = True, False
+    try:
+        while is_open or outstanding:
+            while is_open and len(outstanding) < _MAX_OUTSTANDING and not process.has_answered():
+                item = next(items, None)
+                is_open = item is not None and process.give(item)
+                if is_open:
+                    outstanding.append(item)
+                else:
+                    process.give(None)
+            if outstanding:
+                result = process.take(outstanding[0])
+                outstanding.popleft()
+                yield result
+        process.take()
+        is_closed = True
+    except EngineDiedError as error:
+        raise EngineDiedError(
+            f"{error}; all that was finished before is kept, run the same command again to continue"
+        ) from error
+    finally:
+        process.close(STOP_WITHIN_S if is_closed else 0.0)
+
+
+def _serve(connection: Connection, request: EngineRequest, work: Work) -> None:
+    """What runs in the engine's process."""
+    # A group of its own: Ctrl-C reaches the command alone, and the whole group can be stopped at once.
+    os.setsid()
+    _end_with_parent()
+
+    def in_runs(engine: Engine, runs: Iterator[Iterator[Any]]) -> Iterator[Any]:
+        connection.send(("open", None))
+        for run in runs:
+            yield from work(engine, run)
+
+    try:
+        for result in work_here(request, in_runs, _runs(connection)):
+            connection.send(("result", result))
+        connection.send(("end", None))
+    except AdpaError as error:
+        name = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in data.errors.__all__)
+        connection.send(("error", (name, str(error))))
+
+
+def _runs(connection: Connection) -> Iterator[Iterator[Any]]:
+    """The items, in runs of those that follow each other without a wait.
+
+    At the end of its items `work` hands over what it still holds; that must not wait for an item that is not there yet.
+    """
+    is_over = False
+
+    def run(first: Any) -> Iterator[Any]:
+        nonlocal is_over
+        yield first
+        while not is_over and connection.poll():
+            item = connection.recv()
+            is_over = item is None
+            if item is not None:
+                yield item
+
+    while not is_over and (first := connection.recv()) is not None:
+        yield run(first)
+
+
+def _end_with_parent() -> None:
+    """Make a killed command take its engine along: nobody else would ever free the GPU."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait, name="end with parent", daemon=True).start()

@@ -1,0 +1,171 @@
+"""A dataset made in parts, its plan, and its check by another engine."""
+
+import re
+import shutil
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from data.errors import ConfigurationError, ShardError
+from teacher_scoring.build.complete import merge_parts
+from teacher_scoring.dry_run import model_size, plan_scoring
+from teacher_scoring.engines.contract import EngineOptions
+from teacher_scoring.options import ScoreOptions
+from teacher_scoring.passes.tasks import SupportRule
+from teacher_scoring.rescoring import largest_differences, sample_rows
+from teacher_scoring.score import score_shard_range, score_teacher
+from teacher_scoring.workers.run import EngineRequest
+
+
+@pytest.fixture
+def options(tiny_world, tmp_path):
+    def make(out="out", **changed):
+        given = {
+            "teacher": str(tiny_world.teacher),
+            "reference": str(tiny_world.reference),
+            "data": str(tiny_world.pairs),
+            "out": str(tmp_path / out),
+            "pass_cache": str(tmp_path / f"passes-{out}"),
+            "engine": "transformers",
+            "top_k": 8,
+            "shard_pairs": 2,
+        }
+        return ScoreOptions(**{**given, **changed})
+
+    return make
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_parts_in_any_order_merge_to_the_bytes_of_one_run(options):
+    whole = score_teacher(options("whole"))
+    out = whole.path.with_name("parts")
+    lines = []
+    for part in ("3/3", "1/3"):
+        score_shard_range(options("parts", shard_range=part), report=lines.append)
+    with pytest.raises(ShardError, match="parts 2/3 are not finished"):
+        merge_parts(out, report=lines.append)
+    assert not (out / "manifest.json").exists()
+    score_shard_range(options("parts", shard_range="2/3"), report=lines.append)
+    merged = merge_parts(out, report=lines.append)
+    assert merged.num_pairs == 10
+    assert contents(out) == contents(whole.path)
+    merge_parts(out, report=lines.append)
+    assert "nothing to do" in lines[-1]
+    # Each shard was scored once: the parts' counts add up to the whole.
+    scored = [int(n.replace(",", "")) for n in re.findall(r"teacher: ([\d,]+) positions", "\n".join(lines))]
+    assert len(scored) == 3
+    assert sum(scored) == whole.num_positions
+
+
+def test_parts_of_different_data_are_not_merged(options, tiny_world, tmp_path):
+    fewer = tmp_path / "fewer.jsonl"
+    fewer.write_text("".join(tiny_world.pairs.read_text().splitlines(keepends=True)[:8]))
+    score_shard_range(options(shard_range="1/2"))
+    score_shard_range(options(shard_range="2/2", data=str(fewer)))
+    with pytest.raises(ShardError, match="part 2-of-2 differs from part 1-of-2 in data"):
+        merge_parts(tmp_path / "out", report=print)
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
+def test_a_range_that_is_none_is_refused(options, text):
+    with pytest.raises(ConfigurationError, match="--shard-range"):
+        options(shard_range=text)
+
+
+def test_a_verified_sample_agrees_with_the_dataset(options, tmp_path):
+    lines = []
+    score_teacher(options(precision="exact", top_p=0.9, verify_sample=6), report=lines.append)
+    found = dict(re.findall(r"(\w+) ([\d.e+-]+)(?:,|$)", lines[-1].partition("nats: ")[2]))
+    probability = re.match(
+        r"6 responses scored again with transformers; largest differences: in probability ([\d.e+-]+) "
+        r"beyond rounding; in nats: ",
+        lines[-1],
+    )
+    assert set(found) == {
+        "teacher_logprobs", "teacher_tail_logprobs", "teacher_token_logprobs", "advantages",
+        "reference_tail_logprobs", "reference_token_logprobs", "support",
+    }  # fmt: skip
+    # The same engine in other batches: float32 sums in another order, some 1e-6 at most; tails lose a digit.
+    assert all(float(value) < 1e-4 for value in found.values())
+    assert float(probability[1]) < 1e-5
+    # On a finished dataset it is done again.
+    score_teacher(options(precision="exact", top_p=0.9, verify_sample=2), report=lines.append)
+    assert lines[-1].startswith("2 responses scored again")
+
+
+def test_a_verified_sample_shows_that_a_dataset_is_of_another_model(options, tiny_world, tmp_path):
+    """As if the engine had served other weights than it was told to."""
+    teacher = tmp_path / "teacher"
+    shutil.copytree(tiny_world.teacher, teacher)
+    dataset = score_teacher(options(teacher=str(teacher)))
+    wrong = EngineRequest(
+        kind="transformers", settings=EngineOptions(model=str(tiny_world.student)), option="--teacher", vocab_size=128,
+        own_process=False,
+    )  # fmt: skip
+    rule = SupportRule(top_p=1.0, teacher_vocab_size=128, reference_vocab_size=None)
+    differences = largest_differences(sample_rows(dataset, 3), wrong, None, rule, rounded=True)
+    assert differences["teacher_logprobs"] > 0.5
+    assert differences["support"] > 0.5
+
+
+def test_a_plan_counts_what_the_run_then_does_and_writes_nothing(options, tmp_path):
+    given = options()
+    plan = plan_scoring(given, report=lambda line: None)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "passes-out").exists()
+    dataset = score_teacher(given)
+    assert sum(plan.positions.values()) == dataset.num_positions
+    assert plan.rows == {"chosen": 10, "rejected": 10}
+    assert plan.cached == {"teacher": 0, "reference": 0}
+    assert plan.tokens == sum(len(row.prompt_ids) + len(row.response_ids) for row in dataset.iterate())
+    again = plan_scoring(given, report=lambda line: None)
+    assert again.cached == {"teacher": dataset.num_positions, "reference": dataset.num_positions}
+    assert again.hours == {"teacher": 0.0, "reference": 0.0}
+
+
+def test_a_plan_needs_no_weights(options, tiny_world, tmp_path):
+    """Tokenizer and configuration of a 7-billion-parameter model."""
+    large = tmp_path / "large"
+    shutil.copytree(tiny_world.teacher, large)
+    next(large.glob("*.safetensors")).unlink()
+    AutoConfig.for_model(
+        "mistral", vocab_size=32000, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
+        num_attention_heads=32, num_key_value_heads=8, tie_word_embeddings=False,
+    ).save_pretrained(large)  # fmt: skip
+    lines = []
+    plan = plan_scoring(options(teacher=str(large), card="a100-80gb"), report=lines.append)
+    said = "\n".join(lines)
+    assert (
+        "teacher: 7.24 billion parameters, 13.5 GiB in bfloat16; cached: cannot be told without its weights"
+        in said
+    )
+    assert "312 TFLOP/s (dense bfloat16, by its data sheet) at an assumed utilisation of 40%" in said
+    # By hand: 6.98 billion parameters in the layers, for every token; 131 million in the head, for every position.
+    positions = sum(plan.positions.values())
+    by_hand = plan.tokens * 2 * 6.98e9 + positions * 2 * 32000 * 4096
+    assert plan.flops["teacher"] == pytest.approx(by_hand, rel=1e-2)
+    assert plan.hours["teacher"] == pytest.approx(plan.flops["teacher"] / (312e12 * 0.4) / 3600)
+
+
+def test_idle_experts_and_tied_heads_cost_nothing_twice(tmp_path):
+    shape = {
+        "vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "head_dim": 8,
+    }  # fmt: skip
+    AutoConfig.for_model("mixtral", num_local_experts=4, num_experts_per_tok=1, **shape).save_pretrained(
+        tmp_path / "moe"
+    )
+    AutoConfig.for_model("llama", tie_word_embeddings=True, **shape).save_pretrained(tmp_path / "tied")
+    moe, tied = (model_size(tmp_path / name, trust_remote_code=False) for name in ("moe", "tied"))
+    experts = 2 * 4 * 3 * 16 * 32
+    assert moe.body_parameters == moe.parameters - 2 * 50 * 16 - experts * 3 // 4
+    assert tied.body_parameters == tied.parameters - 50 * 16
+    assert tied.head_parameters == 50 * 16
+    assert tied.attention_width == 2 * 16
+    with torch.device("meta"):
+        made = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path / "moe"))
+        assert made.num_parameters() == moe.parameters
