@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the commands' own options, and the README's file tree from the files' docstrings.
+"""Write docs/cli.md from the commands' own options, and the file tree of docs/architecture.md from docstrings.
 
 A test checks that both are current.
 """
@@ -15,9 +15,9 @@ sys.path.insert(0, str(ROOT))
 from cli import commands  # noqa: E402  (the checkout's, wherever this is started from)
 
 CLI_REFERENCE = ROOT / "docs" / "cli.md"
-README = ROOT / "README.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 _TREE_START, _TREE_END = "<!-- file tree: make docs -->\n", "<!-- end of file tree -->"
-_PACKAGES = ("data", "teacher_scoring", "student_training", "small_world", "benchmarks")
+_PACKAGES = ("data", "teacher_scoring", "student_training", "evaluation", "small_world", "benchmarks")
 
 _HEAD = """# Command reference
 
@@ -36,9 +36,9 @@ def render_reference() -> str:
     )
 
 
-def render_readme() -> str:
-    """The README with its file tree made anew."""
-    before, _, rest = README.read_text().partition(_TREE_START)
+def render_architecture() -> str:
+    """docs/architecture.md with its file tree made anew."""
+    before, _, rest = ARCHITECTURE.read_text().partition(_TREE_START)
     _, _, after = rest.partition(_TREE_END)
     return before + _TREE_START + _file_tree() + _TREE_END + after
 
@@ -69,6 +69,8 @@ def _option(parameter: click.Parameter) -> str:
 def _file_tree() -> str:
     lines = ["```", f"{'cli.py':<34}{_role(ROOT / 'cli.py')}"]
     for package in _PACKAGES:
+        if not (ROOT / package).is_dir():
+            continue
         lines.append(f"{package + '/':<34}{_role(ROOT / package / '__init__.py')}".rstrip())
         for path in sorted((ROOT / package).rglob("*.py")):
             if path == ROOT / package / "__init__.py":
@@ -86,4 +88,4 @@ def _role(path: Path) -> str:
 
 if __name__ == "__main__":
     CLI_REFERENCE.write_text(render_reference())
-    README.write_text(render_readme())
+    ARCHITECTURE.write_text(render_architecture())

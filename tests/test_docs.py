@@ -22,5 +22,5 @@ def test_the_command_reference_is_current(generate):
     assert generate.CLI_REFERENCE.read_text() == generate.render_reference(), "run `make docs`"
 
 
-def test_the_readme_gives_every_file_its_role(generate):
-    assert generate.README.read_text() == generate.render_readme(), "run `make docs`"
+def test_the_file_tree_gives_every_file_its_role(generate):
+    assert generate.ARCHITECTURE.read_text() == generate.render_architecture(), "run `make docs`"

@@ -69,9 +69,9 @@ def test_of_two_that_ask_at_once_one_scores_and_the_other_waits_and_reads(tmp_pa
     """Two real processes: locks are between processes."""
     script = """
 import sys, time
-from data.manifest import Manifest, write_manifest
-from data.requests import fingerprint
-from data.store import reserve_dataset
+from data.signals.manifest import Manifest, write_manifest
+from data.signals.fingerprint import fingerprint
+from data.storage.store import reserve_dataset
 request = {"teacher": "slow"}
 with reserve_dataset(fingerprint(request), root=sys.argv[1], waiting=lambda _: print("waiting", flush=True)) as (
     folder, complete,
@@ -103,7 +103,7 @@ with reserve_dataset(fingerprint(request), root=sys.argv[1], waiting=lambda _: p
 def test_a_scorer_that_dies_gives_its_reservation_up(tmp_path):
     script = """
 import os, sys, signal
-from data.store import reserve_dataset
+from data.storage.store import reserve_dataset
 with reserve_dataset("ab" * 32, root=sys.argv[1]):
     os.kill(os.getpid(), signal.SIGKILL)
 """
