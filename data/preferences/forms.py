@@ -5,13 +5,14 @@ Errors raised here do not say where the row stands; the reader that calls puts t
 
 import enum
 import functools
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from data.errors import DataError
-from data.preferences.messages import Message, Prompt
+from data.preferences.messages import Answer, Message, Prompt
 
 __all__ = ["Content", "Layout", "Rating", "RowForm", "detect_form", "parse_content", "parse_rating", "row_id"]
 
@@ -24,6 +25,9 @@ _ACCEPTED = (
 
 # HelpSteer2 writes the turns of a conversation into one text, each after the first under such a line.
 _HELPSTEER_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
+
+# What a field or column holds that is there for the sake of other rows.
+_NOTHING = (None, "", [], {})
 
 
 class Layout(enum.Enum):
@@ -44,11 +48,14 @@ class RowForm(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What a row says: a prompt, and the answers that it has."""
+    """What a row says: a prompt, the answers that it has, and what else goes into the chat template."""
 
     prompt: Prompt
-    chosen: str | None
-    rejected: str | None
+    chosen: Answer | None
+    rejected: Answer | None
+    tools: tuple[dict[str, Any], ...] | None = None
+    template_args: dict[str, Any] | None = None
+    is_conversation: bool = False
 
 
 class Rating(NamedTuple):
@@ -122,13 +129,16 @@ def parse_content(row: Mapping[str, Any], layout: Layout) -> Content:
         DataError: for an empty prompt or answer, conversations that differ before the last turn, turns that
             are not messages, a last turn that is not the assistant's.
     """
+    tools, template_args = _tools(row), _template_args(row)
     if layout is Layout.PROMPT_ALONE:
-        return Content(_prompt(row, _text_or_messages(row, "prompt")), None, None)
+        prompt = _prompt(row, _text_or_messages(row, "prompt"))
+        return Content(prompt, None, None, tools, template_args)
     if layout is Layout.MESSAGES:
         turns = _messages(row, "messages")
         if turns[-1].role != "assistant":
-            return Content(_prompt(row, turns), None, None)
-        return Content(_prompt(row, turns[:-1]), _answer(turns, "messages"), None)
+            return Content(_prompt(row, turns), None, None, tools, template_args)
+        prompt, answer = _prompt(row, turns[:-1]), _answer(turns, "messages")
+        return Content(prompt, answer, None, tools, template_args, is_conversation=True)
     chosen = _text_or_messages(row, "chosen")
     rejected = _text_or_messages(row, "rejected") if _given(row, "rejected") else None
     if layout is not Layout.WHOLE_CONVERSATIONS:
@@ -149,6 +159,8 @@ def parse_content(row: Mapping[str, Any], layout: Layout) -> Content:
         _prompt(row, before),
         _answer(chosen, "chosen"),
         None if rejected is None else _answer(rejected, "rejected"),
+        tools,
+        template_args,
     )
 
 
@@ -164,7 +176,7 @@ def parse_rating(row: Mapping[str, Any]) -> Rating:
         later = zip(rest[0::2], rest[1::2], strict=True)
         prompt = (*opening, *(Message(role.lower(), content) for role, content in later))
     return Rating(
-        _prompt(row, prompt), _answer(_text(row["response"], "response"), "response"), float(helpfulness)
+        _prompt(row, prompt), _answer_text(_text(row["response"], "response"), "response"), float(helpfulness)
     )
 
 
@@ -190,17 +202,67 @@ def _text_or_messages(row: Mapping[str, Any], column: str) -> Prompt:
 def _messages(row: Mapping[str, Any], column: str) -> tuple[Message, ...]:
     turns = []
     for number, turn in enumerate(_turns(row, column), 1):
-        if not isinstance(turn, dict) or not {"role", "content"} <= turn.keys():
+        if not isinstance(turn, dict) or "role" not in turn or not {"content", "tool_calls"} & turn.keys():
             seen = _listed(turn) if isinstance(turn, dict) else type(turn).__name__
             raise DataError(f"turn {number} of `{column}` has {seen}; it must have role and content")
-        if turn.get("tool_calls"):
-            raise DataError(
-                f"turn {number} of `{column}` has tool_calls, which would be lost; write the call into its content, "
-                "or remove the row"
-            )
         role = _text(turn["role"], "turn %d of %s: role", number, column)
-        turns.append(Message(role, _text(turn["content"], "turn %d of %s: content", number, column)))
+        extra = {
+            name: value
+            for name, value in turn.items()
+            if name not in ("role", "content") and value not in _NOTHING
+        }
+        content = turn.get("content")
+        if content is None and extra.get("tool_calls"):
+            content = ""
+        _check_unicode(extra, "turn %d of %s", number, column)
+        turns.append(Message(role, _text(content, "turn %d of %s: content", number, column), extra))
     return tuple(turns)
+
+
+def _tools(row: Mapping[str, Any]) -> tuple[dict[str, Any], ...] | None:
+    """The column `tools`: a list of JSON schemas, as values or as JSON text."""
+    tools = _json_column(row, "tools")
+    if tools is None:
+        return None
+    # Each of them may be JSON text, too: Arrow has no column of schemas that differ.
+    if isinstance(tools, list):
+        tools = [_parsed(tool, "tools") if isinstance(tool, str) else tool for tool in tools]
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise DataError("`tools` must be a list of JSON schemas, one for each tool")
+    return tuple(tools)
+
+
+def _template_args(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The column `chat_template_kwargs`: an object, as a value or as JSON text."""
+    arguments = _json_column(row, "chat_template_kwargs")
+    if arguments is not None and not isinstance(arguments, dict):
+        raise DataError(
+            f"`chat_template_kwargs` is of type {type(arguments).__name__}; it must be an object of names and values"
+        )
+    return {name: value for name, value in (arguments or {}).items() if value is not None} or None
+
+
+def _json_column(row: Mapping[str, Any], column: str) -> Any:
+    value = row.get(column)
+    if isinstance(value, str) and value.strip():
+        value = _parsed(value, column)
+    if value in _NOTHING:
+        return None
+    _check_unicode(value, column)
+    return value
+
+
+def _check_unicode(value: Any, what: str, *names: object) -> None:
+    """Refuse halves of surrogate pairs anywhere in a value."""
+    if value:
+        _text(json.dumps(value, ensure_ascii=False, default=str), what, *names)
+
+
+def _parsed(text: str, column: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"`{column}` is text that is not JSON ({error}); write it as JSON") from error
 
 
 def _turns(row: Mapping[str, Any], column: str) -> list[Any]:
@@ -227,15 +289,19 @@ def _text(value: Any, what: str, *names: object) -> str:
     return value
 
 
-def _answer(value: Prompt, column: str) -> str:
-    if isinstance(value, str):
-        text = value
-    elif value[-1].role == "assistant":
-        text = value[-1].content
-    else:
-        raise DataError(
-            f"`{column}` ends with a turn of {value[-1].role!r}; it must end with the assistant's"
-        )
+def _answer(value: Prompt, column: str) -> Answer:
+    """The last turn: its text, or the turn as a message where it has further fields."""
+    if not isinstance(value, str):
+        last = value[-1]
+        if last.role != "assistant":
+            raise DataError(f"`{column}` ends with a turn of {last.role!r}; it must end with the assistant's")
+        if last.extra:
+            return (last,)
+        value = last.content
+    return _answer_text(value, column)
+
+
+def _answer_text(text: str, column: str) -> str:
     if not text or text.isspace():
         raise DataError(f"`{column}` has an empty response; remove the row or give it an answer")
     return text

@@ -19,7 +19,7 @@ from data.preferences.forms import (
     parse_rating,
     row_id,
 )
-from data.preferences.messages import PreferenceRow
+from data.preferences.messages import Answer, PreferenceRow, Prompt
 from data.preferences.seen_rows import SeenRows
 from data.preferences.sources import RowSource, open_source
 
@@ -32,6 +32,8 @@ Need = Literal["pair", "chosen", "prompt"]
 
 # Text as JSON, what is not ASCII left as it is; json.dumps would build an encoder for each row.
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
+
+_sorted = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str).encode
 
 _PAIR_ID_DIGITS = 24  # 96 bits: among 10^9 rows a collision has a chance of 1 in 10^11
 
@@ -126,7 +128,7 @@ class PreferenceReader:
                 if earlier is None:
                     self.counts.kept += 1
                     running.update(json.dumps(pair_id).encode() + canonical + b"\n")
-                    yield PreferenceRow(pair_id, *content, location)
+                    yield PreferenceRow(pair_id, *content[:3], location, *content[3:])
                 elif earlier.content == digest[:_PAIR_ID_DIGITS]:
                     self.counts.dropped["duplicate"] += 1
                 else:
@@ -197,12 +199,24 @@ def _prefer(first: Rating, second: Rating) -> Content:
 
 
 def _canonical(content: Content) -> str:
-    """`json.dumps(content, ensure_ascii=False)`, at a fraction of the time: the data hash is made of it."""
-    prompt, chosen, rejected = content
-    if isinstance(prompt, str):
-        said = _quoted(prompt)
-    else:
-        said = f"[{', '.join(f'[{_quoted(role)}, {_quoted(text)}]' for role, text in prompt)}]"
-    preferred = "null" if chosen is None else _quoted(chosen)
-    other = "null" if rejected is None else _quoted(rejected)
-    return f"[{said}, {preferred}, {other}]"
+    """What a row says, as JSON: the data hash is made of it.
+
+    Text alone is written as `json.dumps(content, ensure_ascii=False)` would, at a fraction of the time. What plain
+    rows do not have is left out, so that their ids stay what they were before it was known.
+    """
+    said = ", ".join(_canonical_turns(said) for said in (content.prompt, content.chosen, content.rejected))
+    further = {"tools": content.tools, "template_args": content.template_args}
+    known = {name: value for name, value in further.items() if value is not None}
+    return f"[{said}, {_sorted(known)}]" if known else f"[{said}]"
+
+
+def _canonical_turns(said: Prompt | Answer | None) -> str:
+    if said is None:
+        return "null"
+    if isinstance(said, str):
+        return _quoted(said)
+    turns = (
+        f"[{_quoted(turn.role)}, {_quoted(turn.content)}{f', {_sorted(turn.extra)}' if turn.extra else ''}]"
+        for turn in said
+    )
+    return f"[{', '.join(turns)}]"

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import jinja2
 
 from data.errors import DataError
-from data.preferences.messages import Message, Prompt
+from data.preferences.messages import Answer, Message, PreferenceRow, as_turns
 
 __all__ = ["ChatTokenizer", "PlainFormat", "TemplateFormat", "TextFormat", "choose_format", "template_text"]
 
@@ -63,11 +63,11 @@ class TextFormat(Protocol):
     terminator_id: int
     prints_terminator: bool
 
-    def prompt(self, prompt: Prompt) -> str:
+    def prompt(self, row: PreferenceRow) -> str:
         """The text that the model answers."""
         ...
 
-    def answer(self, prompt: Prompt, prompt_text: str, answer: str) -> str:
+    def answer(self, row: PreferenceRow, prompt_text: str, answer: Answer) -> str:
         """The text that follows the prompt's, up to the terminator and nothing behind it."""
         ...
 
@@ -94,13 +94,13 @@ class PlainFormat:
     def __init__(self, tokenizer: ChatTokenizer) -> None:
         self.terminator_id = _eos_id(tokenizer)
 
-    def prompt(self, prompt: Prompt) -> str:
+    def prompt(self, row: PreferenceRow) -> str:
         """The turns' contents, joined."""
-        return prompt if isinstance(prompt, str) else "".join(turn.content for turn in prompt)
+        return "".join(turn.content for turn in as_turns(row.prompt, "user"))
 
-    def answer(self, prompt: Prompt, prompt_text: str, answer: str) -> str:
+    def answer(self, row: PreferenceRow, prompt_text: str, answer: Answer) -> str:
         """The answer itself."""
-        return answer
+        return "".join(turn.content for turn in as_turns(answer, "assistant"))
 
 
 class TemplateFormat:
@@ -116,7 +116,7 @@ class TemplateFormat:
         self._options: dict[str, Any] = {"tokenize": False}
         if "strftime_now" in str(tokenizer.chat_template):
             self._options["strftime_now"] = _TEMPLATE_DATE.strftime
-        _, found, self._suffix = self._render([_QUESTION, Message("assistant", _SENTINEL)]).rpartition(
+        _, found, self._suffix = self._render((_QUESTION, Message("assistant", _SENTINEL))).rpartition(
             _SENTINEL
         )
         if not found:
@@ -140,22 +140,23 @@ class TemplateFormat:
                 return before + found, token_id
         return "", None
 
-    def prompt(self, prompt: Prompt) -> str:
+    def prompt(self, row: PreferenceRow) -> str:
         """The conversation with the header of the answer to come."""
-        return self._render(_turns(prompt), add_generation_prompt=True)
+        return self._render(as_turns(row.prompt, "user"), add_generation_prompt=True, **_arguments(row))
 
-    def answer(self, prompt: Prompt, prompt_text: str, answer: str) -> str:
+    def answer(self, row: PreferenceRow, prompt_text: str, answer: Answer) -> str:
         """What the template writes for the answer, without what follows the terminator.
 
         Raises:
             DataError: when answers do not begin with the generation prompt, or end unlike others.
         """
-        turn = Message("assistant", answer)
-        text = self._render([*_turns(prompt), turn])
+        turns, arguments = as_turns(answer, "assistant"), _arguments(row)
+        text = self._render((*as_turns(row.prompt, "user"), *turns), **arguments)
         if not text.startswith(prompt_text):
             # Some write earlier turns differently once they are answered (Mistral's drop the system turn). The
             # model answers the prompt as it stands, so only the answer's own text is wanted, behind any question.
-            prompt_text, text = self.prompt((_QUESTION,)), self._render([_QUESTION, turn])
+            prompt_text = self._render((_QUESTION,), add_generation_prompt=True, **arguments)
+            text = self._render((_QUESTION, *turns), **arguments)
         if not text.startswith(prompt_text):
             raise DataError(
                 f"the chat template's generation prompt is not how it begins an answer: prompts end with "
@@ -169,8 +170,8 @@ class TemplateFormat:
             )
         return text[len(prompt_text) : len(text) - len(self._suffix)] + self._kept_suffix
 
-    def _render(self, turns: list[Message], **options: Any) -> str:
-        conversation = [turn._asdict() for turn in turns]
+    def _render(self, turns: tuple[Message, ...], **options: Any) -> str:
+        conversation = [turn.as_dict() for turn in turns]
         try:
             return self._tokenizer.apply_chat_template(conversation, **self._options, **options)
         except jinja2.TemplateSyntaxError as error:
@@ -186,8 +187,10 @@ class TemplateFormat:
             ) from error
 
 
-def _turns(prompt: Prompt) -> list[Message]:
-    return [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
+def _arguments(row: PreferenceRow) -> dict[str, Any]:
+    """What a row hands to the template beside its turns."""
+    tools = {} if row.tools is None else {"tools": list(row.tools)}
+    return {**(row.template_args or {}), **tools}
 
 
 def _eos_id(tokenizer: ChatTokenizer) -> int:

@@ -6,7 +6,7 @@ import hashlib
 import numpy as np
 
 from data.errors import DataError
-from data.preferences.messages import PreferenceRow
+from data.preferences.messages import Answer, PreferenceRow
 from data.preferences.reader import RowCounts
 from data.tokens.chat import ChatTokenizer, TemplateFormat, choose_format, template_text
 from data.tokens.vocabulary import tokenizer_hash
@@ -86,7 +86,7 @@ class PairEncoder:
         """
         self.counts.read += 1
         try:
-            prompt_text = self._format.prompt(row.prompt)
+            prompt_text = self._format.prompt(row)
             prompt_ids = self._ids(prompt_text)
             if not prompt_ids:
                 raise DataError("the prompt has no tokens in this tokenizer's vocabulary")
@@ -123,9 +123,9 @@ class PairEncoder:
         return bos + prompt_ids[-room:]
 
     def _answer_ids(
-        self, row: PreferenceRow, answer: str, prompt_text: str, prompt_ids: list[int]
+        self, row: PreferenceRow, answer: Answer, prompt_text: str, prompt_ids: list[int]
     ) -> list[int]:
-        text = self._format.answer(row.prompt, prompt_text, answer)
+        text = self._format.answer(row, prompt_text, answer)
         joint = self._ids(prompt_text + text)
         # Where a token would span the boundary, the answer stands alone: at generation the prompt is fixed.
         spanned = joint[: len(prompt_ids)] != prompt_ids

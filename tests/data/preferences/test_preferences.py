@@ -199,6 +199,54 @@ def test_sampling_takes_prompts_alone(read):
     assert (row.prompt, row.chosen) == ((Message("user", "q"),), None)
 
 
+# --- Fields and columns beside the text
+
+
+def test_every_field_of_a_message_is_kept_and_empty_ones_are_nothing(read):
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"town": "Ulm"}}}
+    (row,) = read(
+        {
+            "prompt": [
+                {**_user("q"), "name": "ada", "tool_calls": None},
+                {"role": "assistant", "content": None, "tool_calls": [call]},
+                {"role": "tool", "content": "rain", "tool_call_id": "1"},
+            ],
+            "chosen": [{**_assistant("4"), "reasoning_content": "two and two"}],
+            "rejected": [{**_assistant("5"), "reasoning_content": ""}],
+        }
+    )
+    assert row.prompt == (
+        Message("user", "q", {"name": "ada"}),
+        Message("assistant", "", {"tool_calls": [call]}),
+        Message("tool", "rain", {"tool_call_id": "1"}),
+    )
+    assert row.chosen == (Message("assistant", "4", {"reasoning_content": "two and two"}),)
+    assert row.rejected == "5"
+
+
+def test_answers_that_differ_in_a_thought_alone_are_a_pair_and_have_another_id(read):
+    def answer(thought):
+        return [{**_assistant("6"), "reasoning_content": thought}]
+
+    first, second = read(
+        {"prompt": "q", "chosen": answer("count"), "rejected": answer("guess")},
+        {"prompt": "q", "chosen": answer("count twice"), "rejected": answer("guess")},
+    )
+    assert first.pair_id != second.pair_id
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_tools_and_template_arguments_are_read_as_values_or_json_text(read, as_text):
+    tools, arguments = [{"type": "function", "function": {"name": "f"}}], {"enable_thinking": False}
+    columns = {"tools": tools, "chat_template_kwargs": arguments}
+    plain, row = read(
+        PAIR, {**PAIR, **{name: json.dumps(value) if as_text else value for name, value in columns.items()}}
+    )
+    assert (plain.tools, plain.template_args) == (None, None)
+    assert (row.tools, row.template_args) == (tuple(tools), arguments)
+    assert row.pair_id != plain.pair_id
+
+
 # --- Ids, duplicates, hashes
 
 
@@ -328,16 +376,13 @@ def test_reading_again_starts_and_counts_anew(read):
             "`chosen` ends with a turn of 'user'",
         ),
         ({**PAIR, "prompt": [_user("q"), _assistant("a")]}, "the prompt ends with an assistant turn"),
+        ({**PAIR, "tools": "[{"}, "`tools` is text that is not JSON"),
+        ({**PAIR, "tools": ["f"]}, "`tools` is text that is not JSON"),
+        ({**PAIR, "tools": {"name": "f"}}, "`tools` must be a list of JSON schemas"),
+        ({**PAIR, "chat_template_kwargs": [1]}, "`chat_template_kwargs` is of type list"),
         (
-            {
-                **PAIR,
-                "prompt": [
-                    _user("q"),
-                    {**_assistant(""), "tool_calls": [{"function": {"name": "f"}}]},
-                    _user("r"),
-                ],
-            },
-            "turn 2 of `prompt` has tool_calls, which would be lost",
+            {**PAIR, "prompt": [{**_user("q"), "note": "half \ud83d"}]},
+            "`turn 1 of prompt` has half of a surrogate pair",
         ),
         (
             {

@@ -198,4 +198,4 @@ def conversation(*texts):
 
 
 def dicts(turns):
-    return [turn._asdict() for turn in turns]
+    return [turn.as_dict() for turn in turns]
