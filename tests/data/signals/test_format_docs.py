@@ -24,7 +24,9 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
 def _library(snippet):
-    (name,) = re.findall(r"(?:import|from) (data\.signals\.dataset|pyarrow|datasets|pandas|polars|duckdb)", snippet)
+    (name,) = re.findall(
+        r"(?:import|from) (data\.signals\.dataset|pyarrow|datasets|pandas|polars|duckdb)", snippet
+    )
     return name
 
 
