@@ -67,7 +67,7 @@ def _option(parameter: click.Parameter) -> str:
 
 
 def _file_tree() -> str:
-    lines = ["```", f"{'cli.py':<34}{_role(ROOT / 'cli.py')}"]
+    lines = ["```", *(f"{name:<34}{_role(ROOT / name)}" for name in ("adpa.py", "cli.py"))]
     for package in _PACKAGES:
         if not (ROOT / package).is_dir():
             continue

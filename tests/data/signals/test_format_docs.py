@@ -24,14 +24,12 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
 def _library(snippet):
-    (name,) = re.findall(
-        r"(?:import|from) (data\.signals\.dataset|pyarrow|datasets|pandas|polars|duckdb)", snippet
-    )
+    (name,) = re.findall(r"(?:import|from) (adpa|pyarrow|datasets|pandas|polars|duckdb)", snippet)
     return name
 
 
 def test_there_is_a_snippet_for_each_library():
-    libraries = ["data.signals.dataset", "pyarrow", "datasets", "pandas", "polars", "duckdb"]
+    libraries = ["adpa", "pyarrow", "datasets", "pandas", "polars", "duckdb"]
     assert [_library(snippet) for snippet in SNIPPETS] == libraries
 
 
@@ -40,7 +38,7 @@ def test_there_is_a_snippet_for_each_library():
 def test_each_snippet_reads_the_same_value(tmp_path, make_dataset, snippet, encoding):
     if importlib.util.find_spec(_library(snippet).split(".")[0]) is None:
         pytest.skip(f"{_library(snippet)} is not installed")
-    if encoding == "plain" and _library(snippet) in ("data.signals.dataset", "datasets"):
+    if encoding == "plain" and _library(snippet) in ("adpa", "datasets"):
         pytest.skip("reads through pyarrow, which is tested with both")
     make_dataset(
         tmp_path / "signals", scored=("chosen",), roles=("rejected", "chosen"), top_p=0.9, encoding=encoding

@@ -1,0 +1,104 @@
+"""The public Python API: what scripts and notebooks import, `from adpa import SignalDataset, train_student`.
+
+Each name is imported from the file that defines it when it is first used, so that `import adpa` takes milliseconds and
+reading a dataset never loads torch. `python -m adpa` is the command line. Whatever is not named here may move.
+"""
+
+# ruff: noqa: F401  (the imports below are re-exports)
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # For editors and type checkers; a test compares these lines with `_HOMES`.
+    from data.checks.verify import Finding, verify_dataset
+    from data.errors import (
+        AdpaError,
+        ConfigurationError,
+        DataError,
+        ScoringError,
+        ShardError,
+        TrainingError,
+    )
+    from data.preferences.messages import Message, PreferenceRow
+    from data.preferences.reader import PreferenceReader, read_preferences
+    from data.signals.dataset import SignalDataset
+    from data.signals.rollouts import Rollout, RolloutDataset
+    from data.signals.schema import ResponseSignals
+    from data.signals.shuffle import shuffled_pairs, split_pairs
+    from data.storage.transfer import open_signals, pull_dataset, push_dataset
+    from student_training.methods import METHODS, Method, MethodSpec, Needs, SequenceTerm, Term
+    from student_training.options import TrainOptions
+    from student_training.run import TrainingResult, train_student
+    from teacher_scoring.options import SampleOptions, ScoreOptions
+    from teacher_scoring.sample import sample_student
+    from teacher_scoring.score import score_teacher
+
+_HOMES = {
+    "data.checks.verify": ("Finding", "verify_dataset"),
+    "data.errors": (
+        "AdpaError",
+        "ConfigurationError",
+        "DataError",
+        "ScoringError",
+        "ShardError",
+        "TrainingError",
+    ),
+    "data.preferences.messages": ("Message", "PreferenceRow"),
+    "data.preferences.reader": ("PreferenceReader", "read_preferences"),
+    "data.signals.dataset": ("SignalDataset",),
+    "data.signals.rollouts": ("Rollout", "RolloutDataset"),
+    "data.signals.schema": ("ResponseSignals",),
+    "data.signals.shuffle": ("shuffled_pairs", "split_pairs"),
+    "data.storage.transfer": ("open_signals", "pull_dataset", "push_dataset"),
+    "student_training.methods": ("METHODS", "Method", "MethodSpec", "Needs", "SequenceTerm", "Term"),
+    "student_training.options": ("TrainOptions",),
+    "student_training.run": ("TrainingResult", "train_student"),
+    "teacher_scoring.options": ("SampleOptions", "ScoreOptions"),
+    "teacher_scoring.sample": ("sample_student",),
+    "teacher_scoring.score": ("score_teacher",),
+}
+
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = list(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Import an exported name from the file that defines it."""
+    if name not in _HOME_OF:
+        raise AttributeError(
+            f"module 'adpa' has no attribute {name!r}; it exports {', '.join(sorted(_HOME_OF))}"
+        )
+    try:
+        module = importlib.import_module(_HOME_OF[name])
+    except ModuleNotFoundError as error:
+        room = _HOME_OF[name].partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != room:
+            raise
+        raise ImportError(
+            f"adpa.{name}: needs adpa's own package {room!r}, but Python finds {_place(room)}; rename that, or start"
+            " Python in another folder (docs/decisions/0006-one-module-is-the-python-api.md)"
+        ) from error
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """The exported names, for completion."""
+    return sorted({*globals(), *_HOME_OF})
+
+
+def _place(package: str) -> str:
+    """What Python takes for a package."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return "none"
+    return spec.origin or str(next(iter(spec.submodule_search_locations or ()), "another one"))
+
+
+if __name__ == "__main__":
+    from cli import main
+
+    main()
