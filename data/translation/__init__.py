@@ -1,0 +1,1 @@
+"""A signal dataset on the token ids of another tokenizer: alignment by bytes, projection, translation."""

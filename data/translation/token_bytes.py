@@ -1,0 +1,176 @@
+"""The bytes that each token of a tokenizer stands for.
+
+Two tokenizers have no ids in common, but their tokens spell the same text, and text is bytes. Three families write
+bytes in ways that can be read exactly: byte-level BPE (GPT-2 and most of its descendants) has a letter for each
+byte; SentencePiece-like vocabularies (Llama 2, Gemma) write a space as `▁` and bytes without a piece of their own as
+`<0x0A>`; added tokens are their own text. Any other family (WordPiece, word ends written as `</w>`) loses spaces or
+case, and is refused.
+"""
+
+import bisect
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from data.errors import DataError
+
+__all__ = ["TokenBytes", "byte_letters"]
+
+_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+
+# Texts that a continuation is encoded after, so that no space is put before it and none of it is cut off.
+_ANCHORS = ("\n", "a", ".")
+
+
+def byte_letters() -> dict[str, int]:
+    """The letter that byte-level tokenizers write for each byte, and the byte.
+
+    Source: GPT-2's table; printable Latin-1 characters stand for themselves, the others follow from U+0100.
+    """
+    printable = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+    hidden = [byte for byte in range(0x100) if byte not in printable]
+    letters = {chr(byte): byte for byte in printable}
+    return letters | {chr(0x100 + place): byte for place, byte in enumerate(hidden)}
+
+
+class TokenBytes:
+    """Bytes of every token of one tokenizer, and the tokens that a byte string begins with.
+
+    Attributes:
+        vocab_size: one more than the largest id.
+        special_ids: ids of special tokens: they stand for a role, not for text.
+        lengths: number of bytes of each token, int32, shape (vocab_size,); 0 for ids without text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, name: str) -> None:
+        """Read a tokenizer's vocabulary.
+
+        Args:
+            tokenizer: of the `tokenizers` library.
+            name: what to call it in messages.
+        Raises:
+            DataError: for a family whose tokens do not determine bytes.
+        """
+        state = json.loads(tokenizer.to_str())
+        read = _piece_reader(state, name)
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        added = {entry["id"]: entry for entry in state["added_tokens"]}
+        self._tokenizer = tokenizer
+        self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        self.special_ids = frozenset(id for id, entry in added.items() if entry["special"])
+        self._bytes = [b""] * self.vocab_size
+        for piece, token_id in vocabulary.items():
+            if token_id in self.special_ids:
+                continue
+            self._bytes[token_id] = piece.encode() if token_id in added else read(piece)
+        self.lengths = np.array([len(text) for text in self._bytes], np.int32)
+        # Of several tokens with the same bytes (`<0x20>` beside `▁`), the one that is no byte piece is meant.
+        self._ids: dict[bytes, int] = {}
+        for piece, token_id in sorted(vocabulary.items(), key=lambda item: item[1]):
+            text = self._bytes[token_id]
+            if text and (text not in self._ids or not _BYTE_PIECE.fullmatch(piece)):
+                self._ids[text] = token_id
+        self._longest = max(map(len, self._ids), default=0)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "TokenBytes":
+        """Read the `tokenizer.json` of a folder.
+
+        Raises:
+            DataError: when it is missing, cannot be read, or is of a family without bytes.
+        """
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise DataError(f"{folder}: no tokenizer.json; save the tokenizer there with save_pretrained")
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:
+            # `tokenizers` raises nothing narrower than Exception for a file that it cannot parse.
+            raise DataError(f"{path}: not a file of the `tokenizers` library: {error}") from error
+        return cls(tokenizer, name=str(folder))
+
+    def __getitem__(self, token_id: int) -> bytes:
+        """The bytes of a token; empty for special tokens and ids that the vocabulary does not use."""
+        return self._bytes[token_id] if 0 <= token_id < self.vocab_size else b""
+
+    def join(self, token_ids: Sequence[int] | np.ndarray) -> bytes:
+        """The bytes of consecutive tokens."""
+        return b"".join([self[token_id] for token_id in token_ids])
+
+    def first_piece(self, text: bytes) -> int | None:
+        """The token that the tokenizer begins a continuation of these bytes with, or None where it has none.
+
+        A token that stands for exactly these bytes is that token. Other whole characters go through the tokenizer itself, as they would in the middle of a text. Bytes that end
+        inside a character cannot; for them the longest token that they begin with is taken.
+        """
+        if (whole := self._ids.get(text)) is not None:
+            return whole
+        try:
+            pieces = self._encode(text.decode("utf-8"))
+        except UnicodeDecodeError:
+            pieces = None
+        if pieces:
+            return pieces[0]
+        for length in range(min(len(text), self._longest), 0, -1):
+            if (token_id := self._ids.get(text[:length])) is not None:
+                return token_id
+        return None
+
+    def is_extended(self, text: bytes) -> bool:
+        """Whether some longer token begins with these bytes."""
+        index = bisect.bisect_right(self._sorted, text)
+        return index < len(self._sorted) and self._sorted[index].startswith(text)
+
+    @cached_property
+    def _sorted(self) -> list[bytes]:
+        return sorted(self._ids)
+
+    def _encode(self, text: str) -> list[int] | None:
+        """Ids of a text in the middle of another; None where the tokenizer changes its bytes."""
+        for anchor in _ANCHORS:
+            before = self._tokenizer.encode(anchor, add_special_tokens=False).ids
+            whole = self._tokenizer.encode(anchor + text, add_special_tokens=False).ids
+            pieces = whole[len(before) :]
+            if whole[: len(before)] == before and self.join(pieces) == text.encode():
+                return pieces
+        return None
+
+
+def _piece_reader(state: Mapping[str, Any], name: str) -> Any:
+    """How the vocabulary spells bytes: a function from a piece to its bytes."""
+    decoders = _flat(state.get("decoder"), "decoders")
+    kinds = {decoder["type"] for decoder in decoders}
+    if "ByteLevel" in kinds:
+        letters = byte_letters()
+        return lambda piece: (
+            bytes(letters[letter] for letter in piece) if letters.keys() >= set(piece) else b""
+        )
+    spaced = "Metaspace" in kinds or any(
+        decoder["type"] == "Replace" and decoder.get("content") == " " for decoder in decoders
+    )
+    if spaced and not kinds & {"WordPiece", "BPEDecoder", "CTC"}:
+        return _sentencepiece_bytes
+    found = ", ".join(sorted(kinds)) or "none"
+    raise DataError(
+        f"{name}: the bytes of its tokens cannot be told (decoder: {found}); signals can be translated between "
+        "byte-level BPE and SentencePiece-like tokenizers"
+    )
+
+
+def _sentencepiece_bytes(piece: str) -> bytes:
+    byte = _BYTE_PIECE.fullmatch(piece)
+    return bytes([int(byte[1], 16)]) if byte else piece.replace("▁", " ").encode()
+
+
+def _flat(component: Mapping[str, Any] | None, key: str) -> list[Mapping[str, Any]]:
+    if component is None:
+        return []
+    if component["type"] == "Sequence":
+        return [leaf for part in component[key] for leaf in _flat(part, key)]
+    return [component]
