@@ -106,8 +106,9 @@ class TokenBytes:
     def first_piece(self, text: bytes) -> int | None:
         """The token that the tokenizer begins a continuation of these bytes with, or None where it has none.
 
-        A token that stands for exactly these bytes is that token. Other whole characters go through the tokenizer itself, as they would in the middle of a text. Bytes that end
-        inside a character cannot; for them the longest token that they begin with is taken.
+        A token that stands for exactly these bytes is that token. Other whole characters go through the tokenizer
+        itself, as they would in the middle of a text. Bytes that end inside a character cannot; for them the longest
+        token that they begin with is taken.
         """
         if (whole := self._ids.get(text)) is not None:
             return whole
