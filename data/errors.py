@@ -1,6 +1,14 @@
 """Domain errors: one base class, one leaf for each part that can fail."""
 
-__all__ = ["AdpaError", "ConfigurationError", "DataError", "ScoringError", "ShardError", "TrainingError"]
+__all__ = [
+    "AdpaError",
+    "ConfigurationError",
+    "DataError",
+    "EvaluationError",
+    "ScoringError",
+    "ShardError",
+    "TrainingError",
+]
 
 
 class AdpaError(Exception):
@@ -25,3 +33,7 @@ class ScoringError(AdpaError):
 
 class TrainingError(AdpaError):
     """Training that cannot start or must not go on."""
+
+
+class EvaluationError(AdpaError):
+    """A judge, a benchmark, judgments or other tools' result files that cannot be used."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-STAGES = {"teacher_scoring", "student_training"}
+STAGES = {"teacher_scoring", "student_training", "evaluation"}
 PACKAGES = ("data", *sorted(STAGES), "small_world")
 MAX_FILES = 13
 

@@ -30,7 +30,15 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     top = {name.split("/")[0] for name in names if ".dist-info" not in name}
-    assert top == {"adpa.py", "cli.py", "data", "teacher_scoring", "student_training", "small_world"}
+    assert top == {
+        "adpa.py",
+        "cli.py",
+        "data",
+        "teacher_scoring",
+        "student_training",
+        "evaluation",
+        "small_world",
+    }
     assert "student_training/methods/adpa.py" in names
     (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
     with zipfile.ZipFile(wheel) as archive:

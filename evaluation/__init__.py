@@ -1,0 +1,1 @@
+"""Evaluation: answers, judges, win rates, public benchmarks, reports. Engines are handed in."""

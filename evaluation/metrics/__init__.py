@@ -1,0 +1,1 @@
+"""Figures from stored judgments: pure functions of numbers, no models and no files."""
