@@ -1,8 +1,9 @@
-"""Accelerators that people score on: what each computes at most, and how much it holds."""
+"""Accelerators: what each computes at most and how much it holds; and what of a model's shape sets its operations."""
 
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["CARDS", "UTILISATION", "Card"]
+__all__ = ["CARDS", "UTILISATION", "Card", "active_expert_share", "attention_width"]
 
 
 #: Share of the peak that a scoring pass is assumed to reach: prompts alone go through the model, in large batches.
@@ -42,3 +43,27 @@ CARDS = {
         Card("rtx-a6000", 155, 48),
     )
 }
+
+
+def active_expert_share(config: Any) -> float:
+    """Share of a mixture's experts that each token meets; 1 for a dense model.
+
+    Args:
+        config: a text model's configuration, with the field names that transformers uses.
+    """
+    num_experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None) or 1
+    return (getattr(config, "num_experts_per_tok", None) or num_experts) / num_experts
+
+
+def attention_width(config: Any) -> int:
+    """Heads times head dimension, summed over all layers: causal attention costs 4 operations for each unit, each token
+    and each token before it. 0 for a model without attention heads.
+
+    Args:
+        config: as for `active_expert_share`.
+    """
+    heads = getattr(config, "num_attention_heads", None) or 0
+    if not heads:
+        return 0
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return config.num_hidden_layers * heads * head_dim

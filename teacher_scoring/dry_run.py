@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from data.errors import ConfigurationError
 from data.files import adpa_home
-from data.hardware import CARDS, UTILISATION, Card
+from data.hardware import CARDS, UTILISATION, Card, active_expert_share, attention_width
 from data.storage.store import store_folder
 from data.tokens.encoder import EncodedPair
 from teacher_scoring.engines.models import FoundModel
@@ -73,16 +73,12 @@ def model_size(folder: Path, *, trust_remote_code: bool) -> ModelSize:
     total = sum(parameter.numel() for parameter in model.parameters())
     is_tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     experts = sum(p.numel() for name, p in model.named_parameters() if ".experts." in name)
-    num_experts = getattr(text, "num_local_experts", None) or getattr(text, "num_experts", None) or 1
-    active = getattr(text, "num_experts_per_tok", None) or num_experts
-    idle_experts = experts - experts * active // num_experts
-    heads = text.num_attention_heads
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    idle_experts = experts - round(experts * active_expert_share(text))
     return ModelSize(
         parameters=total,
         body_parameters=total - embedding - (0 if is_tied else head) - idle_experts,
         head_parameters=head,
-        attention_width=text.num_hidden_layers * heads * head_dim,
+        attention_width=attention_width(text),
     )
 
 
@@ -227,12 +223,7 @@ def _describe(
             f"{name}: {size.parameters / 1e9:.2f} billion parameters, {weights_gib:.1f} GiB in bfloat16{fits}; "
             f"cached: {cached}; {plan.flops[name]:.3g} FLOPs to do, {_duration(plan.hours[name])}"
         )
-    num_cards = (
-        options.workers
-        * options.data_parallel_size
-        * options.tensor_parallel_size
-        * options.pipeline_parallel_size
-    )
+    num_cards = options.workers * options.tensor_parallel_size * options.pipeline_parallel_size
     hours = sum(plan.hours.values())
     shared = (
         f"; {_duration(hours / num_cards)} on the {num_cards} that the options name" if num_cards > 1 else ""

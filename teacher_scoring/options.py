@@ -72,12 +72,6 @@ class _EngineFlags:
     pipeline_parallel_size: int = option(
         1, help="GPUs that share the stack of layers (vLLM)", minimum=1, determining=False
     )
-    data_parallel_size: int = option(
-        1,
-        help="copies of the model for each of --workers, as so many more workers",
-        minimum=1,
-        determining=False,
-    )
     workers: int = option(
         1,
         help="engines that work side by side, on Ray; all machines have to share the folders of --out and --pass-cache",
@@ -161,12 +155,6 @@ class ScoreOptions(_EngineFlags):
     shard_range: str | None = option(
         None,
         help="I/N: write every N-th shard from the I-th on; `adpa signals merge` completes the dataset",
-        determining=False,
-    )
-    verify_sample: int = option(
-        0,
-        help="score so many rows again with transformers and report differences",
-        minimum=0,
         determining=False,
     )
     dry_run: bool = option(

@@ -16,7 +16,8 @@ from teacher_scoring.engines.models import FoundModel, engine_request, find_mode
 from teacher_scoring.engines.tokenizer import load_tokenizer
 from teacher_scoring.options import Report, ScoreOptions
 from teacher_scoring.passes.cache import PassPlan
-from teacher_scoring.passes.tasks import RolloutsByPair, SupportRule
+from teacher_scoring.passes.rollouts_by_pair import RolloutsByPair
+from teacher_scoring.passes.tasks import SupportRule
 
 __all__ = ["ScoringRequest", "prepare_request"]
 

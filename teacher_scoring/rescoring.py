@@ -20,14 +20,7 @@ from teacher_scoring.options import Report
 from teacher_scoring.passes.tasks import SupportRule
 from teacher_scoring.workers.run import EngineRequest, needs_own_process, run_on_engine
 
-__all__ = [
-    "describe_differences",
-    "largest_differences",
-    "rescore_sample",
-    "row_differences",
-    "sample_rows",
-    "transformers_request",
-]
+__all__ = ["rescore_sample"]
 
 
 def rescore_sample(folder: Path, options: SignalsVerifyOptions, report: Report) -> None:
@@ -50,14 +43,14 @@ def rescore_sample(folder: Path, options: SignalsVerifyOptions, report: Report) 
         reference = _find(dataset, "reference", options.reference, options.reference_adapter, options)
 
     def engine(model: FoundModel) -> EngineRequest:
-        return transformers_request(
+        return _transformers_request(
             model,
             dtype=request["dtype"],
             trust_remote_code=options.trust_remote_code,
             max_length=request["max_length"],
         )
 
-    rows = sample_rows(dataset, options.deep)
+    rows = _sample_rows(dataset, options.deep)
     if not rows:
         report(f"{folder}: carries token ids alone; there is nothing to score again")
         return
@@ -66,7 +59,7 @@ def rescore_sample(folder: Path, options: SignalsVerifyOptions, report: Report) 
         teacher_vocab_size=teacher.vocab_size,
         reference_vocab_size=reference.vocab_size if reference is not None else None,
     )
-    found = row_differences(
+    found = _row_differences(
         rows,
         engine(teacher),
         engine(reference) if reference is not None else None,
@@ -77,7 +70,7 @@ def rescore_sample(folder: Path, options: SignalsVerifyOptions, report: Report) 
     positions = sum(len(row.response_ids) for row in rows)
     report(
         f"{len(rows):,} responses ({positions:,} positions) scored again with transformers; "
-        f"{describe_differences(largest)}"
+        f"{_describe(largest)}"
     )
     wrong = [
         (differences["probability"], row)
@@ -135,7 +128,7 @@ _COLUMNS = (
 )
 
 
-def sample_rows(dataset: SignalDataset, number: int) -> list[ResponseSignals]:
+def _sample_rows(dataset: SignalDataset, number: int) -> list[ResponseSignals]:
     """Scored rows of pairs drawn at random, always the same ones of the same dataset."""
     draw = random.Random(dataset.manifest.fingerprint)
     rows: list[ResponseSignals] = []
@@ -145,7 +138,7 @@ def sample_rows(dataset: SignalDataset, number: int) -> list[ResponseSignals]:
     return rows
 
 
-def transformers_request(
+def _transformers_request(
     model: FoundModel, *, dtype: str, trust_remote_code: bool, max_length: int
 ) -> EngineRequest:
     """The engine that scores again: transformers on this machine, whatever the dataset was made with.
@@ -172,28 +165,13 @@ def transformers_request(
     )
 
 
-def largest_differences(
-    rows: list[ResponseSignals],
-    teacher: EngineRequest,
-    reference: EngineRequest | None,
-    rule: SupportRule,
-    *,
-    rounded: bool,
-) -> dict[str, float]:
-    """The largest of each of the `row_differences` of some rows; the arguments are the same."""
-    largest: dict[str, float] = {}
-    for found in row_differences(rows, teacher, reference, rule, rounded=rounded):
-        largest = {name: max(value, largest.get(name, 0.0)) for name, value in found.items()}
-    return largest
-
-
-def describe_differences(differences: Mapping[str, float]) -> str:
+def _describe(differences: Mapping[str, float]) -> str:
     """The largest differences in words."""
     shown = ", ".join(f"{name} {value:.2g}" for name, value in differences.items() if name != "probability")
     return f"largest differences: in probability {differences['probability']:.2g} beyond rounding; in nats: {shown}"
 
 
-def row_differences(
+def _row_differences(
     rows: list[ResponseSignals],
     teacher: EngineRequest,
     reference: EngineRequest | None,

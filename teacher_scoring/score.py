@@ -20,15 +20,10 @@ from teacher_scoring.engines.models import FoundModel
 from teacher_scoring.engines.tokenizer import save_tokenizer
 from teacher_scoring.options import ALL_SHARDS, Part, Report, ScoreOptions
 from teacher_scoring.passes.cache import PassFile, PassPlan, remove_stale_leftovers
+from teacher_scoring.passes.rollouts_by_pair import RolloutsByPair
 from teacher_scoring.passes.scoring import PassRun, score_given_ids, score_support
-from teacher_scoring.passes.tasks import EncodedShard, RolloutsByPair, pair_rows, write_encoded_shards
+from teacher_scoring.passes.tasks import EncodedShard, pair_rows, write_encoded_shards
 from teacher_scoring.request import ScoringRequest, prepare_request
-from teacher_scoring.rescoring import (
-    describe_differences,
-    largest_differences,
-    sample_rows,
-    transformers_request,
-)
 from teacher_scoring.workers.run import EngineRequest, request_engine
 from teacher_scoring.workers.sigterm import exit_on_sigterm
 
@@ -54,12 +49,8 @@ def score_teacher(options: ScoreOptions, *, report: Report = logger.info) -> Sig
         request = prepare_request(options, report)
         with open_destination(options.out, request.known, request.reader, ALL_SHARDS, report) as out:
             if is_finished(out, request.known, request.reader, report):
-                dataset = SignalDataset.open(out)
-            else:
-                dataset = complete_dataset(out, [_score_part(request, out, ALL_SHARDS, report)], report)
-        if options.verify_sample:
-            _verify(request, dataset, report)
-        return dataset
+                return SignalDataset.open(out)
+            return complete_dataset(out, [_score_part(request, out, ALL_SHARDS, report)], report)
 
 
 def score_shard_range(options: ScoreOptions, *, report: Report = logger.info) -> None:
@@ -85,30 +76,6 @@ def score_shard_range(options: ScoreOptions, *, report: Report = logger.info) ->
         report(
             f"{out}: part {part} is done; when all {part.of} are, complete it with adpa signals merge {out}"
         )
-
-
-def _verify(request: ScoringRequest, dataset: SignalDataset, report: Report) -> None:
-    """Score some rows again with transformers and say by how much they differ."""
-    options = request.options
-
-    def engine(model: FoundModel) -> EngineRequest:
-        return transformers_request(
-            model,
-            dtype=options.dtype,
-            trust_remote_code=options.trust_remote_code,
-            max_length=options.max_length,
-        )
-
-    rows = sample_rows(dataset, options.verify_sample)
-    reference = engine(request.reference) if request.reference is not None else None
-    differences = largest_differences(
-        rows,
-        engine(request.teacher),
-        reference,
-        request.support_rule,
-        rounded=options.precision == "rounded",
-    )
-    report(f"{len(rows):,} responses scored again with transformers; {describe_differences(differences)}")
 
 
 def _score_part(request: ScoringRequest, out: Path, part: Part, report: Report) -> Workplace:

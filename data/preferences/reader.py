@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from data.errors import DataError
+from data.id_index import IdIndex
 from data.preferences.forms import (
     Content,
     Layout,
@@ -20,7 +21,6 @@ from data.preferences.forms import (
     row_id,
 )
 from data.preferences.messages import Answer, PreferenceRow, Prompt
-from data.preferences.seen_rows import SeenRows
 from data.preferences.sources import RowSource, open_source
 
 __all__ = ["Need", "PreferenceReader", "RowCounts", "read_preferences"]
@@ -115,7 +115,7 @@ class PreferenceReader:
         """Yield the rows that are kept, in the source's order."""
         self.form, self.counts, self._data_hash = None, RowCounts(), None
         running = hashlib.sha256()
-        with contextlib.closing(SeenRows()) as seen:
+        with contextlib.closing(IdIndex()) as seen:
             for content, given_id, location in self._contents():
                 self._check_need(content, location)
                 if content.chosen is not None and content.chosen == content.rejected:
@@ -124,16 +124,16 @@ class PreferenceReader:
                 canonical = _canonical(content).encode()
                 digest = hashlib.sha256(canonical).hexdigest()
                 pair_id = digest[:_PAIR_ID_DIGITS] if given_id is None else given_id
-                earlier = seen.first(pair_id, digest[:_PAIR_ID_DIGITS], location)
+                earlier = seen.add(pair_id, f"{digest[:_PAIR_ID_DIGITS]} {location}")
                 if earlier is None:
                     self.counts.kept += 1
                     running.update(json.dumps(pair_id).encode() + canonical + b"\n")
                     yield PreferenceRow(pair_id, *content[:3], location, *content[3:])
-                elif earlier.content == digest[:_PAIR_ID_DIGITS]:
+                elif earlier.startswith(digest[:_PAIR_ID_DIGITS]):
                     self.counts.dropped["duplicate"] += 1
                 else:
                     raise DataError(
-                        f"{location}: id {pair_id!r} already names another row ({earlier.location}); make "
+                        f"{location}: id {pair_id!r} already names another row ({earlier.partition(' ')[2]}); make "
                         "ids unique, or leave the column out"
                     )
         if not self.counts.kept:

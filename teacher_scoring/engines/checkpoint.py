@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from data.errors import AdpaError, ConfigurationError, ScoringError
 from teacher_scoring.engines.contract import EngineOptions, parse_engine_args
 
-__all__ = ["LOAD_FAILURES", "check_checkpoint", "is_local", "load_failure", "one_line"]
+__all__ = ["LOAD_FAILURES", "check_checkpoint", "load_failure", "one_line"]
 
 
 # What model libraries raise for a checkpoint, an option or a request that they cannot serve.
@@ -33,28 +33,15 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf", "*.pt")
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
-def is_local(source: str) -> bool:
-    """Whether a model is named by its folder; anything else is taken for a hub name."""
-    return Path(source).expanduser().exists() or source.startswith(("/", "./", "../", "~")) or source == "."
-
-
 def check_checkpoint(options: EngineOptions) -> None:
     """Refuse a folder that cannot be a model, or an adapter folder that cannot be one.
-
-    Hub names are left to the library, which knows its cache and the network.
 
     Raises:
         ConfigurationError: naming the folder and what it lacks.
     """
-    if is_local(options.model):
-        if options.revision is not None:
-            raise ConfigurationError(
-                f"{options.model}: a local folder has no revision {options.revision!r}; leave it out"
-            )
-        _check_folder(Path(options.model).expanduser(), "config.json", _WEIGHTS, "model")
+    _check_folder(Path(options.model), "config.json", _WEIGHTS, "model")
     if options.adapter is not None:
-        folder = Path(options.adapter).expanduser()
-        _check_folder(folder, "adapter_config.json", _ADAPTER_WEIGHTS, "LoRA adapter")
+        _check_folder(Path(options.adapter), "adapter_config.json", _ADAPTER_WEIGHTS, "LoRA adapter")
 
 
 def one_line(error: BaseException) -> str:
@@ -75,7 +62,7 @@ def load_failure(options: EngineOptions, library: str, error: BaseException) -> 
 
 def _check_folder(folder: Path, config_name: str, weights: tuple[str, ...], kind: str) -> None:
     if not folder.exists():
-        raise ConfigurationError(f"{folder}: no such folder; expected a {kind} folder or a hub name")
+        raise ConfigurationError(f"{folder}: no such folder; expected a {kind} folder")
     config = folder / config_name
     if not config.is_file():
         raise ConfigurationError(f"{folder}: not a {kind} folder, it has no {config_name}")

@@ -33,14 +33,12 @@ class EngineOptions:
     """Which model an engine opens, and how.
 
     Attributes:
-        model: a checkpoint folder or a hub name.
-        revision: branch, tag or commit of a hub model; None takes its default branch.
+        model: a checkpoint folder.
         adapter: a LoRA adapter folder put on top of the model; None for the model alone.
         dtype: of weights and activations; `auto` takes the checkpoint's own. Log-softmax is always float32.
         trust_remote_code: whether code that comes with the checkpoint may run.
         max_length: longest prompt plus response, tokens; None takes the model's own limit.
         max_num_batched_tokens: tokens that go through the model at once; None lets the engine choose.
-        seed: seeds whatever the engine itself draws. Sampling has its own seeds.
         tensor_parallel_size: GPUs that share each layer (vLLM).
         pipeline_parallel_size: GPUs that share the stack of layers (vLLM).
         gpu_memory_utilization: share of each GPU's memory that the engine may take (vLLM on a GPU).
@@ -49,13 +47,11 @@ class EngineOptions:
     """
 
     model: str
-    revision: str | None = None
     adapter: str | None = None
     dtype: str = "auto"
     trust_remote_code: bool = False
     max_length: int | None = None
     max_num_batched_tokens: int | None = None
-    seed: int = 0
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     gpu_memory_utilization: float = 0.85

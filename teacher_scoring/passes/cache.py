@@ -2,7 +2,8 @@
 
 A pass file is named by a hash of everything that determines it: the model, the engine's arithmetic, the token ids,
 and for a reference also the teacher's pass that gave the ids. Passes are therefore found again by any later dataset
-that asks for the same: a second reference scores no teacher, further rows score only themselves.
+that asks for the same: a second reference scores no teacher, another role only itself. Rows that are appended to the
+data are scored with the last shard of before, which they change; all earlier shards are found.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from data.signals.fingerprint import fingerprint
 from data.signals.parquet import num_row_groups, read_row_group, write_parquet
 from data.signals.schema import list_of
 from teacher_scoring.engines.contract import GivenScores, SupportScores
-from teacher_scoring.passes.tasks import EncodedShard, Task, prefix_contents, read_rows
+from teacher_scoring.passes.tasks import EncodedShard, Task
 
 __all__ = [
     "Lost",
@@ -83,7 +84,7 @@ class PassFile:
         task: the task.
         path: the result's file, once it has all rows.
         teacher: for a reference pass, where the teacher's result lies.
-        base: an earlier result that holds some of the rows: the first ones, or all but those that were lost.
+        base: an earlier result of the same rows, some of which were lost or scored at other ids.
     """
 
     shard: EncodedShard
@@ -160,9 +161,6 @@ class PassPlan:
         if file.path.exists():
             # Complete, but some of the supports that it was asked for are others by now.
             return replace(file, base=file.path)
-        for content in reversed(prefix_contents(read_rows(file.shard, file.task.role))[:-1]):
-            if (path := self.path(content)).exists():
-                return replace(file, base=path)
         return file
 
 

@@ -28,8 +28,8 @@ def request_engine(
     Raises:
         ConfigurationError: options that do not go together.
     """
-    own, workers = options.own_process, options.workers * options.data_parallel_size
-    if workers > 1 or options.ray_address is not None:
+    own = options.own_process
+    if options.workers > 1 or options.ray_address is not None:
         _check_ray_options(options)
     settings = engine_options(
         options,
@@ -43,7 +43,7 @@ def request_engine(
         option=model.option,
         vocab_size=model.vocab_size,
         own_process=needs_own_process(options.engine) if own is None else own,
-        workers=workers,
+        workers=options.workers,
         ray_address=options.ray_address,
         shared_folders=tuple(shared_folders),
     )
@@ -61,7 +61,7 @@ def needs_own_process(kind: str) -> bool:
 def _check_ray_options(options: ScoreOptions | SampleOptions) -> None:
     if importlib.util.find_spec("ray") is None:
         raise ConfigurationError(
-            "--workers, --data-parallel-size and --ray-address need Ray, which is not installed; install it with the "
+            "--workers and --ray-address need Ray, which is not installed; install it with the "
             "extra [ray], or score with one engine per machine and --shard-range"
         )
     if options.own_process is False:

@@ -24,7 +24,7 @@ def load_model(options: EngineOptions) -> PreTrainedModel:
         ScoringError: a model or adapter that does not load, or loads with weights missing.
     """
     arguments = {"dtype": options.dtype, **parse_engine_args(options.engine_args)}
-    source = {"revision": options.revision or "main", "trust_remote_code": options.trust_remote_code}
+    source = {"trust_remote_code": options.trust_remote_code}
     with _quiet():
         try:
             config = transformers.AutoConfig.from_pretrained(options.model, **source)

@@ -94,11 +94,8 @@ def vllm_arguments(options: EngineOptions) -> dict[str, Any]:
     )
     arguments: dict[str, Any] = {
         "model": options.model,
-        "revision": options.revision,
-        "tokenizer_revision": options.revision,
         "trust_remote_code": options.trust_remote_code,
         "dtype": _dtype(options, config),
-        "seed": options.seed,
         "quantization": options.quantization,
         "tensor_parallel_size": options.tensor_parallel_size,
         "pipeline_parallel_size": options.pipeline_parallel_size,
@@ -149,7 +146,7 @@ def _text_config(options: EngineOptions) -> Any:
     """The configuration of the language model itself, for multimodal checkpoints too."""
     try:
         config = transformers.AutoConfig.from_pretrained(
-            options.model, revision=options.revision or "main", trust_remote_code=options.trust_remote_code
+            options.model, trust_remote_code=options.trust_remote_code
         )
     except LOAD_FAILURES as error:
         raise ScoringError(f"{options.model}: its configuration does not load: {one_line(error)}") from error

@@ -1,4 +1,4 @@
-"""A dataset made in parts, its plan, and its check by another engine."""
+"""A dataset made in parts, and its plan."""
 
 import re
 import shutil
@@ -10,12 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from data.errors import ConfigurationError, ShardError
 from teacher_scoring.build.complete import merge_parts
 from teacher_scoring.dry_run import model_size, plan_scoring
-from teacher_scoring.engines.contract import EngineOptions
 from teacher_scoring.options import ScoreOptions
-from teacher_scoring.passes.tasks import SupportRule
-from teacher_scoring.rescoring import largest_differences, sample_rows
 from teacher_scoring.score import score_shard_range, score_teacher
-from teacher_scoring.workers.run import EngineRequest
 
 
 @pytest.fixture
@@ -74,42 +70,6 @@ def test_parts_of_different_data_are_not_merged(options, tiny_world, tmp_path):
 def test_a_range_that_is_none_is_refused(options, text):
     with pytest.raises(ConfigurationError, match="--shard-range"):
         options(shard_range=text)
-
-
-def test_a_verified_sample_agrees_with_the_dataset(options, tmp_path):
-    lines = []
-    score_teacher(options(precision="exact", top_p=0.9, verify_sample=6), report=lines.append)
-    found = dict(re.findall(r"(\w+) ([\d.e+-]+)(?:,|$)", lines[-1].partition("nats: ")[2]))
-    probability = re.match(
-        r"6 responses scored again with transformers; largest differences: in probability ([\d.e+-]+) "
-        r"beyond rounding; in nats: ",
-        lines[-1],
-    )
-    assert set(found) == {
-        "teacher_logprobs", "teacher_tail_logprobs", "teacher_token_logprobs", "advantages",
-        "reference_tail_logprobs", "reference_token_logprobs", "support",
-    }  # fmt: skip
-    # The same engine in other batches: float32 sums in another order, some 1e-6 at most; tails lose a digit.
-    assert all(float(value) < 1e-4 for value in found.values())
-    assert float(probability[1]) < 1e-5
-    # On a finished dataset it is done again.
-    score_teacher(options(precision="exact", top_p=0.9, verify_sample=2), report=lines.append)
-    assert lines[-1].startswith("2 responses scored again")
-
-
-def test_a_verified_sample_shows_that_a_dataset_is_of_another_model(options, tiny_world, tmp_path):
-    """As if the engine had served other weights than it was told to."""
-    teacher = tmp_path / "teacher"
-    shutil.copytree(tiny_world.teacher, teacher)
-    dataset = score_teacher(options(teacher=str(teacher)))
-    wrong = EngineRequest(
-        kind="transformers", settings=EngineOptions(model=str(tiny_world.student)), option="--teacher", vocab_size=128,
-        own_process=False,
-    )  # fmt: skip
-    rule = SupportRule(top_p=1.0, teacher_vocab_size=128, reference_vocab_size=None)
-    differences = largest_differences(sample_rows(dataset, 3), wrong, None, rule, rounded=True)
-    assert differences["teacher_logprobs"] > 0.5
-    assert differences["support"] > 0.5
 
 
 def test_a_plan_counts_what_the_run_then_does_and_writes_nothing(options, tmp_path):

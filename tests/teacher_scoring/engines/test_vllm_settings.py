@@ -49,7 +49,6 @@ def test_options_reach_vllm_and_engine_arguments_win(arguments):
         max_num_batched_tokens=1000,
         quantization="fp8",
         engine_args=("seed=7", "kv_cache_dtype=fp8", "gpu_memory_utilization=0.6"),
-        seed=3,
     )
     assert chosen["tensor_parallel_size"] == 2
     assert chosen["pipeline_parallel_size"] == 3

@@ -148,9 +148,9 @@ def engine_for(tiny_world):
     return make
 
 
-def test_copies_of_the_model_are_workers(engine_for):
-    assert engine_for(workers=3, data_parallel_size=2).workers == 6
-    assert engine_for(data_parallel_size=2).on_ray
+def test_several_workers_and_a_named_cluster_run_on_ray(engine_for):
+    assert engine_for(workers=3).workers == 3
+    assert engine_for(workers=3).on_ray
     assert not engine_for().on_ray
     assert engine_for(ray_address="auto").on_ray
 
