@@ -1,190 +1,148 @@
-"""Bytes, speed and error of ways to store signals, on distributions of a trained model.
+"""Bytes a position and speed of reading of a signal dataset, beside other ways to store the same numbers.
 
-    python -m benchmarks.storage --vocab-size 32000 --vocab-size 128256
+    python -m benchmarks.storage runs/demo/signals/pairs --responses 256
 
-The model is trained once for each vocabulary (benchmarks/text_model.py), in less than eight minutes of one core, and
-kept in --model-folder with what it says of held-out text. Speeds are positions per second of processor time on one
-core, the best of several runs; each column's ratio is to the first layout. Everything but the support (token ids,
-log-probabilities and advantages) is left out of the layouts that ours is compared with, in their favour.
+Take a dataset of real models: bytes depend on real distributions. Speeds are positions per second of processor time
+on one core, the best of several runs, and ratios to the first layout (the published code's records).
 """
 
 import argparse
-import dataclasses
+import itertools
+import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
+import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
-from benchmarks.entropy_bound import column_bytes, entropy_bytes
-from benchmarks.layouts import LAYOUTS, Layout, remove, size_bytes
-from benchmarks.text_signals import TextSignals, cut_top_p, make_text_signals, objectives
-from data.files import adpa_home
+from data.signals.dataset import SignalDataset
 from data.signals.schema import ResponseSignals
-from data.signals.shards import ROWS_PER_GROUP, read_signal_shard, write_signal_shard
+from data.signals.shards import read_signal_group, write_signal_shard
 
-Result = TypeVar("Result")
+Rows = Sequence[ResponseSignals]
 
 
-def _best_seconds(function: Callable[[], Result], repeats: int) -> tuple[float, Result]:
-    """Least processor time of several calls, and the last result."""
+def _positions(row: ResponseSignals, values: np.ndarray | None) -> list[np.ndarray]:
+    assert values is not None
+    assert row.support_sizes is not None
+    return np.split(values, np.cumsum(row.support_sizes, dtype=np.int64)[:-1])
+
+
+def write_records(path: Path, rows: Rows) -> None:
+    """The published code's form: each position a record of ids and values, once for each of two quantities.
+
+    Source: SLIT-AI/ADPA, utils/compress_logits.py; `datasets` infers 64-bit columns from its JSON.
+    """
+
+    def records(row: ResponseSignals, values: np.ndarray | None) -> list[dict]:
+        pairs = zip(_positions(row, row.topk_ids), _positions(row, values), strict=True)
+        return [{"indices": ids.tolist(), "values": part.tolist()} for ids, part in pairs]
+
+    table = [
+        {"compressed_probs": records(row, row.teacher_logprobs), "margin_logp": records(row, row.advantages)}
+        for row in rows
+    ]
+    datasets.Dataset.from_list(table).save_to_disk(str(path))
+
+
+def read_records(path: Path) -> None:
+    """As the published loss gets them: Python records, each field of which becomes a tensor."""
+    for row in datasets.load_from_disk(str(path)):
+        assert isinstance(row, dict)
+        for column, field in itertools.product(row.values(), ("indices", "values")):
+            for position in column:
+                torch.tensor(position[field])
+
+
+def write_float16(path: Path, rows: Rows) -> None:
+    """Flat lists with float16 values, zstd, no dictionary: what a careful user of pyarrow would write."""
+
+    def column(name: str, dtype: str) -> pa.Array:
+        arrays = [np.asarray(getattr(row, name)).astype(dtype) for row in rows]
+        offsets = np.concatenate([[0], np.cumsum([len(part) for part in arrays])])
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(np.concatenate(arrays)))
+
+    columns = {"topk_ids": column("topk_ids", "i4")}
+    columns |= {name: column(name, "f2") for name in ("teacher_logprobs", "advantages")}
+    pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False)
+
+
+def read_float16(path: Path) -> None:
+    """Columns as numpy arrays."""
+    table = pq.read_table(path, use_threads=False)
+    for name in table.column_names:
+        table[name].combine_chunks().values.to_numpy()
+
+
+def read_ours(path: Path) -> None:
+    """Columns as a reader of whole row groups gets them: views of Arrow's memory."""
+    for index in range(pq.ParquetFile(path).num_row_groups):
+        for column in read_signal_group(path, index).columns.values():
+            assert len(column.values) >= 0
+
+
+def _ours(precision: str, encoding: str) -> Callable[[Path, Rows], None]:
+    def write(path: Path, rows: Rows) -> None:
+        write_signal_shard(path, rows, fingerprint="0" * 64, precision=precision, encoding=encoding)
+
+    return write
+
+
+LAYOUTS = {
+    "records, `datasets` (published code)": (write_records, read_records),
+    "flat lists, float16, zstd": (write_float16, read_float16),
+    "this format, exact, plain": (_ours("exact", "plain"), read_ours),
+    "this format, rounded, plain": (_ours("rounded", "plain"), read_ours),
+    "this format, rounded, compact (default)": (_ours("rounded", "compact"), read_ours),
+}
+
+
+def _best_seconds(function: Callable[[], None], repeats: int) -> float:
     seconds = []
-    while True:
+    for _ in range(repeats):
         start = time.process_time()
-        result = function()
+        function()
         seconds.append(time.process_time() - start)
-        if len(seconds) >= repeats:
-            return min(seconds), result
-
-
-def _measure(layout: Layout, signals: TextSignals, folder: Path, repeats: int) -> dict[str, float]:
-    path = folder / "stored.parquet"
-    num_positions = sum(len(row.response_ids) for row in signals.rows)
-
-    def write() -> None:
-        if path.exists():
-            remove(path)
-        layout.write(path, signals.rows)
-
-    writing, _ = _best_seconds(write, repeats)
-    reading, (ids, teacher, _) = _best_seconds(lambda: layout.read(path), repeats)
-    exact = np.concatenate([row.teacher_logprobs for row in signals.rows if row.teacher_logprobs is not None])
-    assert len(ids) == len(exact)
-    result = {
-        "bytes": size_bytes(path) / num_positions,
-        "write": num_positions / writing,
-        "read": num_positions / reading,
-        "error": float(np.abs(teacher - exact).max()),
-    }
-    remove(path)
-    return result
-
-
-def _rounding_changes(signals: TextSignals, folder: Path) -> dict[str, float]:
-    """What rounding changes of KL and expected advantage: the mean, and each position, relative to the mean."""
-    path = folder / "rounded.parquet"
-    write_signal_shard(path, signals.rows, fingerprint="0" * 64)
-    stored = list(read_signal_shard(path))
-    changes = {}
-    for name, before, after in zip(
-        ("KL", "advantage"),
-        objectives(signals.rows, signals.student_logprobs),
-        objectives(stored, signals.student_logprobs),
-        strict=True,
-    ):
-        changes[f"{name}, mean"] = float(abs((after - before).mean() / before.mean()))
-        changes[f"{name}, each"] = float(np.abs(after - before).mean() / before.mean())
-    return changes
-
-
-def _truncation(signals: TextSignals) -> tuple[float, float]:
-    """What the support leaves out of the dense objectives, relative to them."""
-    kl, advantage = objectives(signals.rows, signals.student_logprobs)
-    return (
-        1 - float(kl.mean() / signals.dense_kl.mean()),
-        1 - float(advantage.mean() / signals.dense_advantage.mean()),
-    )
+    return min(seconds)
 
 
 def main() -> None:
-    """Print the tables."""
+    """Print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--vocab-size", type=int, action="append", help="repeatable; default 32000 and 128256"
-    )
-    parser.add_argument(
-        "--model-folder",
-        type=Path,
-        default=adpa_home() / "benchmarks",
-        help="where models and scores are kept",
-    )
-    parser.add_argument("--responses", type=int, default=64)
-    parser.add_argument("--top-k", type=int, default=50)
-    parser.add_argument(
-        "--entropy",
-        type=float,
-        action="append",
-        help="mean entropy that the teacher is sharpened to, nats; 0 for as trained; repeatable; default 1.2 and 0",
-    )
+    parser.add_argument("signals", help="a signal dataset with advantages")
+    parser.add_argument("--responses", type=int, default=256, help="responses to take from its beginning")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    for vocab_size in options.vocab_size or (32_000, 128_256):
-        for entropy in options.entropy or (1.2, 0):
-            signals = make_text_signals(
-                options.model_folder,
-                vocab_size=vocab_size,
-                num_responses=options.responses,
-                top_k=options.top_k,
-                entropy=entropy or None,
-            )
-            title = "sharpened" if entropy else "as trained"
-            print(
-                f"\n## V = {vocab_size:,}, {title}: entropy {signals.entropy:.2f} nats,"
-                f" {len(signals.dense_kl):,} positions, k = {options.top_k}\n"
-            )
-            with tempfile.TemporaryDirectory() as folder:
-                _print_tables(signals, Path(folder), options.repeats)
-
-
-def _print_tables(signals: TextSignals, folder: Path, repeats: int) -> None:
-    print("| layout | bytes a position | write, k pos/s | read, k pos/s | largest error, nats |")
-    print("| --- | --- | --- | --- | --- |")
-    cuts = {f"top-p {top_p}": cut_top_p(signals, top_p) for top_p in (0.9999, 0.999, 0.99)}
-    rows = [(layout.name, layout, signals) for layout in LAYOUTS]
-    rows += [(f"{LAYOUTS[-1].name}, {name}", LAYOUTS[-1], cut) for name, cut in cuts.items()]
-    first: dict[str, float] = {}
-    for name, layout, cut in rows:
-        result = _measure(layout, cut, folder, repeats)
-        first = first or result
-        speeds = " | ".join(
-            f"{result[key] / 1000:,.0f} ({result[key] / first[key]:,.1f}x)" for key in ("write", "read")
-        )
-        print(f"| {name} | {result['bytes']:.1f} | {speeds} | {result['error']:.4f} |", flush=True)
-    group = dataclasses.replace(signals, rows=_repeated(signals.rows, ROWS_PER_GROUP))
-    result = _measure(LAYOUTS[-1], group, folder, repeats)
+    dataset = SignalDataset.open(options.signals)
+    scored = (row for row in dataset.iterate() if row.advantages is not None)
+    rows = list(itertools.islice(scored, options.responses))
+    num_positions = sum(len(row.support_sizes) for row in rows if row.support_sizes is not None)
+    num_tokens = sum(len(row.topk_ids) for row in rows if row.topk_ids is not None)
     print(
-        f"\nA whole row group of the default layout ({ROWS_PER_GROUP} responses, these over and over):"
-        f" write {result['write'] / 1000:,.0f} k pos/s, read {result['read'] / 1000:,.0f} k pos/s"
-        f" ({result['read'] / first['read']:,.0f}x the first layout)"
+        f"{len(rows):,} responses, {num_positions:,} positions, {num_tokens / num_positions:.1f} tokens each"
     )
-    _print_columns(signals, folder)
-    names = ("KL, mean", "KL, each", "advantage, mean", "advantage, each")
-    print(
-        f"\n| support | tokens a position | cut: KL | cut: advantage | rounded: {' | rounded: '.join(names)} |"
-    )
-    print("| --- " * (4 + len(names)) + "|")
-    for name, cut in {"top-k": signals, **cuts}.items():
-        changes = _rounding_changes(cut, folder)
-        values = [*_truncation(cut), *(changes[key] for key in names)]
-        size = cut.student_logprobs.size / len(cut.dense_kl)
-        print(f"| {name} | {size:.1f} | " + " | ".join(f"{value:.2%}" for value in values) + " |", flush=True)
-
-
-def _repeated(rows: list[ResponseSignals], num_rows: int) -> list[ResponseSignals]:
-    """As many rows as asked for, under ids of their own; too far apart in a file for the compressor to notice."""
-    return [
-        dataclasses.replace(rows[index % len(rows)], pair_id=f"{index // 2:016x}")
-        for index in range(num_rows)
-    ]
-
-
-def _print_columns(signals: TextSignals, folder: Path) -> None:
-    path = folder / "columns.parquet"
-    write_signal_shard(path, signals.rows, fingerprint="0" * 64)
-    bounds = entropy_bytes(signals.rows)
-    print("\n| column | bytes a position | order-0 entropy, bytes a position |")
-    print("| --- | --- | --- |")
-    for name, size in column_bytes(path, len(signals.dense_kl)).items():
-        print(f"| {name} | {size:.1f} | {f'{bounds[name]:.1f}' if name in bounds else ''} |")
+    print("| layout | bytes a position | read, k positions/s |\n| --- | --- | --- |")
+    first = None
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (write, read) in LAYOUTS.items():
+            path = Path(folder) / "stored"
+            write(path, rows)
+            files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+            size = sum(file.stat().st_size for file in files) / num_positions
+            speed = num_positions / _best_seconds(lambda path=path, read=read: read(path), options.repeats)
+            first = first or speed
+            print(f"| {name} | {size:.1f} | {speed / 1000:,.0f} ({speed / first:,.1f}x) |", flush=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 if __name__ == "__main__":
