@@ -51,8 +51,7 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except OSError as error:
         reason = error.strerror or error
         raise ShardError(
-            f"{final}: cannot be written: {reason}; nothing was changed;"
-            " mend that and run the same command again"
+            f"{final}: cannot be written: {reason}; nothing was changed; fix this and rerun the command"
         ) from error
     finally:
         with contextlib.suppress(OSError):

@@ -1,12 +1,16 @@
-"""Locks between processes: a file that one of them holds at a time, and that its holder may delete."""
+"""Locks between processes: a file that one of them holds at a time, and that its holder may delete.
+
+`filelock` does the locking. What is added here: the lock file is deleted at the end, so that nothing has to be cleaned
+up; its folder may be removed by other processes at any time; and whoever waits is told so.
+"""
 
 import contextlib
 import errno
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+
+import filelock
 
 __all__ = ["hold_lock"]
 
@@ -30,53 +34,35 @@ def hold_lock(path: str | os.PathLike[str], *, waiting: Callable[[], None] = lam
     Raises:
         OSError: when the file cannot be written.
     """
-    folder = os.path.dirname(os.path.abspath(path))
-    with contextlib.ExitStack() as stack:
-        told, vanished = False, 0
-        while True:
-            try:
-                os.makedirs(folder, exist_ok=True)
-                file = stack.enter_context(open(path, "ab"))
-            except (FileNotFoundError, FileExistsError):
-                vanished += 1
-                if vanished > _MAX_VANISHED or (os.path.exists(folder) and not os.path.isdir(folder)):
-                    raise
-                # Another process has removed the empty folder in between.
-                continue
-            vanished = 0
-            if not _try_lock(file):
-                if not told:
-                    waiting()
-                    told = True
-                fcntl.flock(file, fcntl.LOCK_EX)
-            # Whoever held it has deleted it, and another process may hold a new one of the same name.
-            if _is_named(file, Path(path)):
-                break
-            file.close()
+    lock = filelock.FileLock(path, fallback_to_soft=False)
+    _acquire(lock, waiting)
+    try:
+        yield
+    finally:
+        # Before the lock is given up: whoever waits for it then finds its file without a name, and tries again.
+        Path(path).unlink(missing_ok=True)
+        lock.release()
+
+
+def _acquire(lock: filelock.BaseFileLock, waiting: Callable[[], None]) -> None:
+    folder = Path(lock.lock_file).absolute().parent
+    told, vanished = False, 0
+    while True:
         try:
-            yield
-        finally:
-            Path(path).unlink(missing_ok=True)
-
-
-def _try_lock(file: BinaryIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS_HERE:
-            raise
-    return True
-
-
-def _is_named(file: BinaryIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        # What NFS says of a file that another machine has deleted.
-        if error.errno != errno.ESTALE:
-            raise
-        return False
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=told)
+            return
+        except filelock.Timeout:
+            waiting()
+            told = True
+        except (FileNotFoundError, FileExistsError):
+            vanished += 1
+            if vanished > _MAX_VANISHED or (folder.exists() and not folder.is_dir()):
+                raise
+            # Another process has removed the empty folder in between.
+        except OSError as error:
+            if error.errno in _NO_LOCKS_HERE:
+                return
+            # What NFS says of a file that another machine has deleted.
+            if error.errno != errno.ESTALE:
+                raise

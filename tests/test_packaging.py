@@ -40,6 +40,13 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path):
         "small_world",
     }
     assert "student_training/methods/adpa.py" in names
+    pages = {
+        path.relative_to(source).as_posix()
+        for package in top - {"adpa.py", "cli.py"}
+        for path in (source / package).rglob("*")
+        if path.suffix in (".html", ".css", ".js")
+    }
+    assert {"data/report/page.html", "data/report/style.css", "data/report/script.js"} <= pages <= set(names)
     (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
     with zipfile.ZipFile(wheel) as archive:
         assert "adpa = cli:main" in archive.read(entry_points).decode()

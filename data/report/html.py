@@ -1,16 +1,17 @@
 """`signals report`: a dataset as one self-contained HTML file."""
 
+import importlib.resources
 import json
 import os
 from collections.abc import Iterable, Sequence
 from html import escape
+from string import Template
 from typing import Any
 
 import numpy as np
 
 from data.files import write_atomic
 from data.report.charts import histogram_chart, scatter_chart
-from data.report.page import PAGE
 from data.report.summary import DatasetSummary, RoleSummary, TokenAdvantage, summarize_dataset
 from data.signals.dataset import SignalDataset
 from data.signals.fingerprint import describe_request
@@ -63,7 +64,22 @@ def render_report(summary: DatasetSummary, pairs: Sequence[Sequence[ResponseSign
     title = f"Signals of {summary.dataset.path.name}"
     chooser = _chooser(pairs, coloured=summary.dataset.has_advantages)
     body = "\n".join([_facts(summary, title), _charts(summary), chooser, _tokens(summary, texts)])
-    return PAGE.format(title=escape(title), body=body, data="\n".join(data))
+    return fill_page(title=title, body=body, data="\n".join(data))
+
+
+def fill_page(*, title: str, body: str, data: str) -> str:
+    """A page that needs no network: `page.html` with style and script beside it put in.
+
+    Args:
+        title: text for the browser's window.
+        body: HTML of what is seen.
+        data: HTML elements that hold what the script reads.
+    """
+    folder = importlib.resources.files("data.report")
+    style, script, page = (
+        (folder / name).read_text(encoding="utf-8") for name in ("style.css", "script.js", "page.html")
+    )
+    return Template(page).substitute(title=escape(title), style=style, body=body, data=data, script=script)
 
 
 def _facts(summary: DatasetSummary, title: str) -> str:

@@ -225,7 +225,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
         raise ShardError(f"{folder}: a file, not a dataset folder") from error
     except OSError as error:
         raise ShardError(
-            f"{path}: cannot be read: {error.strerror}; mend that and run the same command again"
+            f"{path}: cannot be read: {error.strerror}; fix this and rerun the command"
         ) from error
     return parse_manifest(content, path)
 

@@ -1,6 +1,7 @@
 """The files under one fsspec address, with its and the services' errors in our words."""
 
 import contextlib
+import glob
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,9 +19,6 @@ _CHUNK_BYTES = 1 << 22
 
 # Stores of objects: a folder need not be made there, and asking for one would make a bucket of a mistyped name.
 _WITHOUT_FOLDERS = {"s3", "gs", "abfs", "hf"}
-
-# The hub takes 128 commits an hour, and commits of some hundred files.
-_FILES_PER_COMMIT = 100
 
 
 def is_address(path: str | os.PathLike[str]) -> bool:
@@ -82,11 +80,10 @@ class Remote:
                     self._files.put_file(str(folder / name), self._path(name))
                 yield name
             return
-        for start in range(0, len(names), _FILES_PER_COMMIT):
-            batch = names[start : start + _FILES_PER_COMMIT]
-            with self._errors(batch[0]):
-                self._commit(folder, batch)
-            yield from batch
+        if names:
+            with self._errors(names[0]):
+                self._upload(folder, names)
+        yield from names
 
     def remove(self, name: str) -> None:
         """Delete a file."""
@@ -98,15 +95,17 @@ class Remote:
         # A bucket of the hub is none, and knows no commits.
         return "hf" in protocols and not self._root.startswith("buckets/")
 
-    def _commit(self, folder: Path, names: Sequence[str]) -> None:
-        from huggingface_hub import CommitOperationAdd, HfApi  # noqa: PLC0415  (for this kind of address alone)
+    def _upload(self, folder: Path, names: Sequence[str]) -> None:
+        from huggingface_hub import HfApi  # noqa: PLC0415  (for this kind of address alone)
 
         hub: Any = self._files
         place = hub.resolve_path(self._root)
-        prefix = f"{place.path_in_repo}/" if place.path_in_repo else ""
-        HfApi(endpoint=hub.endpoint, token=hub.token).create_commit(
-            place.repo_id,
-            [CommitOperationAdd(prefix + name, str(folder / name)) for name in names],
+        HfApi(endpoint=hub.endpoint, token=hub.token).upload_folder(
+            repo_id=place.repo_id,
+            folder_path=folder,
+            path_in_repo=place.path_in_repo,
+            # Patterns, but no name of a dataset's file holds what would make it match another.
+            allow_patterns=[glob.escape(name) for name in names],
             commit_message=f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0],
             repo_type=place.repo_type,
             revision=place.revision,
@@ -123,12 +122,11 @@ class Remote:
             yield
         except FileNotFoundError as error:
             raise ShardError(f"{self.address}/{name}: not there; is the address right?") from error
-        except _service_errors() as error:
+        # RuntimeError: the hub's storage client, for what goes wrong within it.
+        except (*_service_errors(), RuntimeError) as error:
             # The hub's client explains itself over several lines.
             reason = " ".join(str(error).split())
-            raise ShardError(
-                f"{self.address}/{name}: {reason}; mend that and run the command again"
-            ) from error
+            raise ShardError(f"{self.address}/{name}: {reason}; fix this and rerun the command") from error
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

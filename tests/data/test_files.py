@@ -35,7 +35,7 @@ def test_a_refused_write_names_the_file_the_reason_and_the_next_step(tmp_path):
         write_atomic(path, b"x")
     assert str(caught.value) == (
         f"{path}: cannot be written: No such file or directory; nothing was changed;"
-        " mend that and run the same command again"
+        " fix this and rerun the command"
     )
 
 

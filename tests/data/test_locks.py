@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -82,3 +83,24 @@ def test_a_lock_that_another_machine_has_deleted_is_not_taken_for_held(tmp_path,
     with hold_lock(tmp_path / "lock"):
         assert (tmp_path / "lock").exists()
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_where_the_file_system_knows_no_locks_nothing_keeps_others_out(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with hold_lock(tmp_path / "lock"), hold_lock(tmp_path / "lock", waiting=lambda: pytest.fail("waits")):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_whose_holder_was_killed_is_free(tmp_path):
+    script = "import os, sys; from data.locks import hold_lock\nwith hold_lock(sys.argv[1]): os.kill(os.getpid(), 9)"
+    command = [sys.executable, "-c", script, tmp_path / "lock"]
+    assert subprocess.run(command, cwd=REPOSITORY, check=False).returncode == -9
+    assert (tmp_path / "lock").exists()
+    with hold_lock(tmp_path / "lock", waiting=lambda: pytest.fail("waits")):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -80,7 +80,7 @@ def test_a_file_name_that_leads_out_of_the_folder_is_refused(tmp_path, manifest,
 
 def test_a_manifest_that_cannot_be_read_is_one_error(tmp_path):
     (tmp_path / "manifest.json").mkdir()
-    with pytest.raises(ShardError, match=r"manifest\.json: cannot be read: Is a directory; mend that"):
+    with pytest.raises(ShardError, match=r"manifest\.json: cannot be read: Is a directory; fix this"):
         read_manifest(tmp_path)
 
 

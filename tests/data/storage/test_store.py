@@ -291,7 +291,7 @@ def test_what_another_user_may_read_alone_is_neither_unfinished_nor_taken_for_ab
     monkeypatch.setattr(os, "lstat", refuse)
     monkeypatch.setattr(Path, "read_bytes", refuse_reading)
     assert list_datasets(tmp_path) == list_unfinished(tmp_path) == []
-    reason = f"{folder / 'manifest.json'}: cannot be read: Permission denied; mend that and run the same command again"
+    reason = f"{folder / 'manifest.json'}: cannot be read: Permission denied; fix this and rerun the command"
     assert list_unreadable(tmp_path) == [(folder, reason)]
     assert prune_unfinished(root=tmp_path, unused_days=0) == []
 

@@ -281,7 +281,7 @@ def test_a_service_that_cannot_be_reached_is_one_error(monkeypatch, s3_bucket):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     fsspec.filesystem("s3").clear_instance_cache()
     with pytest.raises(
-        ShardError, match=r"^s3://bucket/x/manifest\.json: .*; mend that and run the command again$"
+        ShardError, match=r"^s3://bucket/x/manifest\.json: .*; fix this and rerun the command$"
     ):
         open_signals("s3://bucket/x")
     fsspec.filesystem("s3").clear_instance_cache()
