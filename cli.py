@@ -1,7 +1,6 @@
 """adpa: parse options, call one function, turn domain errors into exit codes."""
 
 import dataclasses
-import functools
 import logging
 import os
 import sys
@@ -15,6 +14,7 @@ import click
 from tqdm import tqdm
 
 from data import commands as signal_commands
+from data.commands import signals as signal_functions
 from data.errors import AdpaError, ConfigurationError
 from data.options.config_file import read_config
 from data.options.fields import flag_name, option_type
@@ -189,29 +189,37 @@ def signals() -> None:
     """List, inspect, verify and share signal datasets."""
 
 
-def _verify(options: signal_commands.SignalsVerifyOptions, *, report: Callable[[str], None]) -> None:
-    def rescore(*arguments: Any) -> None:
+def _verify(options: signal_commands.SignalsVerifyOptions) -> Any:
+    def rescore(folder: Path, options: signal_commands.SignalsVerifyOptions) -> None:
         from teacher_scoring.rescoring import rescore_sample  # noqa: PLC0415
 
-        rescore_sample(*arguments)
+        rescore_sample(folder, options, _report)
 
-    signal_commands.verify_signals(options, rescore=rescore, report=report)
+    return signal_functions.verify_signals(options, rescore=rescore)
+
+
+def _show(function: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """Print a command's result, and end with an error where it is one."""
+
+    def run(options: Any) -> None:
+        result = function(options)
+        click.echo(str(result))
+        if (failure := getattr(result, "failure", None)) is not None:
+            raise failure
+
+    return run
 
 
 for _name, _options_class, _function in (
-    ("list", signal_commands.SignalsListOptions, signal_commands.list_signals),
-    ("inspect", signal_commands.SignalsInspectOptions, signal_commands.inspect_signals),
+    ("list", signal_commands.SignalsListOptions, signal_functions.list_signals),
+    ("inspect", signal_commands.SignalsInspectOptions, signal_functions.inspect_signals),
     ("verify", signal_commands.SignalsVerifyOptions, _verify),
-    ("report", signal_commands.SignalsReportOptions, signal_commands.report_signals),
-    ("pull", signal_commands.SignalsPullOptions, signal_commands.pull_signals),
-    ("push", signal_commands.SignalsPushOptions, signal_commands.push_signals),
-    ("prune", signal_commands.SignalsPruneOptions, signal_commands.prune_signals),
+    ("report", signal_commands.SignalsReportOptions, signal_functions.report_signals),
+    ("pull", signal_commands.SignalsPullOptions, signal_functions.pull_signals),
+    ("push", signal_commands.SignalsPushOptions, signal_functions.push_signals),
+    ("prune", signal_commands.SignalsPruneOptions, signal_functions.prune_signals),
 ):
-    signals.add_command(
-        command_from(
-            _options_class, functools.partial(_function, report=click.echo), _name, _options_class.__doc__
-        )
-    )
+    signals.add_command(command_from(_options_class, _show(_function), _name, _options_class.__doc__))
 
 
 @signals.command("merge")

@@ -12,6 +12,7 @@ from data.files import adpa_home, make_folder
 from data.options.command_line import command_line
 from data.signals.dataset import TOKENIZER_FOLDER, SignalDataset
 from data.signals.fingerprint import fingerprint
+from data.storage.usage import register_user
 from data.tokens.encoder import EncodedPair
 from teacher_scoring.build.assemble import ScoredShard, assemble_shard
 from teacher_scoring.build.complete import complete_dataset
@@ -108,6 +109,7 @@ class _PartRun:
         # Absolute, because workers need not run in this folder.
         self._cache = Path(self._options.pass_cache or adpa_home() / "passes").absolute()
         remove_stale_leftovers(self._cache)
+        register_user(self._cache)
         self._teacher_plan, self._reference_plan = request.plans(self._cache)
         self._shards: list[EncodedShard] = []
         self._records: list[ShardRecord] = []

@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import logging
 import os
 import shlex
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +31,14 @@ from data.signals.shards import read_signal_group
 __all__ = ["Finding", "repair_plan", "verify_dataset"]
 
 
+logger = logging.getLogger(__name__)
+
 _REBUILD_COMMANDS = {
     SignalDataset.kind: SignalDataset.rebuild_command,
     RolloutDataset.kind: RolloutDataset.rebuild_command,
 }
+
+_MESSAGE_EVERY_S = 30
 
 # Where the commands that make datasets work on one until it is finished.
 _UNFINISHED = ".work"
@@ -69,7 +75,7 @@ def verify_dataset(path: str | os.PathLike[str]) -> list[Finding]:
     schema, row counts and dataset of every shard; and all that docs/format.md says must hold in a row.
 
     Returns:
-        What is wrong, in file order; empty for a sound dataset.
+        What is wrong, in file order; empty for a valid dataset.
     Raises:
         ShardError: for what is no dataset, nor part of one.
     """
@@ -77,7 +83,7 @@ def verify_dataset(path: str | os.PathLike[str]) -> list[Finding]:
     try:
         manifest = read_manifest(folder)
     except ShardError as error:
-        # Nobody shall be told how to repair a folder of something else.
+        # Do not suggest repairs for a folder that is not a dataset.
         if not (_has_manifest(folder) or _is_unfinished(folder) or any(folder.glob("shard-*.parquet"))):
             raise
         return [Finding(MANIFEST_NAME, _without_path(error, folder / MANIFEST_NAME))]
@@ -87,7 +93,8 @@ def verify_dataset(path: str | os.PathLike[str]) -> list[Finding]:
     rebuild = _REBUILD_COMMANDS[manifest.kind]
     seen: set[str] = set()
     entries = (*manifest.shards, *manifest.files)
-    # disable=None: a bar on a terminal, nothing elsewhere.
+    num_done, last_message = 0, time.monotonic()
+    # disable=None: a bar on a terminal; elsewhere a line now and then.
     with tqdm(
         total=sum(entry.size_bytes for entry in entries), unit="B", unit_scale=True, leave=False, disable=None
     ) as bar:
@@ -99,6 +106,10 @@ def verify_dataset(path: str | os.PathLike[str]) -> list[Finding]:
             except ShardError as error:
                 findings.append(Finding(entry.file, _without_path(error, folder / entry.file)))
             bar.update(entry.size_bytes)
+            num_done += 1
+            if bar.disable and time.monotonic() - last_message > _MESSAGE_EVERY_S:
+                logger.info("%s: %s of %s files checked", folder, f"{num_done:,}", f"{len(entries):,}")
+                num_done, last_message = 0, time.monotonic()
     return findings + list(_extra_files(folder, manifest))
 
 
@@ -140,7 +151,7 @@ def _check_row_group(
     for pair_id in starts:
         if pair_id in seen:
             row = first_row + group.pair_ids.index(pair_id)
-            yield Finding(path.name, "the pair's rows do not lie together", row, pair_id)
+            yield Finding(path.name, "the pair's rows are not stored together", row, pair_id)
     seen.update(starts)
     for problem in problems:
         where = "" if problem.position is None else f"position {problem.position}: "
@@ -178,7 +189,7 @@ def _without_path(error: ShardError, path: Path) -> str:
 
 
 def repair_plan(path: str | os.PathLike[str], findings: list[Finding]) -> list[str]:
-    """What to run to mend a dataset, as lines for the terminal; nothing is run or deleted here.
+    """What to run to repair a dataset, as lines for the terminal; nothing is run or deleted here.
 
     Args:
         path: the dataset.
@@ -198,7 +209,7 @@ def repair_plan(path: str | os.PathLike[str], findings: list[Finding]) -> list[s
         # A manifest that cannot be trusted says nothing about the shards either.
         lost = MANIFEST_NAME in damaged
         lines += [
-            "Fetch the damaged files again from where the dataset came from (the sound ones are kept):",
+            "Fetch the damaged files again from where the dataset came from (intact ones are kept):",
             *([f"  {_removal(folder, [MANIFEST_NAME])}"] if lost and _has_manifest(folder) else []),
             f"  adpa signals pull --address ADDRESS --out {shlex.quote(str(folder))}",
             "or make them again; what was scored before is taken from the cache of passes:",

@@ -1,7 +1,9 @@
 """What a signal dataset looks like: coverage, tails, divergences and advantages by role."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -84,6 +86,19 @@ class RoleSummary:
     token_advantage: Histogram = field(default_factory=lambda: Histogram(_ADVANTAGE_EDGES))
     lengths: list[tuple[int, float]] = field(default_factory=list)
 
+    def to_json(self) -> dict[str, Any]:
+        """Counts and means."""
+        with_reference = bool(self.token_advantage.counts.any())
+        return {
+            "role": self.role,
+            "responses": self.num_responses,
+            "positions": self.num_positions,
+            "support_tokens_per_position": self.num_support_tokens / self.num_positions,
+            "covered": self.covered / self.num_positions,
+            "mean_kl": self.kl_sum / self.num_positions if with_reference else None,
+            "mean_token_advantage": self.token_advantage.mean if with_reference else None,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class TokenAdvantage:
@@ -119,6 +134,24 @@ class DatasetSummary:
         """Size of all shards over the number of scored positions."""
         size = sum(shard.size_bytes for shard in self.dataset.manifest.shards)
         return size / max(1, self.dataset.num_positions)
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers that people are shown, as JSON values; histograms are left out."""
+        manifest = self.dataset.manifest
+        return {
+            "path": str(self.dataset.path),
+            "fingerprint": manifest.fingerprint,
+            "pairs": manifest.pairs,
+            "responses": manifest.rows,
+            "positions": manifest.positions,
+            "bytes_per_position": self.bytes_per_position,
+            "created": manifest.created,
+            "request": manifest.request,
+            "row_groups": {"read": self.num_groups, "all": self.num_all_groups},
+            "roles": [role.to_json() for role in self.roles],
+            "raised": [dataclasses.asdict(token) for token in self.raised],
+            "lowered": [dataclasses.asdict(token) for token in self.lowered],
+        }
 
 
 def summarize_dataset(

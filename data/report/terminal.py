@@ -8,10 +8,11 @@ from typing import Any
 
 from data.report.summary import DatasetSummary, Histogram, RoleSummary, TokenAdvantage
 from data.signals.fingerprint import describe_request
+from data.storage.caches import CacheSummary
 from data.storage.store import StoredDataset
 from data.tokens.token_text import TokenText
 
-__all__ = ["inspect_lines", "listing"]
+__all__ = ["cache_lines", "inspect_lines", "listing"]
 
 
 _WIDTH = 80
@@ -108,7 +109,7 @@ def listing(
     unfinished: Sequence[Path],
     unreadable: Sequence[tuple[Path, str]],
 ) -> Iterator[str]:
-    """A heading, one line for each dataset, and what else lies there.
+    """A heading, one line for each dataset, and what else is stored there.
 
     Args:
         store: the store's folder.
@@ -126,6 +127,14 @@ def listing(
         names = ", ".join(path.name for path in unfinished)
         yield f"unfinished, or read from an address and not all here yet: {names}"
     yield from (f"not usable: {reason}" for _, reason in unreadable)
+
+
+def cache_lines(caches: Iterable[CacheSummary]) -> Iterator[str]:
+    """A line for each cache that holds anything."""
+    for cache in caches:
+        if cache.last_used is not None:
+            size = f"{cache.size_bytes / 1e6:,.1f} MB"
+            yield f"{cache.path}: {cache.files:,} files, {size}, last used {_day(cache.last_used)}"
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Deleting from the signal store: what was not used for long, what is too much, what was never finished."""
+"""Deleting datasets from the store: unused ones, those over a quota, unfinished ones."""
 
 import contextlib
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 from data.errors import ShardError
 from data.locks import hold_lock
 from data.storage.store import StoredDataset, list_datasets, list_unfinished, lock_path, store_folder
+from data.storage.usage import used_since
 
 __all__ = ["prune_store", "prune_unfinished"]
 
@@ -33,12 +34,13 @@ def prune_store(
 ) -> list[StoredDataset]:
     """Delete datasets that were not used for a while, or the least recently used ones above a total size.
 
-    What a process is making just now stays.
+    What a process is making stays, and so does what a running command may still need: whatever was used since the
+    oldest of the commands that use the store began.
 
     Args:
         root: another store than the user's.
-        unused_days: delete those not used for so many days.
-        max_bytes: delete from the least recently used on until the rest is no larger.
+        unused_days: delete those that were not used for this many days.
+        max_bytes: delete the least recently used until the rest is no larger.
         dry_run: delete nothing.
     Returns:
         What was (or would be) deleted.
@@ -46,13 +48,15 @@ def prune_store(
         ShardError: for what cannot be deleted.
     """
     datasets = list_datasets(root)
+    in_use_since = used_since(_store(root))
     doomed = []
     kept_bytes = 0
     for dataset in datasets:
         age_days = (time.time() - dataset.last_used) / _SECONDS_PER_DAY
         too_old = unused_days is not None and age_days > unused_days
         too_large = max_bytes is not None and kept_bytes + dataset.size_bytes > max_bytes
-        if (too_old or too_large) and not _is_being_made(dataset.path):
+        needed = dataset.last_used >= in_use_since or _is_being_made(dataset.path)
+        if (too_old or too_large) and not needed:
             doomed.append(dataset)
         else:
             kept_bytes += dataset.size_bytes
@@ -66,18 +70,18 @@ def prune_unfinished(
 ) -> list[Path]:
     """Delete what was begun in the store and never finished: interrupted runs, and parts of remote datasets.
 
-    What a process is making just now stays, however long it has written nothing.
+    What a process is making stays, however long it has written nothing.
 
     Args:
         root: another store than the user's.
-        unused_days: delete where nothing was written for so many days.
+        unused_days: delete where nothing was written for this many days.
         dry_run: delete nothing.
     Returns:
         The folders that were (or would be) deleted.
     Raises:
         ShardError: for what cannot be deleted.
     """
-    latest = time.time() - unused_days * _SECONDS_PER_DAY
+    latest = min(time.time() - unused_days * _SECONDS_PER_DAY, used_since(_store(root)))
     doomed = [
         path for path in list_unfinished(root) if _last_written(path) < latest and not _is_being_made(path)
     ]
@@ -111,6 +115,10 @@ def _refuse() -> None:
     raise _BeingMadeError
 
 
+def _store(root: str | os.PathLike[str] | None) -> Path:
+    return store_folder() if root is None else Path(root)
+
+
 def _delete(folders: list[Path], root: str | os.PathLike[str] | None) -> None:
     for folder in folders:
         try:
@@ -122,7 +130,6 @@ def _delete(folders: list[Path], root: str | os.PathLike[str] | None) -> None:
             continue
         except OSError as error:
             raise ShardError(f"{folder}: cannot be deleted: {error.strerror}") from error
-    store = store_folder() if root is None else Path(root)
     # What an earlier call was killed over, too.
-    for path in store.glob(f"{_DELETED_PREFIX}*"):
+    for path in _store(root).glob(f"{_DELETED_PREFIX}*"):
         shutil.rmtree(path, ignore_errors=True)

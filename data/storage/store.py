@@ -5,11 +5,13 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data.errors import ShardError
 from data.files import adpa_home
 from data.locks import hold_lock
 from data.signals.manifest import MANIFEST_NAME, Manifest, read_manifest
+from data.storage.usage import note_use
 
 __all__ = [
     "StoredDataset",
@@ -19,6 +21,7 @@ __all__ = [
     "list_unreadable",
     "local_folder",
     "lock_path",
+    "note_dataset_use",
     "reserve_dataset",
     "store_folder",
 ]
@@ -57,6 +60,21 @@ class StoredDataset:
         named = (self.manifest.request.get(name) for name in ("teacher", "reference", "student"))
         sources = [model.get("source") if isinstance(model, dict) else model for model in named]
         return " - ".join(str(source) for source in sources if source is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The dataset in numbers, as JSON values."""
+        return {
+            "name": self.path.name,
+            "path": str(self.path),
+            "kind": self.manifest.kind,
+            "models": self.models,
+            "responses": self.manifest.rows,
+            "positions": self.manifest.positions,
+            "size_bytes": self.size_bytes,
+            "fingerprint": self.manifest.fingerprint,
+            "finished": self.finished,
+            "last_used": self.last_used,
+        }
 
 
 def store_folder() -> Path:
@@ -104,7 +122,7 @@ def find_dataset(fingerprint: str, *, root: str | os.PathLike[str] | None = None
     for folder in (made_here, *sorted(made_here.parent.glob(f"{made_here.name}-*"))):
         with contextlib.suppress(ShardError):
             if read_manifest(folder).fingerprint == fingerprint:
-                _note_use(folder)
+                note_dataset_use(folder)
                 return folder
     return None
 
@@ -125,15 +143,20 @@ def local_folder(path: str | os.PathLike[str]) -> Path:
     if len(found) > 1:
         names = ", ".join(sorted(path.name for path in found))
         raise ShardError(
-            f"{name}: several datasets of the store are called so: {names}; write more of the name"
+            f"{name}: several datasets of the store have names that begin so: {names}; give more of the name"
         )
     if not found:
         raise ShardError(
             f"{path}: no such dataset folder, nor the name of a dataset in {store_folder()};"
             " adpa signals list shows the names"
         )
-    _note_use(found[0])
+    note_dataset_use(found[0])
     return found[0]
+
+
+def note_dataset_use(folder: Path) -> None:
+    """Say that this process uses a dataset of a store from now on, until it ends: pruning then leaves it alone."""
+    note_use(folder / _LAST_USED, folder.parent)
 
 
 @contextlib.contextmanager
@@ -151,8 +174,8 @@ def reserve_dataset(
 
     Args:
         fingerprint: of the request.
-        copy: what tells a dataset made elsewhere from others that the same request has made: it gets a folder
-            of its own, because two machines need not agree to the last bit.
+        copy: what tells a dataset made elsewhere from others that the same request has made: it gets a
+            separate folder, because two machines need not agree to the last bit.
         root: another store than the user's.
         waiting: called once with the folder when another process has the reservation.
     Yields:
@@ -203,12 +226,6 @@ def _remove_if_empty(folder: Path) -> None:
 
 def _folder(fingerprint: str, root: str | os.PathLike[str] | None) -> Path:
     return (store_folder() if root is None else Path(root)) / fingerprint[:_NAME_LENGTH]
-
-
-def _note_use(folder: Path) -> None:
-    # A read-only store cannot remember who used it.
-    with contextlib.suppress(OSError):
-        (folder / _LAST_USED).touch()
 
 
 def _stored(path: Path, manifest: Manifest) -> StoredDataset:

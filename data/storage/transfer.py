@@ -2,9 +2,12 @@
 
 import contextlib
 import hashlib
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data.errors import ShardError
 from data.files import atomic_output, make_folder, remove_leftovers, write_atomic
@@ -21,20 +24,49 @@ from data.signals.manifest import (
     write_manifest,
 )
 from data.storage.remote import Remote, is_address
-from data.storage.store import local_folder, reserve_dataset
+from data.storage.store import local_folder, note_dataset_use, reserve_dataset
 
-__all__ = ["RemoteSignalDataset", "open_signals", "pull_dataset", "push_dataset"]
+__all__ = ["RemoteSignalDataset", "TransferResult", "open_signals", "pull_dataset", "push_dataset"]
 
 
-Report = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 # Enough of a manifest's hash to tell the copies of one request's dataset apart.
 _COPY_LENGTH = 8
 
 _PULL_LOCK = ".pull.lock"
 
-#: Lies at the address while a push is under way, and says which dataset's files are there already.
+#: At the address while a push is under way: says which dataset's files are there already.
 _PUSH_MARKER = MANIFEST_NAME + ".incoming"
+
+
+@dataclass(frozen=True, slots=True)
+class TransferResult:
+    """A dataset that has been copied.
+
+    Attributes:
+        place: the folder or address where it is now, complete.
+        manifest: what it holds.
+        copied: the files that were copied this time; the others were there already.
+    """
+
+    place: str
+    manifest: Manifest
+    copied: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line for the terminal."""
+        return f"{self.place}: {self.manifest.rows:,} responses, complete"
+
+    def to_json(self) -> dict[str, Any]:
+        """What happened, as JSON values."""
+        manifest = self.manifest
+        return {
+            "place": self.place,
+            "fingerprint": manifest.fingerprint,
+            "responses": manifest.rows,
+            "copied": list(self.copied),
+        }
 
 
 def open_signals(
@@ -64,6 +96,7 @@ def open_signals(
             for entry in manifest.files:
                 _fetch(remote, folder, entry)
             _fetch_card(remote, folder)
+            note_dataset_use(folder)
     if complete:
         return SignalDataset.open(folder, check_shards=check_shards, cached_blocks=cached_blocks)
     return RemoteSignalDataset(folder, manifest, cached_blocks=cached_blocks, address=address)
@@ -98,13 +131,12 @@ class RemoteSignalDataset(SignalDataset):
             write_manifest(self.path, self.manifest)
 
 
-def pull_dataset(address: str, out: str | os.PathLike[str], *, report: Report = lambda _: None) -> Manifest:
-    """Copy a dataset from an address into a folder. Files that are there and sound are kept.
+def pull_dataset(address: str, out: str | os.PathLike[str]) -> TransferResult:
+    """Copy a dataset from an address into a folder. Files that are there and intact are kept.
 
     Args:
         address: what fsspec understands, such as `s3://bucket/folder` or `hf://datasets/user/name`.
         out: the folder; it may hold part of the same dataset, not another one.
-        report: takes a line for each file that is copied.
     Raises:
         ShardError: a damaged or incomplete source, or another dataset in the folder.
         ConfigurationError: an address of a kind that nothing installed can reach.
@@ -117,24 +149,26 @@ def pull_dataset(address: str, out: str | os.PathLike[str], *, report: Report = 
         _refuse_other(folder / MANIFEST_NAME, read_manifest(folder), manifest)
     make_folder(folder)
     entries = (*manifest.files, *manifest.shards)
-    with _only_pull(folder, report):
+    copied = []
+    with _only_pull(folder):
         for place in {(folder / entry.file).parent for entry in entries}:
             remove_leftovers(place)
         for entry in entries:
             if _fetch(remote, folder, entry):
-                report(f"{entry.file}: {entry.size_bytes:,} bytes")
+                logger.info("%s: %s bytes", entry.file, f"{entry.size_bytes:,}")
+                copied.append(entry.file)
         _fetch_card(remote, folder)
         write_atomic(folder / MANIFEST_NAME, content)
-    return manifest
+    return TransferResult(os.fspath(out), manifest, tuple(copied))
 
 
 @contextlib.contextmanager
-def _only_pull(folder: Path, report: Report) -> Iterator[None]:
-    """Keep other pulls out of a folder, so that what killed ones have left there is nobody's."""
+def _only_pull(folder: Path) -> Iterator[None]:
+    """Keep other pulls out of a folder, so that leftovers of killed pulls can be deleted safely."""
     waiting = f"{folder}: another process is pulling into it; waiting for it"
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(hold_lock(folder / _PULL_LOCK, waiting=lambda: report(waiting)))
+            stack.enter_context(hold_lock(folder / _PULL_LOCK, waiting=lambda: logger.info(waiting)))
         except OSError as error:
             raise ShardError(
                 f"{folder}: cannot be written: {error.strerror}; choose another place"
@@ -142,16 +176,13 @@ def _only_pull(folder: Path, report: Report) -> Iterator[None]:
         yield
 
 
-def push_dataset(
-    folder: str | os.PathLike[str], address: str, *, report: Report = lambda _: None
-) -> Manifest:
+def push_dataset(folder: str | os.PathLike[str], address: str) -> TransferResult:
     """Copy a complete dataset to an address, the manifest last. An interrupted push continues where it
     stopped.
 
     Args:
         folder: the dataset; all its checksums are compared before anything leaves.
         address: what fsspec understands; it may hold the same dataset or none.
-        report: takes a line for each file that is copied.
     Raises:
         ShardError: a damaged dataset, or another one at the address.
         ConfigurationError: an address of a kind that nothing installed can reach.
@@ -180,14 +211,14 @@ def push_dataset(
     sizes = {entry.file: entry.size_bytes for entry in entries}
     missing = [file for file, size in sizes.items() if not (continued and remote.size(file) == size)]
     for file in remote.copy_from(source, missing):
-        report(f"{file}: {sizes[file]:,} bytes")
+        logger.info("%s: %s bytes", file, f"{sizes[file]:,}")
     if (source / CARD_NAME).exists():
         list(remote.copy_from(source, [CARD_NAME]))
     if not complete:
         remote.write(MANIFEST_NAME, content)
     if remote.exists(_PUSH_MARKER):
         remote.remove(_PUSH_MARKER)
-    return manifest
+    return TransferResult(address, manifest, tuple(missing))
 
 
 def _refuse_other(place: str | Path, there: Manifest, wanted: Manifest) -> None:
@@ -211,7 +242,7 @@ def _refuse_other(place: str | Path, there: Manifest, wanted: Manifest) -> None:
 def _fetch(
     remote: Remote, folder: Path, entry: ShardEntry | FileEntry, *, compare_present: bool = True
 ) -> bool:
-    """Copy one file of a dataset here unless it is here and sound; its checksum is compared on the way.
+    """Copy one file of a dataset here unless it is here and intact; its checksum is compared on the way.
 
     Args:
         remote: where it comes from.

@@ -21,6 +21,7 @@ from data.signals.columns import list_array, list_column
 from data.signals.fingerprint import fingerprint
 from data.signals.parquet import num_row_groups, read_row_group, write_parquet
 from data.signals.schema import list_of
+from data.storage.usage import note_use
 from teacher_scoring.engines.contract import GivenScores, SupportScores
 from teacher_scoring.passes.tasks import EncodedShard, Task
 
@@ -132,6 +133,7 @@ class PassPlan:
         """
         if not file.path.exists():
             return False
+        note_use(file.path, self._cache)
         supports = (
             None if file.teacher is None else [support_digest(row) for row in read_teacher(file.teacher)]
         )
@@ -157,6 +159,7 @@ class PassPlan:
     def with_base(self, file: PassFile) -> PassFile:
         """The same file with an earlier result to start from, where there is one."""
         if (incomplete := _incomplete(file.path)).exists():
+            note_use(incomplete, self._cache)
             return replace(file, base=incomplete)
         if file.path.exists():
             # Complete, but some of the supports that it was asked for are others by now.

@@ -151,7 +151,10 @@ def test_a_pair_in_two_shards_is_found(dataset):
     _rewrite(dataset, 1, rows)
     findings = verify_dataset(dataset)
     assert len(findings) == 5
-    assert str(findings[0]) == "shard-00001.parquet, row 0 (pair pair-0): the pair's rows do not lie together"
+    assert (
+        str(findings[0])
+        == "shard-00001.parquet, row 0 (pair pair-0): the pair's rows are not stored together"
+    )
 
 
 def test_wrong_counts_in_the_manifest_are_found(dataset):
@@ -186,7 +189,7 @@ def test_the_repair_plan_says_what_to_run(dataset):
     assert repair_plan(dataset, verify_dataset(dataset)) == [
         "Delete what does not belong to the dataset:",
         f"  rm -f {dataset}/shard-00009.parquet",
-        "Fetch the damaged files again from where the dataset came from (the sound ones are kept):",
+        "Fetch the damaged files again from where the dataset came from (intact ones are kept):",
         f"  adpa signals pull --address ADDRESS --out {dataset}",
         "or make them again; what was scored before is taken from the cache of passes:",
         f"  rm -f {dataset}/shard-00001.parquet",

@@ -178,7 +178,7 @@ def test_a_dataset_is_found_by_the_beginning_of_its_name(tmp_path, add, monkeypa
         with pytest.raises(ShardError, match="no such dataset folder, nor the name of a dataset"):
             local_folder(name)
     os.rename(add("b"), tmp_path / f"{folder.name}-copy")
-    with pytest.raises(ShardError, match=f"{folder.name}, {folder.name}-copy; write more of the name"):
+    with pytest.raises(ShardError, match=f"{folder.name}, {folder.name}-copy; give more of the name"):
         local_folder(folder.name[:8])
 
 

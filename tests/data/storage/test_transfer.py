@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -16,6 +17,7 @@ from data.locks import hold_lock
 from data.signals.card import write_card
 from data.signals.manifest import describe_files, read_manifest, write_manifest
 from data.signals.shuffle import shuffled_pairs
+from data.storage.remote import Remote
 from data.storage.store import list_datasets
 from data.storage.transfer import RemoteSignalDataset, open_signals, pull_dataset, push_dataset
 
@@ -64,38 +66,36 @@ def test_what_is_pushed_and_pulled_is_the_same_to_the_byte(tmp_path, dataset, ad
     assert "manifest.json.incoming" not in _files_at(address)
 
 
-def test_an_interrupted_push_has_no_manifest_and_continues(tmp_path, dataset, address):
+def test_an_interrupted_push_has_no_manifest_and_continues(tmp_path, dataset, address, monkeypatch):
     class Interrupted(Exception):
         pass
 
-    copied = []
+    copy_from = Remote.copy_from
 
-    def interrupt(line):
-        copied.append(line)
-        if len(copied) == 2:
-            raise Interrupted
+    def interrupt(remote, folder, names):
+        for number, name in enumerate(copy_from(remote, folder, names), start=1):
+            if number == 2:
+                raise Interrupted
+            yield name
 
+    monkeypatch.setattr(Remote, "copy_from", interrupt)
     with pytest.raises(Interrupted):
-        push_dataset(dataset, address, report=interrupt)
+        push_dataset(dataset, address)
+    monkeypatch.setattr(Remote, "copy_from", copy_from)
     assert "manifest.json" not in _files_at(address)
     with pytest.raises(ShardError, match="not there; is the address right"):
         pull_dataset(address, tmp_path / "copy")
-    again = []
-    push_dataset(dataset, address, report=again.append)
-    assert [line.split(":")[0] for line in again] == ["shard-00001.parquet", "shard-00002.parquet"]
+    assert push_dataset(dataset, address).copied == ("shard-00001.parquet", "shard-00002.parquet")
     pull_dataset(address, tmp_path / "copy")
     assert _contents(tmp_path / "copy") == _contents(dataset)
 
 
 def test_pushing_again_copies_nothing_but_what_is_missing(tmp_path, dataset, address):
     push_dataset(dataset, address)
-    again = []
-    push_dataset(dataset, address, report=again.append)
-    assert again == []
+    assert push_dataset(dataset, address).copied == ()
     files, root = fsspec.core.url_to_fs(address)
     files.rm(f"{root}/shard-00001.parquet")
-    push_dataset(dataset, address, report=again.append)
-    assert [line.split(":")[0] for line in again] == ["shard-00001.parquet"]
+    assert push_dataset(dataset, address).copied == ("shard-00001.parquet",)
     pull_dataset(address, tmp_path / "copy")
     assert _contents(tmp_path / "copy") == _contents(dataset)
     assert "manifest.json.incoming" not in _files_at(address)
@@ -112,7 +112,7 @@ def test_what_another_push_left_behind_is_not_trusted(tmp_path, dataset, address
     assert _contents(tmp_path / "copy") == _contents(dataset)
 
 
-def test_a_pull_keeps_what_is_sound_and_replaces_what_is_not(tmp_path, dataset, address):
+def test_a_pull_keeps_intact_files_and_replaces_the_others(tmp_path, dataset, address):
     push_dataset(dataset, address)
     copy = tmp_path / "copy"
     pull_dataset(address, copy)
@@ -122,20 +122,19 @@ def test_a_pull_keeps_what_is_sound_and_replaces_what_is_not(tmp_path, dataset, 
     shard.write_bytes(content)
     (copy / "shard-00002.parquet").unlink()
     (copy / "manifest.json").unlink()
-    copied = []
-    pull_dataset(address, copy, report=copied.append)
-    assert [line.split(":")[0] for line in copied] == ["shard-00001.parquet", "shard-00002.parquet"]
+    assert pull_dataset(address, copy).copied == ("shard-00001.parquet", "shard-00002.parquet")
     assert _contents(copy) == _contents(dataset)
 
 
-def test_what_killed_pulls_have_left_is_gone_after_the_next_which_waits_for_one_under_way(tmp_path, dataset):
+def test_a_pull_waits_for_one_under_way_and_removes_what_killed_ones_left(tmp_path, dataset, caplog):
+    caplog.set_level(logging.INFO)
     copy = tmp_path / "copy"
-    lines, held = [], threading.Event()
+    held = threading.Event()
 
     def other_pull():
         with hold_lock(copy / ".pull.lock"):
             held.set()
-            while not lines:
+            while not caplog.messages:
                 time.sleep(0.01)
 
     other = threading.Thread(target=other_pull)
@@ -144,9 +143,9 @@ def test_what_killed_pulls_have_left_is_gone_after_the_next_which_waits_for_one_
     (copy / "tokenizer").mkdir()
     for name in (".shard-00001.parquet.12-ab.partial", "tokenizer/.tokenizer.json.12-ab.partial"):
         (copy / name).write_bytes(b"half")
-    pull_dataset(f"file://{dataset}", copy, report=lines.append)
+    pull_dataset(f"file://{dataset}", copy)
     other.join()
-    assert lines[0] == f"{copy}: another process is pulling into it; waiting for it"
+    assert caplog.messages[0] == f"{copy}: another process is pulling into it; waiting for it"
     assert _contents(copy) == _contents(dataset)
 
 
@@ -198,9 +197,7 @@ def test_the_same_files_with_another_story_of_how_they_came_about_replace_the_ma
 ):
     push_dataset(dataset, address)
     write_manifest(dataset, dataclasses.replace(read_manifest(dataset), created={"by": "adpa 9"}))
-    copied = []
-    push_dataset(dataset, address, report=copied.append)
-    assert copied == []
+    assert push_dataset(dataset, address).copied == ()
     pull_dataset(address, tmp_path / "copy")
     assert _contents(tmp_path / "copy") == _contents(dataset)
 

@@ -1,0 +1,127 @@
+"""Options of the `signals` commands."""
+
+import dataclasses
+
+from data.errors import ConfigurationError
+from data.options.fields import check_options, option
+from data.storage.caches import CACHE_KINDS, PASS_CACHE
+
+__all__ = [
+    "SignalsInspectOptions",
+    "SignalsListOptions",
+    "SignalsPruneOptions",
+    "SignalsPullOptions",
+    "SignalsPushOptions",
+    "SignalsReportOptions",
+    "SignalsVerifyOptions",
+]
+
+_ADDRESS = "what fsspec understands: s3://..., gs://..., hf://datasets/..., file://..."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Checked:
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsListOptions(_Checked):
+    """List the datasets in the store. Name, models, responses, positions, size, when made and last used; and caches."""
+
+    store: str | None = option(None, help="another store than ADPA_HOME/signals")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsInspectOptions(_Checked):
+    """Describe a dataset on the terminal. Its provenance; what the teacher covers and prefers."""
+
+    signals: str = option(help="folder, name in the store, or address of a signal dataset")
+    max_groups: int = option(64, help="row groups to take statistics from; 0 takes all", minimum=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsVerifyOptions(_Checked):
+    """Check a dataset completely. Files, checksums, schema, counts, and every row's numbers."""
+
+    signals: str = option(help="folder of a signal or rollout dataset, or its name in the store")
+    repair: bool = option(False, help="also print exactly what to run to repair it")
+    deep: int = option(
+        0, help="number of responses to score again with the models, on transformers, and compare", minimum=0
+    )
+    teacher: str | None = option(
+        None, help="for --deep: where the teacher is [where score-teacher read it, by the manifest]"
+    )
+    reference: str | None = option(None, help="for --deep: where the reference is [likewise]")
+    teacher_adapter: str | None = option(None, help="for --deep: LoRA adapter of the teacher")
+    reference_adapter: str | None = option(None, help="for --deep: LoRA adapter of the reference")
+    tolerance: float = option(
+        0.05,
+        help="for --deep: how much a probability may differ, beyond rounding; 16-bit models differ by some 0.02",
+        minimum=0,
+        maximum=1,
+    )
+    trust_remote_code: bool = option(False, help="for --deep: run code that comes with a checkpoint")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        given = self.teacher or self.reference or self.teacher_adapter or self.reference_adapter
+        if given and not self.deep:
+            raise ConfigurationError(
+                "--teacher, --reference and their adapters are for --deep N; give N, too"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsReportOptions(_Checked):
+    """Write an HTML report of a dataset. One file that needs no network: distributions, conversations, tokens."""
+
+    signals: str = option(help="folder, name in the store, or address of a signal dataset")
+    out: str = option("report.html", help="the HTML file")
+    conversations: int = option(200, help="pairs to show token by token", minimum=0)
+    max_groups: int = option(64, help="row groups to take statistics from; 0 takes all", minimum=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsPullOptions(_Checked):
+    """Copy a dataset here from an address. Intact files that are in the folder already stay."""
+
+    address: str = option(help=_ADDRESS)
+    out: str = option(help="folder for the dataset")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsPushOptions(_Checked):
+    """Copy a dataset to an address. The manifest goes last; an interrupted push continues."""
+
+    signals: str = option(help="folder of a signal or rollout dataset, or its name in the store")
+    address: str = option(help=_ADDRESS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsPruneOptions(_Checked):
+    """Delete datasets and cached passes. Unused, over a quota, or never finished; nothing that a command is using."""
+
+    what: tuple[str, ...] = option(
+        ("datasets", PASS_CACHE),
+        help="what to look at: datasets of the store, and caches, all of which can be made again",
+        choices=("datasets", *CACHE_KINDS),
+        commas=True,
+    )
+    unused_days: float | None = option(None, help="delete what was not used for this many days", minimum=0)
+    max_gb: float | None = option(
+        None, help="delete the least recently used datasets above this many gigabytes (10^9 bytes)", minimum=0
+    )
+    max_cache_gb: float | None = option(
+        None, help="delete the least recently used files of a cache above this many gigabytes", minimum=0
+    )
+    store: str | None = option(None, help="another store than ADPA_HOME/signals")
+    pass_cache: str | None = option(None, help="another folder of passes than ADPA_HOME/passes")
+    dry_run: bool = option(False, help="only print what would be deleted")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.unused_days is None and self.max_gb is None and self.max_cache_gb is None:
+            raise ConfigurationError(
+                "nothing says what to delete: give --unused-days, --max-gb or --max-cache-gb"
+            )
