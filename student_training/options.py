@@ -4,6 +4,14 @@ import dataclasses
 
 from data.errors import ConfigurationError
 from data.options.fields import check_options, option
+from data.preferences.options import (
+    bad_rows_option,
+    data_config_option,
+    form_option,
+    map_option,
+    pairs_option,
+    split_option,
+)
 
 __all__ = ["SETTING_NAMES", "TrainOptions"]
 
@@ -56,7 +64,12 @@ class TrainOptions:
         None,
         help="preference data instead of signals, for methods without a teacher: file, folder or hub name",
     )
-    split: str = option("train", help="split of --data")
+    split: str = split_option()
+    data_config: str | None = data_config_option()
+    form: str | None = form_option()
+    map: tuple[str, ...] = map_option()
+    pairs: str = pairs_option()
+    bad_rows: str = bad_rows_option()
     max_length: int = option(
         2048, help="longest prompt plus response from --data, tokens; longer rows are dropped", minimum=2
     )

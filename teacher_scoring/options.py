@@ -8,6 +8,15 @@ from typing import Self
 from data.errors import ConfigurationError
 from data.hardware import CARDS
 from data.options.fields import check_options, option
+from data.preferences.options import (
+    bad_rows_option,
+    data_config_option,
+    data_option,
+    form_option,
+    map_option,
+    pairs_option,
+    split_option,
+)
 from data.signals.schema import ROLES
 from teacher_scoring.engines.contract import DTYPES, ENGINES, EngineOptions
 
@@ -101,7 +110,7 @@ class ScoreOptions(_EngineFlags):
     """Score responses with an aligned teacher and its reference; write a signal dataset."""
 
     teacher: str = option(help="aligned model: a local folder or a hub name")
-    data: str = option(help="preference data: JSONL or Parquet file, folder saved by datasets, or hub name")
+    data: str = data_option()
     out: str | None = option(
         None, help="folder for the signal dataset [found or made in the store, by what determines it]"
     )
@@ -111,7 +120,12 @@ class ScoreOptions(_EngineFlags):
     rollouts: str | None = option(
         None, help="what sample-student wrote, for the role student: a folder, or its name in the store"
     )
-    split: str = option("train", help="split of --data")
+    split: str = split_option()
+    data_config: str | None = data_config_option()
+    form: str | None = form_option()
+    map: tuple[str, ...] = map_option()
+    pairs: str = pairs_option()
+    bad_rows: str = bad_rows_option()
     score: tuple[str, ...] = option(
         (),
         help="roles to score, separated by commas; others carry ids only "
@@ -198,7 +212,12 @@ class SampleOptions(_EngineFlags):
     out: str | None = option(
         None, help="folder for the rollouts [found or made in the store, by what determines them]"
     )
-    split: str = option("train", help="split of --data")
+    split: str = split_option()
+    data_config: str | None = data_config_option()
+    form: str | None = form_option()
+    map: tuple[str, ...] = map_option()
+    pairs: str = pairs_option()
+    bad_rows: str = bad_rows_option()
     num_samples: int = option(1, help="responses per prompt", minimum=1)
     temperature: float = option(1.0, help="divides the logits; 0 takes the most probable token", minimum=0)
     top_p: float = option(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import ConfigurationError, DataError
+from data.preferences.options import reading
 from data.preferences.reader import PreferenceReader, read_preferences
 from data.signals.rollouts import RolloutDataset
 from data.signals.rounding import describe_rounding
@@ -124,7 +125,7 @@ def prepare_request(options: ScoreOptions, report: Report, *, need_weights: bool
         tokenizer=tokenizer,
         encoder=encoder,
         max_length=longest,
-        reader=read_preferences(options.data, split=options.split, need="chosen"),
+        reader=read_preferences(options.data, reading(options), need="chosen"),
         rollouts=rollouts,
         known={
             **engine_request(options),

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from data.errors import AdpaError, ConfigurationError, ScoringError
 from data.options.command_line import command_line
 from data.preferences.messages import PreferenceRow
+from data.preferences.options import reading
 from data.preferences.reader import PreferenceReader, read_preferences
 from data.signals.card import write_card
 from data.signals.fingerprint import fingerprint
@@ -85,7 +86,7 @@ def sample_student(options: SampleOptions, *, report: Report = logger.info) -> R
             truncate=options.truncate,
         )
         known = _known_request(options, student, encoder)
-        reader = read_preferences(options.data, split=options.split, need="prompt")
+        reader = read_preferences(options.data, reading(options), need="prompt")
         with open_destination(options.out, known, reader, ALL_SHARDS, report) as out:
             if is_finished(out, known, reader, report):
                 return RolloutDataset.open(out)

@@ -10,17 +10,12 @@ from typing import Any, Literal
 
 from data.errors import DataError
 from data.id_index import IdIndex
-from data.preferences.forms import (
-    Content,
-    Layout,
-    Rating,
-    RowForm,
-    detect_form,
-    parse_content,
-    parse_rating,
-    row_id,
-)
+from data.preferences.forms.columns import RowError, text
+from data.preferences.forms.content import Content, Dropped, LabelledAnswer, Rating, Said
+from data.preferences.forms.detection import ColumnMap, DetectedForm, detect_form, find_form
+from data.preferences.labelled import LabelledPairs
 from data.preferences.messages import Answer, PreferenceRow, Prompt
+from data.preferences.options import Reading
 from data.preferences.sources import RowSource, open_source
 
 __all__ = ["Need", "PreferenceReader", "RowCounts", "read_preferences"]
@@ -57,7 +52,9 @@ class RowCounts:
         return f"{self.read:,} rows, {self.kept:,} kept" + (f", dropped: {reasons}" if reasons else "")
 
 
-def read_preferences(source: str, *, split: str = "train", need: Need = "pair") -> "PreferenceReader":
+def read_preferences(
+    source: str, reading: Reading | None = None, *, need: Need = "pair"
+) -> "PreferenceReader":
     """Open a source of preference rows; what is there is checked now, the rows while they are read.
 
     Rows carry all that the source has, whatever `need` says, and the same ones are dropped: a row has one and
@@ -65,31 +62,46 @@ def read_preferences(source: str, *, split: str = "train", need: Need = "pair") 
 
     Args:
         source: a file, folder or hub name, see `data.preferences.sources.open_source`.
-        split: which split of it.
+        reading: which split of it, and how its rows are to be understood.
         need: the least that every row must have.
     Raises:
         DataError: for a source or split that is not there.
+        ConfigurationError: for a form or a mapping that there is not.
     """
-    return PreferenceReader(open_source(source, split=split), need=need)
+    reading = reading or Reading()
+    return PreferenceReader(
+        open_source(source, split=reading.split, config=reading.config), reading, need=need
+    )
 
 
 class PreferenceReader:
     """The rows of one source, streamed in order; every iteration starts from the first row.
 
-    A row of no accepted form, one of another form than the first, one that lacks what is needed, an empty
-    prompt or answer, an `id` that returns with other content: DataError, naming the row. Dropped and counted:
-    `chosen equals rejected`; `duplicate` (same id and content as an earlier row); of rated answers `tie` and
+    A row of no known form, one of another form than the first, one that lacks what is needed or cannot be used (an
+    empty prompt, say): DataError, naming the row, or with `bad_rows` as `drop` a count by reason. An `id` that returns
+    with other content: DataError. Dropped and counted in any case: `chosen equals rejected`; `duplicate` (same id and
+    content as an earlier row); `tie`, `no preference given` and `fewer than two scored answers`; of single answers
     `unpaired answer`. A source that ends with nothing kept: DataError.
 
     Attributes:
         form: what the rows look like, in words; None before the first row.
+        form_name: the name of that form; None before the first row.
+        unread: columns of the first row that hold something and are not read.
         counts: of the iteration under way or finished.
+        problems: with `bad_rows` as `drop`, the first error of every reason.
     """
 
-    def __init__(self, source: RowSource, *, need: Need = "pair") -> None:
+    def __init__(self, source: RowSource, reading: Reading | None = None, *, need: Need = "pair") -> None:
         self.form: str | None = None
+        self.form_name: str | None = None
+        self.unread: tuple[str, ...] = ()
         self.counts = RowCounts()
+        self.problems: dict[str, str] = {}
         self._source = source
+        self._reading = reading or Reading()
+        self._map = ColumnMap.parse(self._reading.map)
+        if self._reading.form is not None:
+            find_form(self._reading.form)
         self._need = need
         self._data_hash: str | None = None
 
@@ -108,16 +120,16 @@ class PreferenceReader:
         return self.data_hash
 
     def describe(self) -> str:
-        """One line for the output: the form, and how many rows were read, kept and dropped, and why."""
-        return f"{self._source.name}: {self.form or 'no rows read yet'}; {self.counts}"
+        """One line for the output: the form, how many rows were read, kept and dropped and why, columns not read."""
+        unread = f"; columns not read: {', '.join(self.unread)}" if self.unread else ""
+        return f"{self._source.name}: {self.form or 'no rows read yet'}; {self.counts}{unread}"
 
     def __iter__(self) -> Iterator[PreferenceRow]:
         """Yield the rows that are kept, in the source's order."""
-        self.form, self.counts, self._data_hash = None, RowCounts(), None
+        self.form, self.counts, self._data_hash, self.problems = None, RowCounts(), None, {}
         running = hashlib.sha256()
         with contextlib.closing(IdIndex()) as seen:
             for content, given_id, location in self._contents():
-                self._check_need(content, location)
                 if content.chosen is not None and content.chosen == content.rejected:
                     self.counts.dropped["chosen equals rejected"] += 1
                     continue
@@ -137,65 +149,114 @@ class PreferenceReader:
                         "ids unique, or leave the column out"
                     )
         if not self.counts.kept:
-            raise DataError(f"{self._source.name}: nothing to use ({self.counts})")
+            raise DataError(f"{self._source.name}: nothing to use ({self.counts}){self._why_nothing()}")
         self._data_hash = running.hexdigest()
 
+    def _why_nothing(self) -> str:
+        if self.problems:
+            return f"; the first: {next(iter(self.problems.values()))}"
+        if self.form_name == "labels":
+            return (
+                "; the answers are labelled one by one, and no prompt has both a good and a bad one: two answers to "
+                "one prompt are compared here"
+            )
+        return ""
+
     def _contents(self) -> Iterator[tuple[Content, str | None, str]]:
-        """What the rows say, their own id if they have one, and where; rated answers come out as pairs."""
-        first: tuple[RowForm, str] | None = None
+        """What the rows say, their own id if they have one, and where; single answers come out as pairs."""
         waiting: tuple[Rating, str] | None = None
+        with contextlib.closing(LabelledPairs()) as labelled:
+            for said, given_id, location in self._said():
+                if isinstance(said, Content):
+                    yield said, given_id, location
+                elif isinstance(said, Dropped):
+                    self.counts.dropped[said.reason] += 1
+                elif isinstance(said, LabelledAnswer):
+                    prompt = _canonical(said.content._replace(chosen=None))
+                    if pair := labelled.match(said.content, said.is_good, prompt, location):
+                        yield pair[0], None, pair[1]
+                elif waiting is None or waiting[0].content.prompt != said.content.prompt:
+                    self._drop_unpaired(waiting is not None)
+                    waiting = said, location
+                else:
+                    (earlier, earlier_location), waiting = waiting, None
+                    if earlier.helpfulness == said.helpfulness:
+                        self.counts.dropped["tie"] += 1
+                    else:
+                        yield _prefer(earlier, said), None, f"{earlier_location} and {location}"
+            self._drop_unpaired(waiting is not None)
+            self._drop_unpaired(labelled.num_waiting)
+
+    def _said(self) -> Iterator[tuple[Said, str | None, str]]:
+        """What every row says; rows that cannot be used are refused or counted."""
+        detected: DetectedForm | None = None
         for location, row in self._source:
             self.counts.read += 1
             try:
-                form = detect_form(row)
-                if first is None:
-                    first, self.form = (form, location), form.name
-                elif form != first[0]:
-                    raise DataError(
-                        f"{form.name}, unlike {first[1]} ({first[0].name}); all rows must have one form"
+                if detected is None:
+                    self._map.check(row)
+                mapped = self._map.apply(row)
+                if detected is None:
+                    detected = detect_form(
+                        mapped, location=location, mapped=self._map.names, name=self._reading.form
                     )
-                said, given_id = _parse(row, form.layout)
-            except DataError as error:
-                raise DataError(f"{location}: {error}") from error
-            if isinstance(said, Content):
-                yield said, given_id, location
+                    self.form, self.form_name = detected.description, detected.form.name
+                    self.unread = detected.unread
+                # All of a row's pairs before the first is handed on: a row is used whole or not at all.
+                said = list(detected.parse(mapped, self._reading.pairs))
+                given_id = _row_id(mapped)
+                for one in said:
+                    self._check_need(one)
+            except RowError as error:
+                # Without a form nothing can be read, whatever the rows after it look like.
+                if self._reading.bad_rows == "refuse" or detected is None:
+                    raise DataError(f"{location}: {error}{_way_out(detected)}") from error
+                self.counts.dropped[error.reason] += 1
+                self.problems.setdefault(error.reason, f"{location}: {error}")
                 continue
-            if waiting is None or waiting[0].prompt != said.prompt:
-                self._drop_unpaired(waiting)
-                waiting = said, location
-                continue
-            (earlier, earlier_location), waiting = waiting, None
-            if earlier.helpfulness == said.helpfulness:
-                self.counts.dropped["tie"] += 1
-            else:
-                yield _prefer(earlier, said), None, f"{earlier_location} and {location}"
-        self._drop_unpaired(waiting)
+            for number, one in enumerate(said, 1):
+                yield (
+                    one,
+                    given_id if given_id is None or len(said) == 1 else f"{given_id}/{number}",
+                    location,
+                )
 
-    def _drop_unpaired(self, waiting: tuple[Rating, str] | None) -> None:
-        if waiting is not None:
-            self.counts.dropped["unpaired answer"] += 1
+    def _drop_unpaired(self, number: int) -> None:
+        if number:
+            self.counts.dropped["unpaired answer"] += number
 
-    def _check_need(self, content: Content, location: str) -> None:
+    def _check_need(self, said: Said) -> None:
+        if not isinstance(said, Content):
+            return
         missing = None
-        if self._need != "prompt" and content.chosen is None:
+        if self._need != "prompt" and said.chosen is None:
             missing = "chosen"
-        elif self._need == "pair" and content.rejected is None:
+        elif self._need == "pair" and said.rejected is None:
             missing = "rejected"
         if missing is not None:
             wanted = "both answers" if self._need == "pair" else "an answer"
-            raise DataError(f"{location}: no `{missing}` ({self.form}); every row must have {wanted} here")
+            raise RowError(
+                f"no {missing}", f"no `{missing}` ({self.form}); every row must have {wanted} here"
+            )
 
 
-def _parse(row: Mapping[str, Any], layout: Layout) -> tuple[Content | Rating, str | None]:
-    """What a row says, and its own id; that of a rated answer names the answer, not the pair."""
-    if layout is Layout.RATED_ANSWER:
-        return parse_rating(row), None
-    return parse_content(row, layout), row_id(row)
+def _way_out(detected: DetectedForm | None) -> str:
+    return "" if detected is None else "; or drop such rows (bad_rows=drop)"
+
+
+def _row_id(row: Mapping[str, Any]) -> str | None:
+    """The row's own `id` as text; None where it has none."""
+    value = row.get("id")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise RowError("no valid id", f"`id` is {value!r}; an id must be text or a whole number")
+    return text(str(value), "id")
 
 
 def _prefer(first: Rating, second: Rating) -> Content:
     better, worse = (first, second) if first.helpfulness > second.helpfulness else (second, first)
-    return Content(first.prompt, better.response, worse.response)
+    return better.content._replace(rejected=worse.content.chosen)
 
 
 def _canonical(content: Content) -> str:

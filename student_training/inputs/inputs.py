@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import ConfigurationError, DataError
+from data.preferences.options import reading
 from data.signals.dataset import SignalDataset
 from data.signals.rollouts import RolloutDataset
 from data.storage.transfer import open_signals
@@ -106,7 +107,7 @@ def open_inputs(options: TrainOptions, needs: Needs, tokenizer: Any, report: Cal
         pairs, data_hash, described = read_encoded_pairs(
             options.data,
             tokenizer,
-            split=options.split,
+            reading=reading(options),
             roles=needs.roles,
             max_length=options.max_length,
             truncate=options.truncate,

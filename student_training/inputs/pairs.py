@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from data.preferences.options import Reading
 from data.preferences.reader import read_preferences
 from data.signals.schema import ResponseSignals
 from data.tokens.encoder import PairEncoder
@@ -89,14 +90,14 @@ class ConcatenatedPairs:
 
 
 def read_encoded_pairs(
-    data: str, tokenizer, *, split: str, roles: frozenset[str], max_length: int, truncate: bool
+    data: str, tokenizer, *, reading: Reading, roles: frozenset[str], max_length: int, truncate: bool
 ) -> tuple[EncodedPairs, str, list[str]]:
     """Encode preference rows for a method that needs no teacher.
 
     Args:
         data: file, folder or hub name.
         tokenizer: the student's.
-        split: which split of it.
+        reading: which split of it, and how its rows are to be understood.
         roles: `chosen`, and `rejected` where the method compares.
         max_length: longest prompt plus response, tokens.
         truncate: cut long prompts from the left.
@@ -105,7 +106,7 @@ def read_encoded_pairs(
     Raises:
         DataError: for unusable rows, or when none is left.
     """
-    reader = read_preferences(data, split=split, need="pair" if "rejected" in roles else "chosen")
+    reader = read_preferences(data, reading, need="pair" if "rejected" in roles else "chosen")
     encoder = PairEncoder(tokenizer, max_length=max_length, truncate=truncate)
     rows: list[list[ResponseSignals]] = []
     for row in reader:

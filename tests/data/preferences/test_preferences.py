@@ -116,7 +116,8 @@ def test_dpo_mix_7k_gives_conversations_sharing_all_but_the_last_turn():
     assert reader.counts.kept == len(pairs) == 3
     assert reader.counts.dropped == {"chosen equals rejected": 1}
     assert reader.describe().endswith(
-        "chosen and rejected as whole conversations; 4 rows, 3 kept, dropped: 1 chosen equals rejected"
+        "chosen and rejected as whole conversations; 4 rows, 3 kept, dropped: 1 chosen equals rejected; "
+        "columns not read: dataset, chosen_rating, rejected_rating"
     )
 
 
@@ -347,13 +348,13 @@ def test_reading_again_starts_and_counts_anew(read):
     [
         (
             {"prompt": "q", "rejected": "bad"},
-            "no `chosen`; columns with content: prompt, rejected; accepted are:",
+            "no `chosen`; columns with content: prompt, rejected; forms are: pairs, conversations",
         ),
         ({"prompt": "q", "chosen": "good"}, "no `rejected`.*must have both answers"),
         ({"prompt": "q"}, "no `chosen`.*must have both answers"),
         (
-            {"question": "q", "answer": "a"},
-            "no known form; columns with content: answer, question; accepted are:",
+            {"problem": "q", "solution": "a"},
+            "no known form; columns with content: problem, solution; forms are: pairs, conversations",
         ),
         ({}, "no known form; columns with content: none"),
         ({**PAIR, "chosen": ""}, "`chosen` has an empty response"),
@@ -369,7 +370,7 @@ def test_reading_again_starts_and_counts_anew(read):
         ),
         (
             {"chosen": [_user("q"), _assistant("a")], "rejected": [_user("p"), _assistant("b")]},
-            "differ before the last turn",
+            "`chosen` and `rejected` part at turn 1, before the assistant's first turn",
         ),
         (
             {"chosen": [_user("q"), _user("a")], "rejected": [_user("q"), _user("b")]},
@@ -402,8 +403,8 @@ def test_reading_again_starts_and_counts_anew(read):
             "`chosen` is of type int; it must be text or a list of messages",
         ),
         (
-            {**PAIR, "prompt": [{"from": "human", "value": "q"}]},
-            "turn 1 of `prompt` has from, value; it must have role",
+            {**PAIR, "prompt": [{"speaker": "human", "value": "q"}]},
+            "turn 1 of `prompt` has speaker, value; it must have role",
         ),
         (
             {**PAIR, "prompt": [_user(None)]},
@@ -413,7 +414,10 @@ def test_reading_again_starts_and_counts_anew(read):
         ({**PAIR, "chosen": "half \ud83d"}, "half of a surrogate pair at character 5"),
         ({**PAIR, "id": True}, "`id` is True; an id must be text or a whole number"),
         ({**PAIR, "id": ""}, "`id` is ''"),
-        ({"prompt": "q", "response": "a", "helpfulness": "4"}, "`helpfulness` is '4'; it must be a number"),
+        (
+            {"prompt": "q", "response": "a", "helpfulness": "four"},
+            "`helpfulness` is 'four'; it must be a number",
+        ),
         ({"prompt": "q", "response": "", "helpfulness": 4}, "`response` has an empty response"),
     ],
 )

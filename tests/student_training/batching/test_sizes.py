@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from data.preferences.options import Reading
 from data.signals.dataset import SignalDataset
 from data.storage.transfer import open_signals, push_dataset
 from student_training.batching.cutting import pair_sizes
@@ -57,7 +58,7 @@ def test_pairs_at_an_address_are_measured_without_reading_signals(scored, expect
 def test_encoded_preference_rows_are_measured_like_scored_ones(scored, expected):
     roles = frozenset({"chosen", "rejected"})
     pairs, _, _ = read_encoded_pairs(
-        str(scored.pairs), AutoTokenizer.from_pretrained(scored.student), split="train", roles=roles,
+        str(scored.pairs), AutoTokenizer.from_pretrained(scored.student), reading=Reading(), roles=roles,
         max_length=2048, truncate=False,
     )  # fmt: skip
     assert_sizes(pair_sizes(pairs, roles), expected[roles])

@@ -1,0 +1,1 @@
+"""The forms in which people keep preferences: told apart, and taken apart."""
