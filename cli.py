@@ -18,6 +18,7 @@ from data.commands import signals as signal_functions
 from data.errors import AdpaError, ConfigurationError
 from data.options.config_file import read_config
 from data.options.fields import flag_name, option_type
+from evaluation.options import WinRateOptions
 from small_world.options import DemoOptions
 from student_training.options import TrainOptions
 from teacher_scoring.options import SampleOptions, ScoreOptions
@@ -220,6 +221,36 @@ for _name, _options_class, _function in (
     ("prune", signal_commands.SignalsPruneOptions, signal_functions.prune_signals),
 ):
     signals.add_command(command_from(_options_class, _show(_function), _name, _options_class.__doc__))
+
+
+@commands.group()
+def evaluate() -> None:
+    """Find out whether a student got better, and by how much."""
+
+
+def _model_opener(options: Any) -> Callable[..., Any]:
+    """Checkpoints in an engine of stage one, as an evaluation's options say."""
+    from teacher_scoring.language_model import open_language_model  # noqa: PLC0415
+
+    return functools.partial(
+        open_language_model,
+        engine=options.engine,
+        max_length=options.max_length,
+        dtype=options.dtype,
+        trust_remote_code=options.trust_remote_code,
+        tensor_parallel_size=options.tensor_parallel_size,
+        gpu_memory_utilization=options.gpu_memory_utilization,
+        engine_args=options.engine_arg,
+    )
+
+
+@evaluate.add_command
+@options_from(WinRateOptions)
+def win_rate(options: WinRateOptions) -> None:
+    """Compare models' answers pair by pair. Both orders are judged; the same line again continues."""
+    from evaluation.win_rate import evaluate_win_rate  # noqa: PLC0415
+
+    click.echo(evaluate_win_rate(options, _model_opener(options)).table)
 
 
 @signals.command("merge")

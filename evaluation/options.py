@@ -1,0 +1,180 @@
+"""The options of the evaluation's commands."""
+
+import dataclasses
+
+from data.errors import ConfigurationError
+from data.options.fields import check_options, option
+from evaluation.answers import GenerationSettings
+from evaluation.judges.pairwise import STYLES
+
+__all__ = ["ChatOptions", "JudgeFlags", "ModelFlags", "SignalsEvaluationOptions", "WinRateOptions"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFlags:
+    """How checkpoints are held in memory, the same for every command that opens some."""
+
+    engine: str = option("auto", help="auto (vLLM when it is installed), vllm or transformers")
+    dtype: str = option("auto", help="weights and activations; auto takes each checkpoint's own")
+    max_length: int = option(
+        8192, help="longest prompt plus answer, tokens, where a model has more positions", minimum=2
+    )
+    trust_remote_code: bool = option(False, help="run code that comes with a checkpoint")
+    tensor_parallel_size: int = option(
+        1, help="GPUs that share each layer (vLLM)", minimum=1, determining=False
+    )
+    gpu_memory_utilization: float = option(
+        0.85, help="share of each GPU's memory for vLLM", minimum=0.05, maximum=1.0, determining=False
+    )
+    engine_arg: tuple[str, ...] = option((), help="further KEY=VALUE for the engine; repeat for several")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationFlags(ModelFlags):
+    """How answers are drawn."""
+
+    max_new_tokens: int = option(512, help="longest answer, tokens", minimum=1)
+    temperature: float = option(0.7, help="divides the logits; 0 takes the most probable token", minimum=0)
+    top_p: float = option(
+        1.0, help="draw from the most probable tokens that hold this mass", minimum=0.01, maximum=1.0
+    )
+    seed: int = option(0, help="seed; each answer has its own, derived from it", minimum=0)
+
+    @property
+    def generation(self) -> GenerationSettings:
+        """The same for the generation of answers."""
+        return GenerationSettings(
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+        )
+
+
+# Without slots: a class with two bases can take them from one of the two only.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JudgeFlags:
+    """Which judge, the same for every command that has one. Exactly one kind is to be named."""
+
+    judge_model: str | None = option(
+        None, help="judge: a chat model; a checkpoint, or with --judge-url the name it is served by"
+    )
+    judge_url: str | None = option(None, help="address of an OpenAI-compatible API, up to /v1")
+    judge_key_variable: str = option(
+        "OPENAI_API_KEY", help="environment variable with the endpoint's key", determining=False
+    )
+    judge_price: str | None = option(
+        None, help="dollars for a million tokens read and written, as READ:WRITTEN", determining=False
+    )
+    judge_concurrency: int = option(
+        8, help="requests to the endpoint at a time", minimum=1, determining=False
+    )
+    judge_attempts: int = option(
+        6, help="how often a request to the endpoint is tried", minimum=1, determining=False
+    )
+    judge_timeout_s: float = option(
+        120.0, help="seconds that one attempt may take", minimum=0.1, determining=False
+    )
+    judge_style: str = option(
+        "letter", help="verdict of a chat model: one letter, or reasoned, a text before it", choices=STYLES
+    )
+    judge_reward_model: str | None = option(
+        None, help="judge: a sequence classifier with one output, on the conversation with its answer"
+    )
+    judge_teacher: str | None = option(
+        None, help="judge: log-ratio of an answer under this aligned model and --judge-reference"
+    )
+    judge_reference: str | None = option(None, help="the model that --judge-teacher was aligned from")
+    judge_beta: float = option(
+        0.1, help="turns that log-ratio (nats) into log-odds; beta of the teacher's DPO", minimum=1e-6
+    )
+    judge_function: str | None = option(
+        None, help="judge: MODULE:FUNCTION(messages, first, second) -> preference for the first, 0 to 1"
+    )
+
+    def check_judge(self) -> None:
+        """Check that the options name one judge.
+
+        Raises:
+            ConfigurationError: for none, several, or half of one.
+        """
+        named = [
+            name
+            for name in ("judge_model", "judge_reward_model", "judge_teacher", "judge_function")
+            if getattr(self, name) is not None
+        ]
+        if self.judge_url is not None and self.judge_model is None:
+            raise ConfigurationError("--judge-url needs --judge-model, the name that the model is served by")
+        if len(named) != 1:
+            said = " and ".join(f"--{name.replace('_', '-')}" for name in named) or "none is named"
+            raise ConfigurationError(
+                f"one judge is needed, {said}: --judge-model (with --judge-url for an endpoint), "
+                "--judge-reward-model, --judge-teacher with --judge-reference, or --judge-function"
+            )
+        if (self.judge_teacher is None) != (self.judge_reference is None):
+            raise ConfigurationError("--judge-teacher and --judge-reference belong together; give both")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class WinRateOptions(GenerationFlags, JudgeFlags):
+    """Compare models' answers pair by pair."""
+
+    model: tuple[str, ...] = option((), help="checkpoint to evaluate; repeat for several")
+    baseline: str | None = option(
+        None, help="checkpoint that every model is compared with [every model with every other]"
+    )
+    data: str = option(
+        help="prompts: JSONL or any preference file, folder or hub name; a prompt alone is enough"
+    )
+    out: str = option(help="folder for answers, judgments and results")
+    split: str = option("train", help="split of --data")
+    limit: int | None = option(None, help="prompts to use, from the first on [all]", minimum=1)
+    all_pairs: bool = option(False, help="compare every model with every other, also with --baseline")
+    judge_check: str | None = option(
+        None, help="labelled pairs (chosen, rejected): how often the judge agrees with them"
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        self.check_judge()
+        if not self.model or len(self.model) + (self.baseline is not None) < 2:
+            raise ConfigurationError(
+                f"--model: {len(self.model)} named, and {'no' if self.baseline is None else 'one'} --baseline; a win "
+                "rate needs two models: name --model and --baseline, or --model twice"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsEvaluationOptions:
+    """Measure checkpoints on held-out signals: nothing is generated and no judge is asked."""
+
+    signals: str = option(help="held-out signal dataset: a folder, or its name in the store")
+    model: tuple[str, ...] = option((), help="checkpoint to measure; repeat for several")
+    baseline: str | None = option(
+        None,
+        help="checkpoint that differences and implicit rewards are relative to: the student before training",
+    )
+    out: str | None = option(None, help="folder for the result and the figures of every response")
+    limit: int | None = option(None, help="pairs to use, from the first on [all]", minimum=1)
+    batch_size: int = option(16, help="pairs that go through a model at once", minimum=1, determining=False)
+    dtype: str = option("float32", help="arithmetic: float32 or bfloat16", choices=("float32", "bfloat16"))
+    trust_remote_code: bool = option(False, help="run code that comes with a checkpoint")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not self.model:
+            raise ConfigurationError("--model is required: name one checkpoint or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ChatOptions(GenerationFlags):
+    """Talk to one or several checkpoints side by side."""
+
+    model: tuple[str, ...] = option((), help="checkpoint to talk to; repeat for several")
+    system: str | None = option(None, help="system message before the conversation")
+    single_turn: bool = option(False, help="answer every line by itself, not as one conversation")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not self.model:
+            raise ConfigurationError("--model is required: name one checkpoint or more")
