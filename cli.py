@@ -1,6 +1,7 @@
 """adpa: parse options, call one function, turn domain errors into exit codes."""
 
 import dataclasses
+import functools
 import logging
 import os
 import sys
@@ -18,7 +19,7 @@ from data.commands import signals as signal_functions
 from data.errors import AdpaError, ConfigurationError
 from data.options.config_file import read_config
 from data.options.fields import flag_name, option_type
-from evaluation.options import WinRateOptions
+from evaluation.options import SignalsEvaluationOptions, WinRateOptions
 from small_world.options import DemoOptions
 from student_training.options import TrainOptions
 from teacher_scoring.options import SampleOptions, ScoreOptions
@@ -45,7 +46,9 @@ def options_from(options_class: type) -> Callable[[Callable[[Any], None]], click
     """Decorate a function of one options dataclass: it becomes the command of its own name."""
 
     def decorate(function: Callable[[Any], None]) -> click.Command:
-        return command_from(options_class, function, function.__name__.replace("_", "-"), function.__doc__)
+        return command_from(
+            options_class, function, function.__name__.strip("_").replace("_", "-"), function.__doc__
+        )
 
     return decorate
 
@@ -251,6 +254,16 @@ def win_rate(options: WinRateOptions) -> None:
     from evaluation.win_rate import evaluate_win_rate  # noqa: PLC0415
 
     click.echo(evaluate_win_rate(options, _model_opener(options)).table)
+
+
+@evaluate.add_command
+@options_from(SignalsEvaluationOptions)
+def _signals(options: SignalsEvaluationOptions) -> None:
+    """Measure checkpoints on held-out signals: likelihood, KL, expected advantage, preferences. No generation."""
+    from evaluation.signals import evaluate_signals  # noqa: PLC0415
+    from student_training.held_out import measure_signals  # noqa: PLC0415
+
+    click.echo(evaluate_signals(options, measure_signals).table)
 
 
 @signals.command("merge")
