@@ -28,7 +28,17 @@ if TYPE_CHECKING:
     from data.signals.schema import ResponseSignals
     from data.signals.shuffle import shuffled_pairs, split_pairs
     from data.storage.transfer import open_signals, pull_dataset, push_dataset
-    from student_training.methods import METHODS, Method, MethodSpec, Needs, SequenceTerm, Term
+    from student_training.methods import (
+        METHODS,
+        Method,
+        MethodSettings,
+        MethodSpec,
+        Needs,
+        SequenceTerm,
+        Term,
+        nll_term,
+        setting,
+    )
     from student_training.options import TrainOptions
     from student_training.run import TrainingResult, train_student
     from teacher_scoring.options import SampleOptions, ScoreOptions
@@ -52,7 +62,17 @@ _HOMES = {
     "data.signals.schema": ("ResponseSignals",),
     "data.signals.shuffle": ("shuffled_pairs", "split_pairs"),
     "data.storage.transfer": ("open_signals", "pull_dataset", "push_dataset"),
-    "student_training.methods": ("METHODS", "Method", "MethodSpec", "Needs", "SequenceTerm", "Term"),
+    "student_training.methods": (
+        "METHODS",
+        "Method",
+        "MethodSettings",
+        "MethodSpec",
+        "Needs",
+        "SequenceTerm",
+        "Term",
+        "nll_term",
+        "setting",
+    ),
     "student_training.options": ("TrainOptions",),
     "student_training.run": ("TrainingResult", "train_student"),
     "teacher_scoring.options": ("SampleOptions", "ScoreOptions"),

@@ -23,9 +23,9 @@ from student_training.checkpoints.run_record import (
 )
 from student_training.checkpoints.saving import is_finished, save_student
 from student_training.inputs.inputs import open_inputs
-from student_training.methods import Method, build_method, find_method, preset_settings
+from student_training.methods import Method
 from student_training.model.loading import add_lora, load_student, load_tokenizer
-from student_training.options import SETTING_NAMES, TrainOptions
+from student_training.options import TrainOptions, resolve_method
 from student_training.preparation import build_trainer, choose_cut, report_memory
 from student_training.student import StudentWithObjective
 from student_training.trainer import StudentTrainer
@@ -98,17 +98,6 @@ def train_student(options: TrainOptions, *, report: Callable[[str], None] = logg
     save_student(trainer, out, tokenizer, student_folder=folder, trust_remote_code=options.trust_remote_code)
     last = next((entry for entry in reversed(trainer.state.log_history) if "loss" in entry), {})
     return TrainingResult(out, trainer.state.global_step, last)
-
-
-def resolve_method(options: TrainOptions) -> tuple[Method, dict[str, Any]]:
-    """The method, and its settings as run.toml records them, with how the loss is normalised among them."""
-    spec = find_method(options.method)
-    preset = preset_settings(options.preset, spec.name)
-    normalize = options.normalize or preset.pop("normalize", "token")
-    given = {name: getattr(options, name) for name in SETTING_NAMES}
-    chosen = {name: preset.get(name) if value is None else value for name, value in given.items()}
-    method, settings = build_method(spec, chosen)
-    return method, {**settings, "normalize": normalize}
 
 
 def _load_model(

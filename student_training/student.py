@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from data.signals.schema import ROLES
 from student_training.batching.collator import COUNT_NAMES, model_inputs
 from student_training.head.fused import SparseLogprobs, fused_objective, sparse_logprobs
 from student_training.head.lm_head import read_head, split_model
-from student_training.methods.base import ROLES, Method, Positions, Responses
+from student_training.methods.base import Method, Positions, Responses
 
 __all__ = ["EXPECTED_ADVANTAGE", "TEACHER_EXPECTED_ADVANTAGE", "StudentWithObjective"]
 
@@ -17,24 +18,6 @@ __all__ = ["EXPECTED_ADVANTAGE", "TEACHER_EXPECTED_ADVANTAGE", "StudentWithObjec
 EXPECTED_ADVANTAGE = "expected_advantage"
 
 TEACHER_EXPECTED_ADVANTAGE = "teacher_expected_advantage"
-
-_POSITION_COLUMNS = (
-    "labels",
-    "support_ids",
-    "support_mask",
-    "teacher_logprobs",
-    "advantages",
-    "teacher_tail",
-    "reference_tail",
-    "teacher_token",
-    "reference_token",
-    "behavior_token",
-    "initial_token",
-    "response_advantage",
-    "token_baseline",
-    "response_baseline",
-    "terminator",
-)
 
 
 class StudentWithObjective(nn.Module):
@@ -97,10 +80,7 @@ class StudentWithObjective(nn.Module):
         counts = batch["counts"] if step_counts is None else step_counts
         totals = dict(zip(COUNT_NAMES, counts.clamp(min=1).unbind(), strict=True))
         stretches = _role_stretches(batch["counts"])
-        batch["support_ids"] = batch["support_ids"].long()
-        for name in ("token_baseline", "response_baseline"):
-            batch[name] = batch[name].expand(len(batch["labels"]))
-        positions = Positions(*(batch[name] for name in _POSITION_COLUMNS))
+        positions = Positions.from_batch(batch)
         hidden = self._backbone(**model_inputs(batch))
         hidden = hidden.flatten(0, 1)[batch["position_index"]]
         arguments = (

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ROLES, ResponseSignals
 from student_training.batching.reward_means import RewardMeans
 from student_training.batching.transport import Batch
 from student_training.inputs.pairs import PairSource, TokenLogprobs
-from student_training.methods.base import ROLES, Needs
+from student_training.methods.base import Needs
 
 __all__ = ["COUNT_NAMES", "PairCollator", "PairDataset", "model_inputs", "packed_rows", "padded_rows"]
 

@@ -1,32 +1,64 @@
-"""Advantage-boosted distillation: match the teacher tilted further along its own advantage."""
+"""Advantage-boosted distillation: match the teacher tilted further along its own advantage.
 
+Position by position this is the optimum of ExOPD (arXiv:2602.12125), reference·(teacher / reference)^(1 + λ), made
+offline and clipped, on preference pairs, with forward KL and a tail bucket. AlignDistil (arXiv:2503.02832) has the
+same extrapolation with a λ per token.
+"""
+
+from __future__ import annotations
+
+import dataclasses
 from collections.abc import Callable
-
-import torch
+from typing import TYPE_CHECKING
 
 from data.errors import ConfigurationError
-from student_training.head.fused import SparseLogprobs
-from student_training.methods.base import Method, MethodSpec, Needs, Positions, Settings, Term
+from student_training import objectives
+from student_training.methods.base import Method, MethodSpec, Needs, Positions, Term
+from student_training.methods.settings import MethodSettings, parse_clip, setting
 from student_training.methods.sft import nll_term
-from student_training.objectives import boosted_target, forward_kl, reverse_kl
 
-__all__ = ["ABD"]
+if TYPE_CHECKING:
+    import torch
+
+    from student_training.head.chunk import SparseLogprobs
+
+__all__ = ["ABD", "ABDSettings"]
 
 
-def _divergence(
-    settings: Settings, divergence: Callable[..., torch.Tensor]
-) -> Callable[[Positions, SparseLogprobs], torch.Tensor]:
-    scale, clip = settings.boost, _bound(settings.clip)
-    assert scale is not None
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ABDSettings(MethodSettings):
+    """Settings of abd."""
+
+    boost: float = setting(
+        1.0,
+        help="λ: how far the teacher is tilted along its advantage",
+        minimum=0,
+        aliases=("--abd-lambda",),
+    )
+    clip: str = setting("1", help="clip of advantages, nats: low:high, c for -c:c, or none")
+    alpha: float = setting(1.0, help="weight of the KL terms", minimum=0)
+    on: str = setting(
+        "pairs",
+        help="rows to learn on: chosen and rejected, or the student's own",
+        choices=("pairs", "student"),
+        aliases=("--abd-rows",),
+    )
+    nll_weight: float = setting(0.0, help="weight of NLL(chosen)", minimum=0)
+
+
+def _divergence(settings: ABDSettings) -> Callable[[Positions, SparseLogprobs], torch.Tensor]:
+    """Per-position KL between the boosted teacher and the student: forward on pairs, reverse on student rows."""
+    bound = _bound(settings.clip)
 
     def values(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
-        target, target_tail = boosted_target(
+        divergence = objectives.reverse_kl if settings.on == "student" else objectives.forward_kl
+        target, target_tail = objectives.boosted_target(
             positions.teacher_logprobs,
             positions.teacher_tail,
             positions.advantages,
             positions.teacher_tail - positions.reference_tail,
-            scale=scale,
-            clip=clip,
+            scale=settings.boost,
+            clip=bound,
             support_mask=positions.support_mask,
         )
         return divergence(
@@ -36,10 +68,12 @@ def _divergence(
     return values
 
 
-def _bound(clip: tuple[float, float] | None) -> float | None:
-    if clip is None:
+def _bound(clip: str) -> float | None:
+    """The largest absolute advantage, nats; None for no bound."""
+    bounds = parse_clip(clip)
+    if bounds is None:
         return None
-    low, high = clip
+    low, high = bounds
     if low != -high:
         raise ConfigurationError(
             f"--clip: abd bounds advantages alike on both sides, {low:g}:{high:g} is not; give one number c for -c:c"
@@ -47,26 +81,20 @@ def _bound(clip: tuple[float, float] | None) -> float | None:
     return high
 
 
-def _build(settings: Settings) -> Method:
-    alpha, nll_weight = settings.alpha, settings.nll_weight
-    assert alpha is not None
-    assert nll_weight is not None
-    if settings.on == "student":
-        roles = frozenset({"student"})
-        terms = [Term("loss/reverse_kl_student", "student", alpha, _divergence(settings, reverse_kl))]
-    else:
-        roles = frozenset({"chosen", "rejected"})
-        kl = _divergence(settings, forward_kl)
-        terms = [Term("loss/kl_chosen", "chosen", alpha, kl), Term("loss/kl_rejected", "rejected", alpha, kl)]
-    if nll_weight:
-        terms.insert(0, nll_term(nll_weight))
-    needed = roles | ({"chosen"} if nll_weight else set())
-    return Method("abd", Needs(roles=needed, signals=roles, advantages=True), terms=tuple(terms))
+def _build(settings: ABDSettings) -> Method:
+    roles, kind = (("student",), "reverse_kl") if settings.on == "student" else (("chosen", "rejected"), "kl")
+    signals = frozenset(roles)
+    divergence = _divergence(settings)
+    terms = [Term(f"loss/{kind}_{role}", role, settings.alpha, divergence) for role in roles]
+    if settings.nll_weight:
+        terms.insert(0, nll_term(settings.nll_weight))
+    needed = signals | ({"chosen"} if settings.nll_weight else set())
+    return Method("abd", Needs(roles=needed, signals=signals, advantages=True), terms=tuple(terms))
 
 
 ABD = MethodSpec(
     name="abd",
     summary="α KL to q ∝ π·exp(λ·clip(A)): forward on chosen and rejected, or reverse on student rows",
-    defaults={"boost": 1.0, "clip": "1", "alpha": 1.0, "on": "pairs", "nll_weight": 0.0},
+    settings=ABDSettings,
     build=_build,
 )

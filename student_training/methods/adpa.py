@@ -1,51 +1,84 @@
 """Advantage-guided distillation: raise the teacher's expected advantage on the student's own responses."""
 
-import torch
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
 
 from data.errors import ConfigurationError
-from student_training.head.fused import SparseLogprobs
-from student_training.methods.base import Method, MethodSpec, Needs, Positions, Settings, Term
+from student_training import objectives
+from student_training.methods.base import Method, MethodSpec, Needs, Positions, Term
 from student_training.methods.initial_kl import initial_kl_terms
+from student_training.methods.settings import MethodSettings, parse_clip, setting
 from student_training.methods.sft import nll_term
-from student_training.objectives import expected_advantage, published_expected_advantage
 
-__all__ = ["ADPA"]
+if TYPE_CHECKING:
+    import torch
+
+    from student_training.head.chunk import SparseLogprobs
+
+__all__ = ["ADPA", "ADPASettings"]
 
 
-def _build(settings: Settings) -> Method:
-    gamma, nll_weight, tail, scale = (
-        settings.gamma,
-        settings.nll_weight,
-        settings.advantage_tail,
-        settings.advantage_scale,
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ADPASettings(MethodSettings):
+    """Settings of adpa."""
+
+    gamma: float = setting(3.0, help="weight of the expected advantage", minimum=0)
+    clip: str = setting(
+        "0:1",
+        help="clip of advantages, nats: low:high, c for -c:c, or none",
+        presets={"paper": "none", "published-code": "0:1"},
     )
-    assert gamma is not None
-    assert nll_weight is not None
-    assert tail is not None
-    assert scale is not None
+    nll_weight: float = setting(1.0, help="weight of NLL(chosen)", minimum=0)
+    advantage_tail: str = setting(
+        "zero",
+        help="advantage of tokens outside the support",
+        choices=("zero", "bucket"),
+        presets={"paper": "zero", "published-code": "zero"},
+    )
+    advantage_scale: float = setting(
+        1.0, help="factor on advantages before the clip: β of the teacher's DPO", minimum=0
+    )
+    initial_kl: float = setting(
+        0.0,
+        help="weight of a KL penalty to the student before training, on the student's own responses",
+        minimum=0,
+    )
+    formula: str = setting(
+        "exact",
+        help="KL and expected advantage exactly, or with the published code's clamps and no term on the terminator",
+        choices=("exact", "published"),
+        aliases=("--reference-implementation",),
+        presets={"paper": "exact", "published-code": "published"},
+    )
+
+
+def _build(settings: ADPASettings) -> Method:
+    clip, tail, scale = parse_clip(settings.clip), settings.advantage_tail, settings.advantage_scale
+    if settings.formula == "published" and (clip != (0.0, 1.0) or tail != "zero"):
+        raise ConfigurationError(
+            "--formula published: its advantages are clipped to 0:1 and its tail counts nothing; leave --clip and "
+            "--advantage-tail out"
+        )
 
     def exact(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
-        return expected_advantage(
+        return objectives.expected_advantage(
             student.support,
             student.tail,
             scale * positions.advantages,
             scale * (positions.teacher_tail - positions.reference_tail),
-            clip=settings.clip,
+            clip=clip,
             tail=tail,
             support_mask=positions.support_mask,
         )
 
     def published(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
-        values = published_expected_advantage(
+        values = objectives.published_expected_advantage(
             student.support, student.tail, scale * positions.advantages, support_mask=positions.support_mask
         )
-        return torch.where(positions.terminator, 0.0, values)
+        return values.masked_fill(positions.terminator, 0.0)
 
-    if settings.formula == "published" and (settings.clip != (0.0, 1.0) or tail != "zero"):
-        raise ConfigurationError(
-            "--formula published: its advantages are clipped to 0:1 and its tail counts nothing; leave --clip and "
-            "--advantage-tail out"
-        )
     anchors = initial_kl_terms(settings.initial_kl)
     needs = Needs(
         roles=frozenset({"chosen", "student"}),
@@ -54,21 +87,14 @@ def _build(settings: Settings) -> Method:
         initial=bool(anchors),
     )
     values = published if settings.formula == "published" else exact
-    terms = (nll_term(nll_weight), Term("expected_advantage", "student", -gamma, values), *anchors)
+    terms = (
+        nll_term(settings.nll_weight),
+        Term("expected_advantage", "student", -settings.gamma, values),
+        *anchors,
+    )
     return Method("adpa", needs, terms=terms)
 
 
 ADPA = MethodSpec(
-    name="adpa",
-    summary="NLL(chosen) − γ E(student)",
-    defaults={
-        "gamma": 3.0,
-        "clip": "0:1",
-        "nll_weight": 1.0,
-        "advantage_tail": "zero",
-        "advantage_scale": 1.0,
-        "initial_kl": 0.0,
-        "formula": "exact",
-    },
-    build=_build,
+    name="adpa", summary="NLL(chosen) − γ E(student) + κ KL(initial)", settings=ADPASettings, build=_build
 )

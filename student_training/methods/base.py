@@ -1,46 +1,19 @@
-"""What a method is: the rows it needs and the terms of its loss."""
+"""What a method is: its settings, the rows it needs and the terms of its loss."""
+
+from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import torch
+if TYPE_CHECKING:  # The help of train-student reads methods, and must not wait for torch.
+    import torch
 
-from data.signals.schema import ROLES
-from student_training.head.fused import SparseLogprobs
+    from student_training.head.chunk import SparseLogprobs
 
-__all__ = [
-    "ROLES",
-    "Method",
-    "MethodSpec",
-    "Needs",
-    "Positions",
-    "Responses",
-    "SequenceTerm",
-    "Settings",
-    "Term",
-]
+__all__ = ["Method", "MethodSpec", "Needs", "Positions", "Responses", "SequenceTerm", "Term"]
 
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """The hyper-parameters that methods read, resolved; None where the method at hand does not read it."""
-
-    alpha: float | None = None
-    beta: float | None = None
-    gamma: float | None = None
-    boost: float | None = None
-    clip: tuple[float, float] | None = None
-    nll_weight: float | None = None
-    on: str | None = None
-    kl_tail: str | None = None
-    advantage_tail: str | None = None
-    clip_range: float | None = None
-    advantage_scale: float | None = None
-    initial_kl: float | None = None
-    reward_baseline: str | None = None
-    length_normalize: bool | None = None
-    formula: str | None = None
+AnySettings = TypeVar("AnySettings")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +60,7 @@ class Positions:
         response_baseline: mean `response_advantage` of all sampled positions, nats, shape (N,).
         terminator: whether the label is the token that ends the response, shape (N,), bool.
 
-    Columns that the method did not ask for are empty of meaning (zeros).
+    Columns that the method did not ask for hold zeros.
     """
 
     labels: torch.Tensor
@@ -106,7 +79,23 @@ class Positions:
     response_baseline: torch.Tensor
     terminator: torch.Tensor
 
-    def __getitem__(self, index: slice) -> "Positions":
+    @classmethod
+    def from_batch(cls, batch: Mapping[str, torch.Tensor]) -> Positions:
+        """Take the columns out of what `PairCollator` returns, by their names.
+
+        Support ids become int64, which torch indexes with; a value given once stands for every position.
+        """
+        num_positions = len(batch["labels"])
+        columns = {field.name: batch[field.name] for field in dataclasses.fields(cls)}
+        columns["support_ids"] = columns["support_ids"].long()
+        return cls(
+            **{
+                name: value if len(value) == num_positions else value.expand(num_positions)
+                for name, value in columns.items()
+            }
+        )
+
+    def __getitem__(self, index: slice) -> Positions:
         return Positions(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
 
@@ -143,7 +132,7 @@ class Responses:
     initial: torch.Tensor
     lengths: torch.Tensor
 
-    def __getitem__(self, index: torch.Tensor) -> "Responses":
+    def __getitem__(self, index: torch.Tensor) -> Responses:
         return Responses(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
 
@@ -167,7 +156,7 @@ class SequenceTerm:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Method:
-    """A method with its settings resolved: the needs and the terms whose weighted sum is the loss."""
+    """A method with its settings filled in: the needs and the terms whose weighted sum is the loss."""
 
     name: str
     needs: Needs
@@ -176,17 +165,32 @@ class Method:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class MethodSpec:
+class MethodSpec(Generic[AnySettings]):
     """A method as users name it.
 
     Attributes:
         name: what follows `--method`.
-        summary: one line for the documentation.
-        defaults: the settings that it reads, with their defaults; any other setting is refused.
-        build: turns settings into a `Method`.
+        summary: its loss in one line, for help and documentation.
+        settings: frozen dataclass of its hyper-parameters; a setting that it does not have is refused.
+        build: turns an instance of `settings` into a `Method`.
+        defaults: its settings with their defaults by name. May be given instead of `settings`, for a method of
+            one's own without help and ranges.
     """
 
     name: str
     summary: str
-    defaults: Mapping[str, Any]
-    build: Callable[[Settings], Method]
+    build: Callable[[AnySettings], Method]
+    settings: type[AnySettings] = None  # type: ignore[assignment]  (filled in below)
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        settings: Any = self.settings
+        if settings is None:
+            fields = [
+                (name, type(value), dataclasses.field(default=value)) for name, value in self.defaults.items()
+            ]
+            settings = dataclasses.make_dataclass("Settings", fields, frozen=True, kw_only=True)
+        object.__setattr__(self, "settings", settings)
+        object.__setattr__(
+            self, "defaults", {field.name: field.default for field in dataclasses.fields(settings)}
+        )

@@ -1,31 +1,58 @@
-"""Dual-constrained knowledge distillation: match the teacher on chosen and on rejected responses."""
+"""Forward KL to the teacher: on chosen responses (vanilla-kd), or on chosen and rejected ones (dckd)."""
 
+from __future__ import annotations
+
+import dataclasses
 from collections.abc import Callable
-
-import torch
+from typing import TYPE_CHECKING
 
 from data.errors import ConfigurationError
-from student_training.head.fused import SparseLogprobs
-from student_training.methods.base import Method, MethodSpec, Needs, Positions, Settings, Term
+from student_training import objectives
+from student_training.methods.base import Method, MethodSpec, Needs, Positions, Term
+from student_training.methods.settings import MethodSettings, setting
 from student_training.methods.sft import nll_term
-from student_training.objectives import forward_kl, published_forward_kl
 
-__all__ = ["DCKD", "kl_values"]
+if TYPE_CHECKING:
+    import torch
+
+    from student_training.head.chunk import SparseLogprobs
+
+__all__ = ["DCKD", "VANILLA_KD", "KDSettings"]
 
 
-def kl_values(settings: Settings) -> Callable[[Positions, SparseLogprobs], torch.Tensor]:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class KDSettings(MethodSettings):
+    """Settings of vanilla-kd and dckd."""
+
+    alpha: float = setting(5.0, help="weight of the KL terms", minimum=0)
+    nll_weight: float = setting(1.0, help="weight of NLL(chosen)", minimum=0)
+    kl_tail: str = setting(
+        "bucket",
+        help="teacher mass outside the support in the KL",
+        choices=("bucket", "renormalize"),
+        presets={"paper": "bucket", "published-code": "bucket"},
+    )
+    formula: str = setting(
+        "exact",
+        help="KL and expected advantage exactly, or with the published code's clamps and no term on the terminator",
+        choices=("exact", "published"),
+        aliases=("--reference-implementation",),
+        presets={"paper": "exact", "published-code": "published"},
+    )
+
+
+def _kl_values(settings: KDSettings) -> Callable[[Positions, SparseLogprobs], torch.Tensor]:
     """Per-position forward KL(teacher || student), as `kl_tail` and `formula` say.
 
     Raises:
         ConfigurationError: for a tail that the published formula does not have.
     """
     tail = settings.kl_tail
-    assert tail is not None
     if settings.formula == "published" and tail != "bucket":
         raise ConfigurationError(f"--kl-tail {tail}: the published formula has a tail bucket; leave it out")
 
     def exact(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
-        return forward_kl(
+        return objectives.forward_kl(
             student.support,
             student.tail,
             positions.teacher_logprobs,
@@ -35,37 +62,38 @@ def kl_values(settings: Settings) -> Callable[[Positions, SparseLogprobs], torch
         )
 
     def published(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
-        values = published_forward_kl(
+        values = objectives.published_forward_kl(
             student.support,
             student.tail,
             positions.teacher_logprobs,
             positions.teacher_tail,
             support_mask=positions.support_mask,
         )
-        return torch.where(positions.terminator, 0.0, values)
+        return values.masked_fill(positions.terminator, 0.0)
 
     return published if settings.formula == "published" else exact
 
 
-def _build(settings: Settings) -> Method:
-    assert settings.alpha is not None
-    assert settings.nll_weight is not None
-    roles = frozenset({"chosen", "rejected"})
-    kl = kl_values(settings)
+def _build(name: str, roles: tuple[str, ...], settings: KDSettings) -> Method:
+    kl = _kl_values(settings)
+    terms = (Term(f"loss/kl_{role}", role, settings.alpha, kl) for role in roles)
     return Method(
-        "dckd",
-        Needs(roles=roles, signals=roles),
-        terms=(
-            nll_term(settings.nll_weight),
-            Term("loss/kl_chosen", "chosen", settings.alpha, kl),
-            Term("loss/kl_rejected", "rejected", settings.alpha, kl),
-        ),
+        name,
+        Needs(roles=frozenset(roles), signals=frozenset(roles)),
+        terms=(nll_term(settings.nll_weight), *terms),
     )
 
+
+VANILLA_KD = MethodSpec(
+    name="vanilla-kd",
+    summary="NLL(chosen) + α KL(chosen)",
+    settings=KDSettings,
+    build=lambda settings: _build("vanilla-kd", ("chosen",), settings),
+)
 
 DCKD = MethodSpec(
     name="dckd",
     summary="NLL(chosen) + α (KL(chosen) + KL(rejected))",
-    defaults={"alpha": 5.0, "nll_weight": 1.0, "kl_tail": "bucket", "formula": "exact"},
-    build=_build,
+    settings=KDSettings,
+    build=lambda settings: _build("dckd", ("chosen", "rejected"), settings),
 )

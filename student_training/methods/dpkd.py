@@ -1,19 +1,33 @@
 """Direct preference knowledge distillation: DPO with the teacher in the reference's place."""
 
-import torch
+from __future__ import annotations
 
-from student_training.methods.base import Method, MethodSpec, Needs, Responses, SequenceTerm, Settings
-from student_training.objectives import dpkd_loss
+import dataclasses
+from typing import TYPE_CHECKING
 
-__all__ = ["DPKD"]
+from student_training import objectives
+from student_training.methods.base import Method, MethodSpec, Needs, Responses, SequenceTerm
+from student_training.methods.settings import MethodSettings, setting
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["DPKD", "DPKDSettings"]
 
 
-def _build(settings: Settings) -> Method:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DPKDSettings(MethodSettings):
+    """Settings of dpkd."""
+
+    beta: float = setting(0.1, help="scale of the implicit reward, 1 / nats", minimum=0)
+    length_normalize: bool = setting(False, help="divide log-ratios by their response's length")
+
+
+def _build(settings: DPKDSettings) -> Method:
     beta, length_normalize = settings.beta, settings.length_normalize
-    assert beta is not None
 
     def values(chosen: Responses, rejected: Responses) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        loss = dpkd_loss(
+        loss = objectives.dpkd_loss(
             chosen.student,
             rejected.student,
             chosen.teacher,
@@ -36,7 +50,7 @@ def _build(settings: Settings) -> Method:
 
 DPKD = MethodSpec(
     name="dpkd",
-    summary="−log σ(β · margin over the teacher)",
-    defaults={"beta": 0.1, "length_normalize": False},
+    summary="−log σ(β · (chosen − rejected log-ratio to the teacher))",
+    settings=DPKDSettings,
     build=_build,
 )

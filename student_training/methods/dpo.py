@@ -1,28 +1,45 @@
 """Direct preference optimisation; its reference is the student before training."""
 
-import torch
+from __future__ import annotations
 
-from student_training.methods.base import Method, MethodSpec, Needs, Responses, SequenceTerm, Settings
-from student_training.objectives import dpo_loss
+import dataclasses
+from typing import TYPE_CHECKING
 
-__all__ = ["DPO"]
+from student_training import objectives
+from student_training.methods.base import Method, MethodSpec, Needs, Responses, SequenceTerm
+from student_training.methods.settings import MethodSettings, setting
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["DPO", "DPOSettings"]
 
 
-def _build(settings: Settings) -> Method:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DPOSettings(MethodSettings):
+    """Settings of dpo."""
+
+    beta: float = setting(0.1, help="scale of the implicit reward, 1 / nats", minimum=0)
+
+
+def _build(settings: DPOSettings) -> Method:
     beta = settings.beta
-    assert beta is not None
 
     def values(chosen: Responses, rejected: Responses) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        loss = dpo_loss(chosen.student, rejected.student, chosen.initial, rejected.initial, beta=beta)
+        loss = objectives.dpo_loss(
+            chosen.student, rejected.student, chosen.initial, rejected.initial, beta=beta
+        )
         margin = beta * ((chosen.student - chosen.initial) - (rejected.student - rejected.initial))
         return loss, {"reward_margin": margin, "reward_accuracy": (margin > 0).float()}
 
     needs = Needs(roles=frozenset({"chosen", "rejected"}), initial=True)
-    return Method(
-        "dpo", needs, sequence_terms=(SequenceTerm("loss/dpo", ("chosen", "rejected"), 1.0, values),)
-    )
+    term = SequenceTerm("loss/dpo", ("chosen", "rejected"), 1.0, values)
+    return Method("dpo", needs, sequence_terms=(term,))
 
 
 DPO = MethodSpec(
-    name="dpo", summary="−log σ(β · margin over the initial student)", defaults={"beta": 0.1}, build=_build
+    name="dpo",
+    summary="−log σ(β · (chosen − rejected log-ratio to the initial student))",
+    settings=DPOSettings,
+    build=_build,
 )

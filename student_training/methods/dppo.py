@@ -1,15 +1,45 @@
 """Proximal policy optimisation on stored rollouts; the teacher's log-ratio to its reference is the reward."""
 
+from __future__ import annotations
+
+import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-
-from student_training.head.fused import SparseLogprobs
-from student_training.methods.base import Method, MethodSpec, Needs, Positions, Settings, Term
+from student_training import objectives
+from student_training.methods.base import Method, MethodSpec, Needs, Positions, Term
 from student_training.methods.initial_kl import initial_kl_terms
-from student_training.objectives import clipped_surrogate
+from student_training.methods.settings import MethodSettings, parse_clip, setting
 
-__all__ = ["DPPO_SEQUENCE", "DPPO_TOKEN"]
+if TYPE_CHECKING:
+    import torch
+
+    from student_training.head.chunk import SparseLogprobs
+
+__all__ = ["DPPO_SEQUENCE", "DPPO_TOKEN", "DPPOSettings"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DPPOSettings(MethodSettings):
+    """Settings of dppo-token and dppo-sequence."""
+
+    clip_range: float = setting(
+        0.2, help="ε: how far the probability ratio may leave 1 and still be rewarded", minimum=0
+    )
+    clip: str = setting("none", help="clip of advantages, nats: low:high, c for -c:c, or none")
+    advantage_scale: float = setting(
+        1.0, help="factor on advantages before the clip: β of the teacher's DPO", minimum=0
+    )
+    reward_baseline: str = setting(
+        "none",
+        help="what rewards are measured from: nothing, or their mean over all sampled positions",
+        choices=("none", "mean"),
+    )
+    initial_kl: float = setting(
+        0.0,
+        help="weight of a KL penalty to the student before training, on the student's own responses",
+        minimum=0,
+    )
 
 
 def _token(positions: Positions) -> tuple[torch.Tensor, torch.Tensor]:
@@ -21,22 +51,19 @@ def _sequence(positions: Positions) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _build(
-    name: str, reward: Callable[[Positions], tuple[torch.Tensor, torch.Tensor]], settings: Settings
+    name: str, reward: Callable[[Positions], tuple[torch.Tensor, torch.Tensor]], settings: DPPOSettings
 ) -> Method:
-    clip_range, scale = settings.clip_range, settings.advantage_scale
-    has_baseline = settings.reward_baseline == "mean"
-    assert clip_range is not None
-    assert scale is not None
+    clip, has_baseline = parse_clip(settings.clip), settings.reward_baseline == "mean"
 
     def rewards(positions: Positions) -> torch.Tensor:
         values, baseline = reward(positions)
         # Without it, where most rewards are negative, nearly everything that was sampled is pushed down.
-        values = scale * (values - baseline if has_baseline else values)
-        return values if settings.clip is None else values.clamp(*settings.clip)
+        values = settings.advantage_scale * (values - baseline if has_baseline else values)
+        return values if clip is None else values.clamp(*clip)
 
     def surrogate(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
-        return clipped_surrogate(
-            student.token, positions.behavior_token, rewards(positions), clip_range=clip_range
+        return objectives.clipped_surrogate(
+            student.token, positions.behavior_token, rewards(positions), clip_range=settings.clip_range
         )
 
     def ratio(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
@@ -60,24 +87,16 @@ def _build(
     return Method(name, needs, terms=terms)
 
 
-_DEFAULTS = {
-    "clip_range": 0.2,
-    "clip": "none",
-    "advantage_scale": 1.0,
-    "reward_baseline": "none",
-    "initial_kl": 0.0,
-}
-
 DPPO_TOKEN = MethodSpec(
     name="dppo-token",
-    summary="clipped surrogate; the reward of a token is its own advantage",
-    defaults=_DEFAULTS,
+    summary="−min(ρA, clip(ρ, 1 − ε, 1 + ε) A), A of the sampled token, + κ KL(initial)",
+    settings=DPPOSettings,
     build=lambda settings: _build("dppo-token", _token, settings),
 )
 
 DPPO_SEQUENCE = MethodSpec(
     name="dppo-sequence",
-    summary="clipped surrogate; the reward of every token is the summed advantage of its response",
-    defaults=_DEFAULTS,
+    summary="as dppo-token, with A summed over the response",
+    settings=DPPOSettings,
     build=lambda settings: _build("dppo-sequence", _sequence, settings),
 )

@@ -1,9 +1,15 @@
 """A penalty for leaving the student before training, on the responses that a student has sampled."""
 
-import torch
+from __future__ import annotations
 
-from student_training.head.fused import SparseLogprobs
+from typing import TYPE_CHECKING
+
 from student_training.methods.base import Positions, Term
+
+if TYPE_CHECKING:
+    import torch
+
+    from student_training.head.chunk import SparseLogprobs
 
 __all__ = ["initial_kl_terms"]
 
@@ -15,10 +21,10 @@ def _values(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
     ρ − 1, whose mean is 0, takes most of the noise away. It is never negative.
     """
     log_ratio = student.token - positions.initial_token
-    return torch.expm1(log_ratio) - log_ratio
+    return log_ratio.expm1() - log_ratio
 
 
-def initial_kl_terms(weight: float | None) -> tuple[Term, ...]:
+def initial_kl_terms(weight: float) -> tuple[Term, ...]:
     """The penalty as a method's term, or nothing where its weight is 0.
 
     Args:

@@ -1,20 +1,33 @@
 """Simple preference optimisation: mean log-probabilities and a target margin, no reference."""
 
-import torch
+from __future__ import annotations
 
-from student_training.methods.base import Method, MethodSpec, Needs, Responses, SequenceTerm, Settings
-from student_training.objectives import simpo_loss
+import dataclasses
+from typing import TYPE_CHECKING
 
-__all__ = ["SIMPO"]
+from student_training import objectives
+from student_training.methods.base import Method, MethodSpec, Needs, Responses, SequenceTerm
+from student_training.methods.settings import MethodSettings, setting
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["SIMPO", "SimPOSettings"]
 
 
-def _build(settings: Settings) -> Method:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SimPOSettings(MethodSettings):
+    """Settings of simpo."""
+
+    beta: float = setting(2.0, help="scale of mean log-probabilities, 1 / nats", minimum=0)
+    gamma: float = setting(1.0, help="target margin", minimum=0)
+
+
+def _build(settings: SimPOSettings) -> Method:
     beta, gamma = settings.beta, settings.gamma
-    assert beta is not None
-    assert gamma is not None
 
     def values(chosen: Responses, rejected: Responses) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        loss = simpo_loss(
+        loss = objectives.simpo_loss(
             chosen.student, rejected.student, chosen.lengths, rejected.lengths, beta=beta, gamma=gamma
         )
         margin = beta * (chosen.student / chosen.lengths - rejected.student / rejected.lengths)
@@ -27,7 +40,7 @@ def _build(settings: Settings) -> Method:
 
 SIMPO = MethodSpec(
     name="simpo",
-    summary="−log σ(β · difference of mean log-probabilities − γ)",
-    defaults={"beta": 2.0, "gamma": 1.0},
+    summary="−log σ(β · (difference of mean log-probabilities) − γ)",
+    settings=SimPOSettings,
     build=_build,
 )

@@ -10,11 +10,11 @@ import torch
 from tqdm import tqdm
 
 from data.files import atomic_output
+from data.signals.schema import ROLES
 from student_training.batching.collator import PairCollator, PairDataset, model_inputs
 from student_training.head.fused import sparse_logprobs
 from student_training.head.lm_head import split_model
 from student_training.inputs.pairs import TokenLogprobs
-from student_training.methods.base import ROLES
 
 __all__ = ["initial_logprobs"]
 

@@ -1,15 +1,18 @@
-"""The mathematics of every training method: pure functions over small tensors of log-probabilities (nats)."""
+"""The mathematics of every training method: pure functions over small tensors of log-probabilities (nats).
 
-from student_training.objectives.advantage import (
-    expected_advantage,
-    sequence_advantages,
-    tail_advantage,
-    teacher_expected_advantage,
-)
-from student_training.objectives.divergence import boosted_target, forward_kl, reverse_kl
-from student_training.objectives.pairwise import dpkd_loss, dpo_loss, simpo_loss
-from student_training.objectives.published import published_expected_advantage, published_forward_kl
-from student_training.objectives.surrogate import clipped_surrogate
+A function's module, and torch with it, is imported when the function is first asked for: methods name objectives, and
+the help of train-student reads methods.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from student_training.objectives.advantage import expected_advantage
+    from student_training.objectives.divergence import boosted_target, forward_kl, reverse_kl
+    from student_training.objectives.pairwise import dpkd_loss, dpo_loss, simpo_loss
+    from student_training.objectives.published import published_expected_advantage, published_forward_kl
+    from student_training.objectives.surrogate import clipped_surrogate
 
 __all__ = [
     "boosted_target",
@@ -21,8 +24,22 @@ __all__ = [
     "published_expected_advantage",
     "published_forward_kl",
     "reverse_kl",
-    "sequence_advantages",
     "simpo_loss",
-    "tail_advantage",
-    "teacher_expected_advantage",
 ]
+
+_MODULES = {
+    "advantage": ("expected_advantage",),
+    "divergence": ("boosted_target", "forward_kl", "reverse_kl"),
+    "pairwise": ("dpkd_loss", "dpo_loss", "simpo_loss"),
+    "published": ("published_expected_advantage", "published_forward_kl"),
+    "surrogate": ("clipped_surrogate",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            globals()[name] = value  # found at once from now on
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,9 +1,9 @@
-"""Expected advantage of a distribution under the teacher's advantage function, and what goes into it."""
+"""Expected advantage of a distribution under the teacher's advantage function."""
 
 import torch
 from torch import Tensor
 
-__all__ = ["expected_advantage", "sequence_advantages", "tail_advantage", "teacher_expected_advantage"]
+__all__ = ["expected_advantage"]
 
 
 def expected_advantage(
@@ -41,62 +41,8 @@ def expected_advantage(
     if tail == "bucket":
         if tail_advantages is None:
             raise ValueError("tail='bucket' needs tail_advantages")
-        return expectation + student_tail.exp() * _finite_or_zero(tail_advantages)
+        # 0 where one of the two tails is empty.
+        return expectation + student_tail.exp() * torch.where(
+            tail_advantages.isfinite(), tail_advantages, 0.0
+        )
     raise ValueError(f"tail={tail!r}: expected_advantage knows 'zero' and 'bucket'")
-
-
-def teacher_expected_advantage(
-    teacher_logprobs: Tensor,
-    teacher_tail: Tensor,
-    advantages: Tensor,
-    tail_advantages: Tensor | None = None,
-    *,
-    clip: tuple[float, float] | None = None,
-    tail: str = "zero",
-    support_mask: Tensor | None = None,
-) -> Tensor:
-    """The teacher's own expected advantage, per position: a healthy student does not leave it far behind.
-
-    Args:
-        teacher_logprobs: teacher log-probabilities at its support, nats, shape (N, K).
-        teacher_tail: log of the teacher's mass outside the support, nats, shape (N,).
-        advantages: as for `expected_advantage`, as are all the rest.
-        tail_advantages: see there.
-        clip: see there.
-        tail: see there.
-        support_mask: see there.
-    Returns:
-        Nats, shape (N,). Unclipped and over the whole vocabulary this is KL(teacher || reference).
-    """
-    return expected_advantage(
-        teacher_logprobs,
-        teacher_tail,
-        advantages,
-        tail_advantages,
-        clip=clip,
-        tail=tail,
-        support_mask=support_mask,
-    )
-
-
-def tail_advantage(teacher_tail: Tensor, reference_tail: Tensor) -> Tensor:
-    """Log-ratio of the two tail masses, nats, shape (N,); 0 where one of them is empty (-inf)."""
-    return _finite_or_zero(teacher_tail - reference_tail)
-
-
-def sequence_advantages(token_advantages: Tensor, response_index: Tensor) -> Tensor:
-    """Give every position the sum of its response's token advantages.
-
-    Args:
-        token_advantages: advantage of each sampled token, nats, shape (N,).
-        response_index: which response each position belongs to, integers from 0, shape (N,).
-    Returns:
-        Nats, shape (N,).
-    """
-    num_responses = int(response_index.max()) + 1 if response_index.numel() else 0
-    sums = token_advantages.new_zeros(num_responses).index_add(0, response_index, token_advantages)
-    return sums[response_index]
-
-
-def _finite_or_zero(values: Tensor) -> Tensor:
-    return torch.where(values.isfinite(), values, 0.0)

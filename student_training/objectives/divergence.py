@@ -91,14 +91,15 @@ def boosted_target(
         teacher_logprobs: teacher log-probabilities at its support, nats, shape (N, K).
         teacher_tail: log of the teacher's mass outside the support, nats, shape (N,); -inf where it has none.
         advantages: teacher minus reference log-probability of the support tokens, nats, shape (N, K).
-        tail_advantages: the same for the two tails, nats, shape (N,); not read where the teacher has no tail.
+        tail_advantages: the same for the two tails, nats, shape (N,); counted as 0 where one of
+            them is empty.
         scale: λ; 0 gives the teacher back.
         clip: bound on the absolute advantage, nats; None for no bound.
         support_mask: True at real support slots, shape (N, K).
     Returns:
         Log-probabilities of q at the support, shape (N, K), -inf at masked slots; of its tail, shape (N,).
     """
-    has_tail = ~teacher_tail.isneginf()
+    has_tail = ~teacher_tail.isneginf() & tail_advantages.isfinite()
     advantages = advantages if support_mask is None else torch.where(support_mask, advantages, 0.0)
     tail_advantages = torch.where(has_tail, tail_advantages, 0.0)
     if clip is not None:

@@ -16,7 +16,7 @@ def clipped_surrogate(
     """PPO's clipped objective as a loss per position: −min(ρ·A, clip(ρ, 1 − ε, 1 + ε)·A), ρ = p / p_behavior.
 
     Token level: pass the advantage of each sampled token. Sequence level: pass at each position the sum over
-    its response (`sequence_advantages`); the ratio stays the token's.
+    its response; the ratio stays the token's.
 
     Args:
         policy_logprobs: student log-probability of the sampled token, nats, shape (N,).

@@ -16,7 +16,8 @@ from data.signals.rollouts import RolloutDataset
 from student_training.batching.collator import PairCollator, PairDataset
 from student_training.batching.reward_means import reward_means
 from student_training.inputs.inputs import open_inputs
-from student_training.methods import METHODS, build_method, find_method, parse_clip, preset_settings
+from student_training.methods import METHODS, build_method, find_method
+from student_training.methods.settings import parse_clip, preset_settings
 from student_training.run import resolve_method
 from student_training.student import StudentWithObjective
 from teacher_scoring.sample import SampleOptions, sample_student
@@ -332,7 +333,7 @@ def test_the_two_presets_differ_and_single_options_win_over_them(scored):
 
 def test_a_preset_is_refused_for_a_method_that_it_says_nothing_about():
     with pytest.raises(ConfigurationError, match="says nothing about dpo"):
-        preset_settings("paper", "dpo")
+        preset_settings("paper", METHODS["dpo"], METHODS.values())
 
 
 @pytest.mark.parametrize("method", METHODS)

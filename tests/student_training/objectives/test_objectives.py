@@ -17,10 +17,7 @@ from student_training.objectives import (
     published_expected_advantage,
     published_forward_kl,
     reverse_kl,
-    sequence_advantages,
     simpo_loss,
-    tail_advantage,
-    teacher_expected_advantage,
 )
 
 INF = math.inf
@@ -87,10 +84,10 @@ class TestValuesByHand:
         )
         assert rest.exp().item() == pytest.approx(math.e / (1 + math.e))
 
-    def test_teacher_expected_advantage_over_the_whole_vocabulary_is_the_kl_to_the_reference(self):
+    def test_expected_advantage_of_the_teacher_itself_is_its_kl_to_the_reference(self):
         teacher, reference, empty = log(0.7, 0.3), log(0.4, 0.6), tail(0.0)
         expected = forward_kl(reference, empty, teacher, empty)
-        value = teacher_expected_advantage(teacher, empty, teacher - reference)
+        value = expected_advantage(teacher, empty, teacher - reference)
         torch.testing.assert_close(value, expected)
 
     def test_pairwise_losses(self):
@@ -118,17 +115,19 @@ class TestValuesByHand:
         losses = clipped_surrogate(policy, behavior, advantages, clip_range=0.2)
         assert losses.tolist() == pytest.approx([-1.2, -0.5, 2.0, 0.8])
 
-    def test_sequence_advantages_spread_each_responses_sum(self):
-        values = sequence_advantages(torch.tensor([1.0, 2.0, 5.0, -1.0]), torch.tensor([0, 0, 2, 2]))
-        assert values.tolist() == [3.0, 3.0, 4.0, 4.0]
-        nothing = torch.zeros(0)
-        assert sequence_advantages(nothing, nothing.long()).tolist() == []
+    def test_expected_advantage_counts_a_tail_that_is_empty_on_one_side_as_nothing(self):
+        for tail_advantage in (INF, -INF, math.nan):
+            value = expected_advantage(
+                log(0.5), tail(0.5), torch.ones(1, 1), torch.tensor([tail_advantage]), tail="bucket"
+            )
+            assert value.item() == pytest.approx(0.5)
 
-    def test_tail_advantage_is_zero_where_a_tail_is_empty(self):
-        values = tail_advantage(
-            torch.tensor([-1.0, -INF, -INF, -1.0]), torch.tensor([-3.0, -INF, -2.0, -INF])
-        )
-        assert values.tolist() == [2.0, 0.0, 0.0, 0.0]
+    def test_boosted_target_leaves_a_tail_that_is_empty_on_one_side_where_it_is(self):
+        for tail_advantage in (INF, -INF, math.nan):
+            _, rest = boosted_target(
+                log(0.5), tail(0.5), torch.zeros(1, 1), torch.tensor([tail_advantage]), scale=1.0, clip=None
+            )
+            assert rest.exp().item() == pytest.approx(0.5)
 
     def test_published_advantage_forgets_negative_and_caps_large_ones(self):
         advantages = torch.tensor([[-5.0, 7.0, 0.5]], dtype=torch.float64)
@@ -249,8 +248,7 @@ def test_no_value_and_no_gradient_is_ever_nan(x):
     student = x["student"], x["student_tail"]
     teacher = x["teacher"], x["teacher_tail"]
     masked = {"support_mask": x["mask"]}
-    # Advantages of tails are made by tail_advantage, which leaves nothing infinite.
-    boost = x["advantages"], tail_advantage(x["tail_advantages"], torch.zeros_like(x["tail_advantages"]))
+    boost = x["advantages"], x["tail_advantages"]
     target = boosted_target(*teacher, *boost, scale=1.0, clip=1.0, **masked)
     losses = {
         "forward": forward_kl(*student, *teacher, **masked),
