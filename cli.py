@@ -175,17 +175,11 @@ def sample_student(options: SampleOptions) -> None:
 @options_from(TrainOptions)
 def train_student(options: TrainOptions) -> None:
     """Train a student from signal datasets. Or from preference data, for methods without a teacher."""
+    from student_training.run import plan_training  # noqa: PLC0415
     from student_training.run import train_student as run  # noqa: PLC0415
 
-    result = run(options, report=_report)
-    if result.metrics:
-        shown = ("loss", "grad_norm", "expected_advantage", "entropy", "tokens_per_second")
-        values = {name: result.metrics[name] for name in shown if name in result.metrics}
-        line = ", ".join(
-            f"{name} {value:,.0f}" if value >= 10_000 else f"{name} {value:.4g}"
-            for name, value in values.items()
-        )
-        click.echo(f"{result.out}: {result.steps:,} steps, {line}")
+    logging.getLogger("student_training").setLevel(logging.INFO)
+    click.echo(str(plan_training(options) if options.dry_run else run(options)))
 
 
 @commands.group()
@@ -292,8 +286,10 @@ def main() -> None:
     except AdpaError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(_EXIT_DOMAIN)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; the same command continues where this one stopped", err=True)
+    except (KeyboardInterrupt, click.Abort) as error:
+        # click wraps the interrupt; training's own says what the same command will do.
+        said = str(error if isinstance(error, KeyboardInterrupt) else error.__cause__ or "")
+        click.echo(said or "interrupted; the same command continues where this one stopped", err=True)
         sys.exit(_EXIT_INTERRUPTED)
 
 

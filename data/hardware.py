@@ -1,9 +1,10 @@
 """Accelerators: what each computes at most and how much it holds; and what of a model's shape sets its operations."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CARDS", "UTILISATION", "Card", "active_expert_share", "attention_width"]
+__all__ = ["CARDS", "UTILISATION", "Card", "active_expert_share", "attention_width", "find_card"]
 
 
 #: Share of the peak that a scoring pass is assumed to reach: prompts alone go through the model, in large batches.
@@ -31,11 +32,13 @@ CARDS = {
         Card("a100-40gb", 312, 40),
         Card("a100-80gb", 312, 80),
         Card("a10", 125, 24),
+        Card("a10g", 70, 24),
         Card("b200", 2250, 180),
         Card("h100-pcie", 756, 80),
         Card("h100-sxm", 989, 80),
         Card("h200", 989, 141),
         Card("l4", 121, 24),
+        Card("l40", 181, 48),
         Card("l40s", 362, 48),
         Card("mi300x", 1307, 192),
         Card("rtx-3090", 71, 24),
@@ -43,6 +46,21 @@ CARDS = {
         Card("rtx-a6000", 155, 48),
     )
 }
+
+
+def find_card(device_name: str) -> Card | None:
+    """The card that a driver's name for a device means, such as "NVIDIA A100-SXM4-80GB"; None for one not in the table.
+
+    Of the cards with its number, the one whose name has most words in common with it; of several, the fastest.
+    """
+    words = set(re.findall(r"[a-z0-9]+", device_name.lower()))
+    shared = {card: set(card.name.split("-")) & words for card in CARDS.values()}
+    known = [card for card, common in shared.items() if any(map(_has_digit, common - {"40gb", "80gb"}))]
+    return max(known, key=lambda card: (len(shared[card]), card.peak_tflops), default=None)
+
+
+def _has_digit(word: str) -> bool:
+    return any(map(str.isdigit, word))
 
 
 def active_expert_share(config: Any) -> float:

@@ -1,6 +1,7 @@
-"""Write docs/cli.md from the commands' own options, and the file tree of docs/architecture.md from docstrings.
+"""Write docs/cli.md from the commands' own options, the file tree of docs/architecture.md from docstrings, and the tables
+of docs/methods.md from the methods' settings.
 
-A test checks that both are current.
+A test checks that all are current.
 """
 
 import ast
@@ -13,9 +14,12 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from cli import commands  # noqa: E402  (the checkout's, wherever this is started from)
+from student_training.methods import METHODS  # noqa: E402
+from student_training.methods.describe import methods_table, presets_table, settings_tables  # noqa: E402
 
 CLI_REFERENCE = ROOT / "docs" / "cli.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+METHODS_PAGE = ROOT / "docs" / "methods.md"
 _TREE_START, _TREE_END = "<!-- file tree: make docs -->\n", "<!-- end of file tree -->"
 _PACKAGES = ("data", "teacher_scoring", "student_training", "evaluation", "small_world", "benchmarks")
 
@@ -41,6 +45,22 @@ def render_architecture() -> str:
     before, _, rest = ARCHITECTURE.read_text().partition(_TREE_START)
     _, _, after = rest.partition(_TREE_END)
     return before + _TREE_START + _file_tree() + _TREE_END + after
+
+
+def render_methods() -> str:
+    """docs/methods.md with its tables made anew."""
+    specs = list(METHODS.values())
+    tables = {
+        "methods": methods_table(specs),
+        "settings": settings_tables(specs),
+        "presets": presets_table(specs),
+    }
+    page = METHODS_PAGE.read_text()
+    for name, table in tables.items():
+        start, end = f"<!-- {name}: make docs -->\n", f"<!-- end of {name} -->"
+        before, _, rest = page.partition(start)
+        page = before + start + table + end + rest.partition(end)[2]
+    return page
 
 
 def _command(command: click.Command, name: str) -> str:
@@ -89,3 +109,4 @@ def _role(path: Path) -> str:
 if __name__ == "__main__":
     CLI_REFERENCE.write_text(render_reference())
     ARCHITECTURE.write_text(render_architecture())
+    METHODS_PAGE.write_text(render_methods())

@@ -215,14 +215,15 @@ class RunOptions:
 
     eval_fraction: float = option(
         0.0,
-        help="share of the pairs held out, chosen by a hash of their ids; evaluated at every checkpoint",
+        help="share of the pairs held out, chosen by a hash of their ids; evaluated before training and at every "
+        "--save-steps",
         minimum=0,
         maximum=0.5,
         group="evaluation",
     )
     eval_signals: tuple[str, ...] = option(
         (),
-        help="signal dataset to evaluate on at every checkpoint, instead of --eval-fraction; repeat for several",
+        help="signal dataset to evaluate on instead of --eval-fraction; repeat for several",
         group="evaluation",
     )
     keep_best: bool = option(
@@ -245,6 +246,28 @@ class RunOptions:
         minimum=1,
         determining=False,
         group="saving",
+    )
+    save_minutes: float = option(
+        10.0,
+        help="minutes between resumable checkpoints at most, whatever --save-steps says; 0 for no such limit",
+        minimum=0,
+        determining=False,
+        group="saving",
+    )
+    keep_adapter: bool = option(
+        False,
+        help="with --lora-rank: save the LoRA adapter in <out>/adapter, too, beside the merged weights",
+        determining=False,
+        group="saving",
+        expert=True,
+    )
+    keep_checkpoints: bool = option(
+        False,
+        help="keep all resumable checkpoints of a finished run; without it only the last stays, from which the run can "
+        "be extended",
+        determining=False,
+        group="saving",
+        expert=True,
     )
     resume: bool = option(
         True,
@@ -302,6 +325,8 @@ class RunOptions:
             )
         if self.lora_rank is None and (self.lora_targets or self.quantize != "none"):
             raise ConfigurationError("--lora-targets and --quantize are about LoRA: give --lora-rank too")
+        if self.lora_rank is None and self.keep_adapter:
+            raise ConfigurationError("--keep-adapter: there is no adapter without --lora-rank")
         if ":" not in self.method:  # nothing of the user's is imported before the run
             resolve_method(self)
 

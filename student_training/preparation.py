@@ -1,6 +1,6 @@
 """What a run needs before its first step: its batches, a plan of its memory, its trainer."""
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,42 +16,57 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from data.errors import ConfigurationError
 from student_training.arguments import uses_bf16
+from student_training.batching.batchers import Batcher, FixedSize, TokenBudget, pair_sizes
 from student_training.batching.collator import PairCollator, PairDataset
-from student_training.batching.cutting import ByPairs, ByTokens, Cut, pair_sizes
 from student_training.batching.epoch_batches import EpochBatches, SetEpoch
 from student_training.batching.order import EpochOrder
 from student_training.batching.packing import use_varlen_attention
 from student_training.batching.reward_means import reward_means
+from student_training.checkpoints.interruption import SaveOnRequest, StopRequest
 from student_training.head.lm_head import read_head
 from student_training.inputs.inputs import Inputs
 from student_training.methods import Method
 from student_training.model.initial_student import initial_logprobs
-from student_training.model.loading import stop_at
-from student_training.monitoring.memory import largest_batch, plan_memory
-from student_training.monitoring.metrics import LineAtEveryCheckpoint, MetricsFile, ProgressBar, ProgressLines
+from student_training.monitoring.memory import TrainingPlan, largest_batch, plan_memory
+from student_training.monitoring.metrics import (
+    EvaluateFirst,
+    LineAtEveryCheckpoint,
+    MetricsFile,
+    ProgressBar,
+    ProgressLines,
+)
 from student_training.options import TrainOptions
+from student_training.result import METRICS_FILE
 from student_training.student import StudentWithObjective
 from student_training.trainer import StudentTrainer
 
-__all__ = ["build_trainer", "choose_cut", "report_memory"]
+__all__ = ["build_trainer", "choose_batcher", "measure_plan"]
+
+logger = logging.getLogger(__name__)
 
 
 _INITIAL = "initial-student.parquet"
 
 
-def choose_cut(options: TrainOptions, inputs: Inputs, roles: frozenset[str], *, num_processes: int) -> Cut:
+def choose_batcher(
+    options: TrainOptions, inputs: Inputs, roles: frozenset[str], *, num_processes: int
+) -> Batcher:
     """How the options cut pairs into batches; measures the pairs where that depends on their lengths.
 
     Raises:
-        ConfigurationError: when a pair does not fit into the budget of tokens on its own.
+        ConfigurationError: when a pair does not fit into the budget of tokens on its own, or no pair is left.
     """
+    if not EpochOrder(inputs.train_blocks, seed=options.seed, weights=options.signal_weight).num_pairs:
+        raise ConfigurationError(
+            "--signal-weight: these weights leave no pair to train on in an epoch; give larger ones"
+        )
     budget = options.max_tokens_per_batch
     if budget is None:
         lengths = pair_sizes(inputs.source, roles).longest if options.group_by_length else None
-        return ByPairs(options.batch_size, num_processes, lengths)
+        return FixedSize(options.batch_size, num_processes, lengths)
     sizes = pair_sizes(inputs.source, roles)
-    cut = ByTokens(sizes, budget, packed=options.packing, grouped=options.group_by_length)
-    costs = cut.costs_alone(np.arange(inputs.source.num_pairs))
+    batcher = TokenBudget(sizes, budget, packed=options.packing, grouped=options.group_by_length)
+    costs = batcher.costs_alone(np.arange(inputs.source.num_pairs))
     largest = int(costs.argmax())
     if costs[largest] > budget:
         raise ConfigurationError(
@@ -59,30 +74,21 @@ def choose_cut(options: TrainOptions, inputs: Inputs, roles: frozenset[str], *, 
             f"which needs {costs[largest]} ({sizes.num_rows[largest]} rows, the longest of "
             f"{sizes.longest[largest]} tokens); give at least {costs[largest]}"
         )
-    return cut
+    return batcher
 
 
-def report_memory(
-    options: TrainOptions,
-    method: Method,
-    model: StudentWithObjective,
-    inputs: Inputs,
-    cut: Cut,
-    report: Callable[[str], None],
-) -> None:
-    """Say how much memory training would take."""
+def measure_plan(
+    options: TrainOptions, method: Method, model: StudentWithObjective, inputs: Inputs, batcher: Batcher
+) -> TrainingPlan:
+    """How much memory training would take, from the largest batch of the first epoch."""
     order = EpochOrder(inputs.train_blocks, seed=options.seed, weights=options.signal_weight)
-    batches = EpochBatches(order, cut, epochs=options.epochs, max_steps=options.max_steps)
-    sizes = cut.sizes if isinstance(cut, ByTokens) else pair_sizes(inputs.source, method.needs.roles)
+    batches = EpochBatches(order, batcher, epochs=options.epochs, max_steps=options.max_steps)
+    measured = batcher.sizes if isinstance(batcher, TokenBudget) else None
+    sizes = measured or pair_sizes(inputs.source, method.needs.roles)
     dataset = PairDataset(inputs.source, method.needs.roles)
     pairs = [dataset[index] for index in largest_batch(batches, sizes, packed=options.packing)]
     batch = _collator(options, method, model, pad_token_id=0)(pairs)
-    report(
-        f"largest batch of the first epoch: {len(batch['pair_index']):,} pairs, {len(batch['row_length']):,} rows, "
-        f"{batch['input_ids'].numel():,} tokens ({int(batch['row_tokens'].sum()):,} without padding), "
-        f"{len(batch['labels']):,} response positions"
-    )
-    plan = plan_memory(
+    memory = plan_memory(
         model.student,
         batch,
         optimizer=options.optimizer,
@@ -91,8 +97,14 @@ def report_memory(
         checkpointing=options.gradient_checkpointing,
         bf16=uses_bf16(options),
     )
-    for line in plan.describe():
-        report(line)
+    return TrainingPlan(
+        pairs=len(batch["pair_index"]),
+        rows=len(batch["row_length"]),
+        tokens=batch["input_ids"].numel(),
+        tokens_without_padding=int(batch["row_tokens"].sum()),
+        positions=len(batch["labels"]),
+        memory=memory,
+    )
 
 
 def build_trainer(
@@ -102,8 +114,8 @@ def build_trainer(
     model: StudentWithObjective,
     tokenizer: Any,
     inputs: Inputs,
-    cut: Cut,
-    report: Callable[[str], None],
+    batcher: Batcher,
+    stop: StopRequest,
 ) -> StudentTrainer:
     """The trainer, with everything that its batches need; runs the initial student over them if the method asks.
 
@@ -114,18 +126,18 @@ def build_trainer(
         model: the student in its wrapper.
         tokenizer: saved beside the weights.
         inputs: the pairs.
-        cut: how they become batches.
-        report: takes lines for the user.
+        batcher: how they become batches.
+        stop: notes signals while it trains.
     """
-    # The end of a turn need not be the tokenizer's end of a sequence: Llama 3 and Gemma have both.
-    stop_at(model.student, (inputs.terminator_id, tokenizer.eos_token_id))
     out = Path(options.out)
     everything = PairDataset(inputs.source, method.needs.roles)
-    # Any id does: what it fills up is masked. The tokenizer stays as it came.
+    # Any id of the embedding does: what it fills up is masked. The tokenizer stays as it came.
     pad_token_id = tokenizer.pad_token_id or 0
+    if pad_token_id >= model.student.get_input_embeddings().weight.shape[0]:
+        pad_token_id = 0
     behavior = inputs.behavior() if method.needs.behavior else None
     if options.packing and use_varlen_attention(model.student, bf16=uses_bf16(options)):
-        report("packed rows are kept apart by flash attention")
+        logger.info("packed rows are kept apart by flash attention")
     means = reward_means(inputs.signals) if method.needs.reward_means else None
     initial = None
     if method.needs.initial:
@@ -133,7 +145,7 @@ def build_trainer(
             initial = initial_logprobs(
                 model.student,
                 everything,
-                _batches(cut, np.arange(len(everything))),
+                _batches(batcher, np.arange(len(everything))),
                 _collator(options, method, model, pad_token_id),
                 cache=out / _INITIAL,
                 head_chunk=options.head_chunk,
@@ -143,18 +155,19 @@ def build_trainer(
             )
     batches = EpochBatches(
         EpochOrder(inputs.train_blocks, seed=options.seed, weights=options.signal_weight),
-        cut,
+        batcher,
         epochs=options.epochs,
         max_steps=options.max_steps,
         gradient_accumulation=options.gradient_accumulation,
         process_index=arguments.process_index,
         num_processes=arguments.world_size,
     )
+    total_steps = batches.total_steps(options.epochs, options.max_steps, options.gradient_accumulation)
     callbacks: list[TrainerCallback] = [
         SetEpoch(batches),
         LineAtEveryCheckpoint(),
-        MetricsFile(out / "metrics.jsonl"),
-        ProgressLines(report) if arguments.disable_tqdm else ProgressBar(),
+        MetricsFile(out / METRICS_FILE),
+        ProgressLines() if arguments.disable_tqdm else ProgressBar(),
     ]
     if options.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(options.early_stopping))
@@ -165,9 +178,10 @@ def build_trainer(
     trainer = StudentTrainer(
         model,
         batches=batches,
-        eval_batches=_share(_batches(cut, inputs.eval_indices), arguments),
+        eval_batches=_share(_batches(batcher, inputs.eval_indices), arguments),
         pair_id=everything.pair_id,
         keep_checkpoints=options.save_total_limit,
+        total_steps=total_steps,
         args=arguments,
         train_dataset=everything,
         eval_dataset=everything if len(inputs.eval_indices) else None,
@@ -180,6 +194,10 @@ def build_trainer(
     # They would print every logged step as a dictionary.
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
+    # Last: checkpoints between the scheduled ones get no line, and the first evaluation needs the file and the bar.
+    trainer.add_callback(SaveOnRequest(stop, save_minutes=options.save_minutes, anywhere=trainer.anywhere))
+    if len(inputs.eval_indices):
+        trainer.add_callback(EvaluateFirst(trainer.evaluate))
     return trainer
 
 
@@ -195,9 +213,9 @@ def _collator(
     )
 
 
-def _batches(cut: Cut, pairs: np.ndarray) -> list[list[int]]:
+def _batches(batcher: Batcher, pairs: np.ndarray) -> list[list[int]]:
     """Pairs that are visited in order, in batches."""
-    return [batch.tolist() for batch in cut(pairs, np.random.default_rng(0)) if len(batch)]
+    return [batch.tolist() for batch in batcher(pairs, np.random.default_rng(0)) if len(batch)]
 
 
 def _share(batches: list[list[int]], arguments: TrainingArguments) -> list[list[int]]:

@@ -1,7 +1,7 @@
-"""train-student from options to a checkpoint."""
+"""train-student from options to a checkpoint: `train_student`, and `plan_training` for its memory."""
 
 import logging
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,27 +10,46 @@ import torch
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
-from data.errors import ConfigurationError
+from data.errors import ConfigurationError, TrainingError
 from data.model_identity import resolve_model
+from data.options.command_line import command_line
 from student_training.arguments import check_machine, training_arguments
 from student_training.batching.packing import check_packing
-from student_training.checkpoints.checkpoints import last_whole_checkpoint, remove_torn_checkpoints
+from student_training.checkpoints.checkpoints import (
+    last_whole_checkpoint,
+    remove_torn_checkpoints,
+    rotate_whole_checkpoints,
+)
+from student_training.checkpoints.interruption import StopRequest
+from student_training.checkpoints.model_card import write_model_card
 from student_training.checkpoints.run_record import (
+    Found,
     determining_request,
-    holds_run,
+    find_run,
     library_versions,
     record_run,
 )
-from student_training.checkpoints.saving import is_finished, save_student
-from student_training.inputs.inputs import open_inputs
-from student_training.methods import Method
-from student_training.model.loading import add_lora, load_student, load_tokenizer
+from student_training.checkpoints.saving import is_finished, reopen, save_student
+from student_training.checkpoints.trial import check_saving
+from student_training.inputs.inputs import Inputs, open_inputs
+from student_training.methods import Method, find_method
+from student_training.model.loading import load_student, load_tokenizer, refuse_adapter, stop_at
+from student_training.model.lora import add_lora
+from student_training.monitoring.memory import TrainingPlan
 from student_training.options import TrainOptions, resolve_method
-from student_training.preparation import build_trainer, choose_cut, report_memory
+from student_training.preparation import build_trainer, choose_batcher, measure_plan
+from student_training.result import TrainingResult, read_metrics
 from student_training.student import StudentWithObjective
 from student_training.trainer import StudentTrainer
 
-__all__ = ["TrainOptions", "TrainingResult", "resolve_method", "train_student"]
+__all__ = [
+    "TrainOptions",
+    "TrainingPlan",
+    "TrainingResult",
+    "plan_training",
+    "resolve_method",
+    "train_student",
+]
 
 
 logger = logging.getLogger(__name__)
@@ -39,97 +58,228 @@ _CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingResult:
-    """What a run left behind.
+class _Prepared:
+    """Options with what they name, all of it found usable; nothing written yet.
 
     Attributes:
-        out: the checkpoint's folder.
-        steps: optimizer steps that it has taken.
-        metrics: the last logged step; empty when the run had been finished before.
+        method: built from its settings.
+        settings: the method's, as run.toml records them.
+        folder: the student's checkpoint.
+        tokenizer: the student's.
+        inputs: the pairs.
+        request: all that determines the trained weights.
     """
 
-    out: Path
-    steps: int
-    metrics: dict[str, float]
+    method: Method
+    settings: dict[str, Any]
+    folder: Path
+    tokenizer: Any
+    inputs: Inputs
+    request: dict[str, Any]
 
 
-def train_student(options: TrainOptions, *, report: Callable[[str], None] = logger.info) -> TrainingResult:
-    """Train a student and save it.
+def train_student(options: TrainOptions) -> TrainingResult:
+    """Train a student and save it; continue a run that was interrupted, extend one that is asked to be longer.
 
-    Nothing is written before options, inputs and student have all been found usable.
+    Nothing is written before options, inputs and student have all been found usable, and no step is taken before the
+    student was saved once and one batch has run. SIGINT and SIGTERM end with a checkpoint.
 
     Args:
         options: what to train on what, and how.
-        report: takes lines for the user.
     Raises:
         AdpaError: for unusable options, data or signals, before any training; or when training must stop.
+        KeyboardInterrupt: after SIGINT; its text says what the same command will do.
+        SystemExit: with code 143, after SIGTERM.
     """
+    if options.dry_run:
+        raise ConfigurationError("--dry-run: plan_training plans a run; train_student would start it")
+    started_s = time.monotonic()
+    out = Path(options.out)
+    with StopRequest("nothing had been trained yet; the same command starts again") as stop:
+        run = _prepare(options)
+        found = find_run(out, run.request)
+        if found is Found.SAME and is_finished(out):
+            return _result(options, read_metrics(out), already_finished=True)
+        model = _load_model(options, run)
+        arguments = training_arguments(options, evaluate=len(run.inputs.eval_indices) > 0)
+        batcher = choose_batcher(
+            options, run.inputs, run.method.needs.roles, num_processes=arguments.world_size
+        )
+        continues = options.resume and last_whole_checkpoint(out / _CHECKPOINTS) is not None
+        if not continues and arguments.should_save:
+            check_saving(model.student, run.tokenizer, out, trust_remote_code=options.trust_remote_code)
+        if found is not Found.SAME:
+            record_run(out, run.request, library_versions(), _paths(options))
+        trainer = build_trainer(
+            options, arguments, run.method, model, run.tokenizer, run.inputs, batcher, stop
+        )
+        if found is Found.SHORTER:
+            _reopen(out, trainer)
+        resumed_from = _train(trainer, options, stop)
+        stop.consequence = "the same command saves the trained student"
+        save_student(
+            trainer,
+            out,
+            run.tokenizer,
+            student_folder=run.folder,
+            trust_remote_code=options.trust_remote_code,
+            keep_adapter=options.keep_adapter,
+        )
+        result = _result(
+            options,
+            trainer.state.log_history,
+            steps=trainer.state.global_step,
+            saved_step=_saved_step(trainer),
+            resumed_from=resumed_from,
+            seconds=time.monotonic() - started_s,
+        )
+        if trainer.args.should_save:
+            _tidy(options, run, result, trainer.state.best_model_checkpoint)
+        return result
+
+
+def plan_training(options: TrainOptions) -> TrainingPlan:
+    """How much memory a run would take, and what cards that fits; writes nothing.
+
+    Raises:
+        AdpaError: for unusable options, data or signals.
+    """
+    run = _prepare(options)
+    model = _load_model(options, run)
+    batcher = choose_batcher(options, run.inputs, run.method.needs.roles, num_processes=1)
+    return measure_plan(options, run.method, model, run.inputs, batcher)
+
+
+def _prepare(options: TrainOptions) -> _Prepared:
     method, settings = resolve_method(options)
     check_machine(options)
     if options.threads is not None:
-        torch.set_num_threads(options.threads)
+        torch.set_num_threads(options.threads)  # for the whole process: torch knows no other way
     folder, identity = resolve_model(options.student, revision=options.revision, option="--student")
+    refuse_adapter(folder)
     tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
-    inputs = open_inputs(options, method.needs, tokenizer, report)
-    out, roles = Path(options.out), method.needs.roles
-    if options.dry_run:
-        model = _load_model(options, method, settings, folder)
-        cut = choose_cut(options, inputs, roles, num_processes=1)
-        report_memory(options, method, model, inputs, cut, report)
-        return TrainingResult(out, 0, {})
+    inputs = open_inputs(options, method.needs, tokenizer)
     request = determining_request(options, settings, {"student": identity.as_dict(), **inputs.identity})
-    known = holds_run(out, request)
-    if known and is_finished(out):
-        report(f"{out} holds this run already, finished; nothing to do")
-        return TrainingResult(out, 0, {})
-    model = _load_model(options, method, settings, folder)
-    inputs.check_embeddings(model.student.get_input_embeddings().weight.shape[0], options.student)
-    arguments = training_arguments(options, evaluate=len(inputs.eval_indices) > 0)
-    cut = choose_cut(options, inputs, roles, num_processes=arguments.world_size)
-    if not known:
-        paths = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name in ("student", "signals", "eval_signals", "rollouts", "data")
-            if (value := getattr(options, name))
-        }
-        record_run(out, request, library_versions(), paths)
-    trainer = build_trainer(options, arguments, method, model, tokenizer, inputs, cut, report)
-    _train(trainer, options, report)
-    save_student(trainer, out, tokenizer, student_folder=folder, trust_remote_code=options.trust_remote_code)
-    last = next((entry for entry in reversed(trainer.state.log_history) if "loss" in entry), {})
-    return TrainingResult(out, trainer.state.global_step, last)
+    return _Prepared(method, settings, folder, tokenizer, inputs, request)
 
 
-def _load_model(
-    options: TrainOptions, method: Method, settings: dict[str, Any], folder: Path
-) -> StudentWithObjective:
+def _load_model(options: TrainOptions, run: _Prepared) -> StudentWithObjective:
     set_seed(options.seed)
     # Its bars for loading and saving weights would interleave with ours.
     transformers_logging.disable_progress_bar()
-    student = load_student(folder, trust_remote_code=options.trust_remote_code, quantize=options.quantize)
+    student = load_student(run.folder, trust_remote_code=options.trust_remote_code, quantize=options.quantize)
     if options.gradient_checkpointing and not student.supports_gradient_checkpointing:
         raise ConfigurationError(
             f"--gradient-checkpointing: {type(student).__name__} cannot compute its activations again; "
             "leave the option out"
         )
+    embedding: Any = student.get_input_embeddings()
+    run.inputs.check_embeddings(embedding.weight.shape[0], options.student)
+    # The end of a turn need not be the tokenizer's end of a sequence: Llama 3 and Gemma have both.
+    stop_at(student, (run.inputs.terminator_id, run.tokenizer.eos_token_id))
     if options.lora_rank is not None:
         student = add_lora(student, options.lora_rank, options.lora_targets)
     if options.packing:
         check_packing(student)
     return StudentWithObjective(
-        student, method, normalize=settings["normalize"], head_chunk=options.head_chunk
+        student, run.method, normalize=run.settings["normalize"], head_chunk=options.head_chunk
     )
 
 
-def _train(trainer: StudentTrainer, options: TrainOptions, report: Callable[[str], None]) -> None:
-    """Train from the last whole checkpoint, or from the beginning."""
+def _paths(options: TrainOptions) -> dict[str, Any]:
+    """Where the inputs are, for the record and for `--config run.toml`."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name in ("student", "signals", "eval_signals", "rollouts", "data")
+        if (value := getattr(options, name))
+    }
+
+
+def _reopen(out: Path, trainer: StudentTrainer) -> None:
+    """Let a finished run be extended, from its last checkpoint.
+
+    Raises:
+        TrainingError: when it has finished and that checkpoint is gone.
+    """
+    if not is_finished(out):
+        return
+    if last_whole_checkpoint(out / _CHECKPOINTS) is None:
+        raise TrainingError(
+            f"{out} has finished and its last checkpoint is gone, so it cannot be extended; "
+            f"train on into another --out with --student {out}"
+        )
+    if trainer.args.should_save:
+        reopen(out)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _train(trainer: StudentTrainer, options: TrainOptions, stop: StopRequest) -> int | None:
+    """Train from the last whole checkpoint, or from the beginning; the step that it continued from, if it did."""
     checkpoints = Path(options.out) / _CHECKPOINTS
     if trainer.args.should_save:
         remove_torn_checkpoints(checkpoints)
     trainer.accelerator.wait_for_everyone()
     checkpoint = last_whole_checkpoint(checkpoints) if options.resume else None
+    if checkpoint is not None and trainer.finish_from(checkpoint):
+        return trainer.state.global_step
+    resumed_from = None
+    if checkpoint is None:
+        trainer.try_batch()
+    stop.deferred = True
     if checkpoint is None:
         trainer.train()
-    elif not trainer.finish_from(checkpoint):
-        report(f"continuing from {checkpoint}")
-        trainer.train(resume_from_checkpoint=str(checkpoint))
+    else:
+        resumed_from = trainer.continue_from(checkpoint)
+    stop.deferred = False
+    saved = last_whole_checkpoint(checkpoints)
+    if saved is not None:
+        stop.consequence = f"saved in {saved}; the same command continues there"
+    stop.end()
+    return resumed_from
+
+
+def _saved_step(trainer: StudentTrainer) -> int:
+    """The step whose student is saved."""
+    state = trainer.state
+    best = state.best_global_step if trainer.args.load_best_model_at_end else None
+    return best or state.global_step
+
+
+def _result(
+    options: TrainOptions, lines: list[dict[str, Any]], *, saved_step: int | None = None, **known: Any
+) -> TrainingResult:
+    out = Path(options.out)
+    steps = known.pop("steps", max((line["step"] for line in lines), default=0))
+    return TrainingResult.from_metrics(
+        out,
+        lines,
+        window=options.logging_steps,
+        saved_step=steps if saved_step is None else saved_step,
+        steps=steps,
+        checkpoint=last_whole_checkpoint(out / _CHECKPOINTS),
+        **known,
+    )
+
+
+def _tidy(options: TrainOptions, run: _Prepared, result: TrainingResult, best: str | None) -> None:
+    """Write the model card, and delete intermediate checkpoints: the last and the best are what an extension needs."""
+    write_model_card(
+        result.out,
+        student=options.student,
+        method=options.method,
+        summary=find_method(options.method).summary,
+        settings=run.settings,
+        signals=run.inputs.signals,
+        data=options.data,
+        first={**result.held_out_first, **result.first},
+        last={**result.held_out, **result.last},
+        command=command_line("train-student", options),
+    )
+    if not options.keep_checkpoints:
+        rotate_whole_checkpoints(result.out / _CHECKPOINTS, limit=1, best=best)
+    if result.held_out_first and result.held_out["eval_loss"] > result.held_out_first["eval_loss"]:
+        logger.warning(
+            "the held-out loss is %.4g, before training it was %.4g: it got worse on pairs that it has not seen",
+            result.held_out["eval_loss"],
+            result.held_out_first["eval_loss"],
+        )

@@ -47,6 +47,11 @@ class StudentWithObjective(nn.Module):
         self._head_chunk = head_chunk
 
     @property
+    def term_weights(self) -> dict[str, float]:
+        """The weight of every term of the loss, by the name of its metric."""
+        return {term.name: term.weight for term in (*self._method.terms, *self._method.sequence_terms)}
+
+    @property
     def config(self):
         """The student's own configuration."""
         return self.student.config
@@ -79,7 +84,7 @@ class StudentWithObjective(nn.Module):
         """
         counts = batch["counts"] if step_counts is None else step_counts
         totals = dict(zip(COUNT_NAMES, counts.clamp(min=1).unbind(), strict=True))
-        stretches = _role_stretches(batch["counts"])
+        ranges = _role_ranges(batch["counts"])
         positions = Positions.from_batch(batch)
         hidden = self._backbone(**model_inputs(batch))
         hidden = hidden.flatten(0, 1)[batch["position_index"]]
@@ -94,17 +99,17 @@ class StudentWithObjective(nn.Module):
         if self._method.sequence_terms:
             student = sparse_logprobs(*arguments, chunk_size=self._head_chunk)
             every = slice(0, len(positions.labels))
-            loss = self._position_losses(every, positions, student, totals, stretches).sum()
+            loss = self._position_losses(every, positions, student, totals, ranges).sum()
             loss = loss + self._sequence_loss(positions, student, batch, totals, metrics)
             student = student.detach()
         else:
 
             def objective(chunk: slice, student: SparseLogprobs) -> torch.Tensor:
-                return self._position_losses(chunk, positions, student, totals, stretches)
+                return self._position_losses(chunk, positions, student, totals, ranges)
 
             loss, student = fused_objective(*arguments, objective, chunk_size=self._head_chunk)
         with torch.no_grad():
-            self._position_metrics(positions, student, stretches, metrics)
+            self._position_metrics(positions, student, batch["counts"], ranges, metrics)
         return {"loss": loss, "metrics": metrics}
 
     def _position_losses(
@@ -113,13 +118,13 @@ class StudentWithObjective(nn.Module):
         positions: Positions,
         student: SparseLogprobs,
         totals: Mapping[str, torch.Tensor],
-        stretches: Mapping[str, slice],
+        ranges: Mapping[str, slice],
     ) -> torch.Tensor:
         """What each position of a chunk adds to the loss, shape (n,); `student` holds the chunk alone."""
         unit = "positions" if self._normalize == "token" else "responses"
         losses = torch.zeros_like(student.token)
         for term in self._method.terms:
-            role = stretches[term.role]
+            role = ranges[term.role]
             here = slice(max(role.start, chunk.start), min(role.stop, chunk.stop))
             if not term.weight or here.start >= here.stop:
                 continue
@@ -166,14 +171,20 @@ class StudentWithObjective(nn.Module):
         self,
         positions: Positions,
         student: SparseLogprobs,
-        stretches: Mapping[str, slice],
+        counts: torch.Tensor,
+        ranges: Mapping[str, slice],
         metrics: dict[str, torch.Tensor],
     ) -> None:
-        """Add every term's mean, the student's entropy, and its mass on the support to `metrics`."""
+        """Add every term, the student's entropy, and its mass on the support to `metrics`.
+
+        A term is averaged as the loss averages it: over positions, or summed per response and over responses.
+        """
         needs = self._method.needs
+        numbers = dict(zip(COUNT_NAMES, counts.unbind(), strict=True))
         for term in self._method.terms:
-            here = stretches[term.role]
-            _add_metric(metrics, term.name, term.values(positions[here], student[here]))
+            here = ranges[term.role]
+            total = None if self._normalize == "token" else numbers[f"responses/{term.role}"]
+            _add_metric(metrics, term.name, term.values(positions[here], student[here]), total)
             if term.name == EXPECTED_ADVANTAGE:
                 part = positions[here]
                 # The teacher in the student's place: what the term would say of the teacher itself.
@@ -183,29 +194,32 @@ class StudentWithObjective(nn.Module):
                     tail=part.teacher_tail,
                     entropy=torch.zeros_like(part.teacher_tail),
                 )
-                _add_metric(metrics, TEACHER_EXPECTED_ADVANTAGE, term.values(part, teacher))
+                _add_metric(metrics, TEACHER_EXPECTED_ADVANTAGE, term.values(part, teacher), total)
         for role in sorted(needs.roles):
-            here = stretches[role]
+            here = ranges[role]
             _add_metric(metrics, "entropy", student.entropy[here])
             if role in needs.signals:
                 mass = student.support[here].exp().masked_fill(~positions.support_mask[here], 0.0).sum(-1)
                 _add_metric(metrics, "advantage_coverage", mass)
 
 
-def _add_metric(metrics: dict[str, torch.Tensor], name: str, values: torch.Tensor) -> None:
-    """Add values to a metric kept as (sum, count), float64 where the device has it."""
+def _add_metric(
+    metrics: dict[str, torch.Tensor], name: str, values: torch.Tensor, total: torch.Tensor | None = None
+) -> None:
+    """Add values to a metric kept as (sum, count), float64; the count is theirs unless a total is given."""
     values = values.detach()
-    pair = torch.stack([values.double().sum(), values.new_tensor(len(values), dtype=torch.float64)])
+    count = values.new_tensor(len(values), dtype=torch.float64) if total is None else total.double()
+    pair = torch.stack([values.double().sum(), count])
     metrics[name] = metrics[name] + pair if name in metrics else pair
 
 
-def _role_stretches(counts: torch.Tensor) -> dict[str, slice]:
-    """Where each role's positions lie; the collator orders them by role."""
-    stretches, start = {}, 0
+def _role_ranges(counts: torch.Tensor) -> dict[str, slice]:
+    """The range of each role's positions; the collator orders them by role."""
+    ranges, start = {}, 0
     for role, count in zip(ROLES, counts[: len(ROLES)].tolist(), strict=True):
-        stretches[role] = slice(start, start + count)
+        ranges[role] = slice(start, start + count)
         start += count
-    return stretches
+    return ranges
 
 
 def _rows_of_roles(

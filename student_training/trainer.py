@@ -1,6 +1,16 @@
-"""transformers.Trainer, taught to normalise over the whole step and to save the bare student."""
+"""transformers.Trainer, made to average over the whole optimizer step and to save the bare student.
+
+Its loop, optimizer, schedule, sharding and checkpoints are used as they are. What it does otherwise than needed is
+overridden, and some of that is private: how it fetches the batches of a step (`get_batch_samples`: the counts that the
+loss is divided by), moves them (`_prepare_input`), reads the gradient's norm (`_get_grad_norm`: stops before the
+optimizer moves), saves and loads (`_save`, `_save_checkpoint`, `_load_from_checkpoint`, `_load_best_model`,
+`_load_optimizer_and_scheduler`). The alternative, a loop on accelerate, would be shorter and would lose transformers'
+integrations with FSDP, DeepSpeed and trackers. tests/student_training/test_transformers_contract.py fails by name when
+a version of transformers calls them otherwise.
+"""
 
 import itertools
+import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +23,7 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from data.errors import TrainingError
+from data.files import write_atomic
 from student_training.batching.epoch_batches import EpochBatches
 from student_training.checkpoints.checkpoints import mark_whole, restore_weights, rotate_whole_checkpoints
 from student_training.model.sharding import set_sharding_precision
@@ -31,6 +42,9 @@ _COLLAPSE_FACTOR, _COLLAPSE_MARGIN_NATS = 2.0, 0.25
 #: Pairs that a message names.
 _NAMED_PAIRS = 8
 
+#: In a checkpoint: sums of the metrics since the last line of metrics.jsonl.
+_UNWRITTEN_METRICS = "unwritten_metrics.json"
+
 
 class StudentTrainer(Trainer):
     """Train a `StudentWithObjective`.
@@ -48,6 +62,7 @@ class StudentTrainer(Trainer):
         pair_id: Callable[[int], str],
         tokenizer: Any,
         keep_checkpoints: int,
+        total_steps: int,
         **arguments: Any,
     ) -> None:
         """Set up training.
@@ -60,6 +75,7 @@ class StudentTrainer(Trainer):
             tokenizer: saved beside the weights. transformers.Trainer does not get it: it would write the
                 tokenizer's special tokens over those of the student's configuration.
             keep_checkpoints: how many resumable checkpoints to keep.
+            total_steps: optimizer steps of the whole run.
             **arguments: as for transformers.Trainer.
         """
         super().__init__(model=model, **arguments)
@@ -72,6 +88,9 @@ class StudentTrainer(Trainer):
         self._pair_id = pair_id
         self._tokenizer = tokenizer
         self._keep_checkpoints = keep_checkpoints
+        self._total_steps = total_steps
+        self._scheduled_steps: int | None = None
+        self._weights = model.term_weights
         self._step_pairs: list[int] = []
         self._eval_counts: torch.Tensor | None = None
         self._metrics: dict[str, torch.Tensor] = {}
@@ -116,6 +135,16 @@ class StudentTrainer(Trainer):
         """Counts added up over batches and processes."""
         total = torch.stack([count.to(self.args.device) for count in counts]).sum(0)
         return self._over_processes(total)
+
+    def anywhere(self, flags: list[bool]) -> list[bool]:
+        """Which flags are set on any process; all processes have to call it."""
+        if self.args.world_size == 1:
+            return flags
+        return (
+            self._over_processes(torch.tensor(flags, dtype=torch.int64, device=self.args.device))
+            .bool()
+            .tolist()
+        )
 
     def _over_processes(self, value: torch.Tensor) -> torch.Tensor:
         if self.args.world_size > 1:
@@ -204,9 +233,15 @@ class StudentTrainer(Trainer):
         return {name: (total[0] / total[1].clamp(min=1)).item() for name, total in totals.items()}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the method's terms, averaged over all positions since the last line, and the throughput."""
+        """Add the method's terms, averaged over everything since the last line, and the throughput.
+
+        The loss becomes the sum of these terms with their weights: transformers would average over steps, in which a
+        small batch counts as much as a large one.
+        """
         if "loss" in logs:
-            logs |= self._means(self._metrics)
+            means = self._means(self._metrics)
+            logs["loss"] = math.fsum(weight * means[name] for name, weight in self._weights.items())
+            logs |= means
             own = torch.tensor([self._speed.positions, self._speed.flops], device=self.args.device)
             positions, flops = self._over_processes(own).tolist()
             logs |= self._speed.take(positions, flops, self.args.world_size)
@@ -251,11 +286,14 @@ class StudentTrainer(Trainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save, and only when every process is done mark the checkpoint as whole and let older ones go."""
         super()._save_checkpoint(model, trial)
+        totals = {name: self._over_processes(value).tolist() for name, value in sorted(self._metrics.items())}
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             assert self.args.output_dir is not None
             folder = Path(self.args.output_dir)
-            mark_whole(folder / f"checkpoint-{self.state.global_step}")
+            checkpoint = folder / f"checkpoint-{self.state.global_step}"
+            write_atomic(checkpoint / _UNWRITTEN_METRICS, json.dumps(totals))
+            mark_whole(checkpoint)
             rotate_whole_checkpoints(
                 folder, limit=self._keep_checkpoints, best=self.state.best_model_checkpoint
             )
@@ -267,13 +305,101 @@ class StudentTrainer(Trainer):
             Whether it was; then the student and the trainer's state are those at the end of the run.
         """
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        if state.global_step < state.max_steps:
+        if state.global_step < self._total_steps:
             return False
         self.state = state
         best = state.best_model_checkpoint if self.args.load_best_model_at_end else None
         # By its name: the folder may have moved since.
         self._restore(checkpoint if best is None else checkpoint.parent / Path(best).name)
         return True
+
+    def continue_from(self, checkpoint: Path) -> int:
+        """Train on from a checkpoint to the end.
+
+        Returns:
+            The step that it was saved at.
+        """
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        path = checkpoint / _UNWRITTEN_METRICS
+        if path.exists() and self.args.process_index == 0:
+            sums = json.loads(path.read_text())
+            self._metrics = {
+                name: torch.tensor(value, dtype=torch.float64, device=self.args.device)
+                for name, value in sums.items()
+            }
+        self._check_place(checkpoint, state)
+        self._scheduled_steps = state.max_steps
+        logger.info("continuing from %s, at step %d of %d", checkpoint, state.global_step, self._total_steps)
+        if state.max_steps != self._total_steps:
+            logger.info(
+                "the run is extended from %d to %d steps: from here the learning rate follows the longer run's schedule, "
+                "after %d steps on the shorter one's",
+                state.max_steps,
+                self._total_steps,
+                state.global_step,
+            )
+        self.train(resume_from_checkpoint=str(checkpoint))
+        return state.global_step
+
+    def _check_place(self, checkpoint: Path, state: TrainerState) -> None:
+        """Refuse a checkpoint whose steps had other pairs than this run's: its epochs had other numbers of batches.
+
+        Raises:
+            TrainingError: naming what to change.
+        """
+        per_epoch, per_step = len(self._batches), self.args.gradient_accumulation_steps
+        epoch, step = divmod(state.global_step - 1, math.ceil(per_epoch / per_step))
+        expected = epoch + min((step + 1) * per_step, per_epoch) / per_epoch
+        if state.epoch is not None and not math.isclose(state.epoch, expected, abs_tol=1e-6):
+            raise TrainingError(
+                f"{checkpoint}: step {state.global_step} was at epoch {state.epoch:.4f}, in this run it would be at "
+                f"{expected:.4f}: epochs have other batches now; under --max-tokens-per-batch a longer run can cut its "
+                "epochs differently. Train on into another --out from the trained student"
+            )
+
+    def try_batch(self) -> None:
+        """Run the first batch forward and backward and forget it, so that a run that cannot take a step never starts.
+
+        Raises:
+            TrainingError: when the loss is not finite.
+        """
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return  # the student is sharded when training begins
+        indices = next(iter(self._batches), [])
+        dataset, collate = cast(Any, self.train_dataset), cast(Any, self.data_collator)
+        batch = self._prepare_inputs(collate([dataset[index] for index in indices]))
+        model, device = cast(Any, self.model), self.args.device
+        was_training = model.training
+        model.train()
+        if self.args.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        devices = [device] if device.type == "cuda" else []
+        # Dropout's random numbers are those of the first step afterwards.
+        with (
+            torch.random.fork_rng(devices),
+            torch.autocast(device.type, torch.bfloat16, enabled=self.args.bf16),
+        ):
+            loss = model(**batch)["loss"]
+            if not torch.isfinite(loss):
+                self._stop("loss", loss.item(), batch["pair_index"].tolist())
+            loss.backward()
+        model.zero_grad()
+        model.train(was_training)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load both; in an extended run set the rate of the next step, which is stored for the shorter schedule."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        schedule = self.lr_scheduler
+        if checkpoint is None or self._scheduled_steps in {None, self._total_steps}:
+            return
+        if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR) and self.optimizer is not None:
+            rates = [
+                base * factor(schedule.last_epoch)
+                for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+            ]
+            for group, rate in zip(cast(Any, self.optimizer).param_groups, rates, strict=True):
+                group["lr"] = rate
+            schedule._last_lr = rates
 
     def _load_best_model(self) -> None:
         assert self.state.best_model_checkpoint is not None

@@ -24,3 +24,7 @@ def test_the_command_reference_is_current(generate):
 
 def test_the_file_tree_gives_every_file_its_role(generate):
     assert generate.ARCHITECTURE.read_text() == generate.render_architecture(), "run `make docs`"
+
+
+def test_the_page_on_methods_is_current(generate):
+    assert generate.METHODS_PAGE.read_text() == generate.render_methods(), "run `make docs`"

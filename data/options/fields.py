@@ -9,7 +9,24 @@ from typing import Any
 
 from data.errors import ConfigurationError
 
-__all__ = ["check_options", "flag_name", "option", "option_type"]
+__all__ = ["GROUPS", "check_options", "flag_name", "option", "option_type"]
+
+#: The headings of `--help`, in their order: a field's group, and what is printed above its options.
+GROUPS: Mapping[str, str] = {
+    "model": "Models",
+    "data": "Data",
+    "method": "Method",
+    "sampling": "Sampling",
+    "scoring": "Scoring",
+    "judge": "Judge",
+    "optimisation": "Optimisation",
+    "memory": "Memory and speed",
+    "evaluation": "Evaluation",
+    "saving": "Output and saving",
+    "engine": "Engine",
+    "": "Options",
+    "expert": "Expert",
+}
 
 
 def option(
@@ -21,6 +38,11 @@ def option(
     maximum: float | None = None,
     determining: bool = True,
     commas: bool = False,
+    group: str = "",
+    expert: bool = False,
+    aliases: tuple[str, ...] = (),
+    positional: bool = False,
+    instead_of: str | None = None,
 ) -> Any:
     """Declare one command option as a dataclass field.
 
@@ -33,9 +55,18 @@ def option(
         determining: whether the value can change what the command computes. Others (progress, workers) may
             differ between a run and its continuation.
         commas: whether a tuple is written as one comma-separated value; otherwise the option repeats.
+        group: the heading that `--help` lists it under, a key of `GROUPS`.
+        expert: whether only `--help-all` lists it; true for everything in the group "expert".
+        aliases: further spellings, with their dashes, such as `("--lr",)`.
+        positional: whether the value may also be given without its flag. Several positional fields are filled in
+            their order; one that is a tuple takes all that are left.
+        instead_of: name of another field that may be given instead of this one; a command line with neither is
+            refused together with what else it lacks.
     Returns:
         A dataclass field with this description in its metadata.
     """
+    if group not in GROUPS:
+        raise ValueError(f"group {group!r} is not one of {', '.join(map(repr, GROUPS))}")
     metadata = {
         "help": help,
         "choices": choices,
@@ -43,6 +74,11 @@ def option(
         "maximum": maximum,
         "determining": determining,
         "commas": commas,
+        "group": group,
+        "expert": expert or group == "expert",
+        "aliases": aliases,
+        "positional": positional,
+        "instead_of": instead_of,
     }
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=metadata)

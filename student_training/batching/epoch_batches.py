@@ -8,26 +8,26 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from student_training.batching.cutting import Cut, even_out
+from student_training.batching.batchers import Batcher, even_out
 from student_training.batching.order import EpochOrder
 
 __all__ = ["EpochBatches", "SetEpoch"]
 
 
 class EpochBatches(torch.utils.data.Sampler[list[int]]):
-    """Batches as lists of pair indices; they depend on order and cut alone, so that a run can be continued anywhere.
+    """Batches as lists of pair indices; they depend on order and batcher alone, so that a run can continue anywhere.
 
-    A trainer takes it that all epochs have as many batches: the length of the schedule, and the epoch that a
-    checkpoint lies in, are computed from it. Where the cut does not see to that by itself, every epoch gets as
-    many batches as the one of the run that needs most, and as many as make whole optimizer steps. So the pairs of
-    a step are the same however its batches are spread over processes and gradient accumulation. Processes that
-    get fewer pairs than others get smaller batches, or empty ones; no pair comes twice.
+    transformers.Trainer assumes equally many batches per epoch: it computes the length of the schedule, and the epoch
+    of a checkpoint, from that. Where the batcher does not make equally many, every epoch gets as many batches as the
+    epoch of the run that needs most, rounded up to whole optimizer steps. So the pairs of a step are the same however
+    its batches are spread over processes and gradient accumulation. Processes that get fewer pairs than others get
+    smaller batches, or empty ones; no pair comes twice.
     """
 
     def __init__(
         self,
         order: EpochOrder,
-        cut: Cut,
+        batcher: Batcher,
         *,
         epochs: float,
         max_steps: int | None = None,
@@ -39,7 +39,7 @@ class EpochBatches(torch.utils.data.Sampler[list[int]]):
 
         Args:
             order: of the pairs.
-            cut: what makes batches of them.
+            batcher: makes batches of them.
             epochs: that the run takes.
             max_steps: optimizer steps that it takes instead; None for `epochs`.
             gradient_accumulation: batches of each process per optimizer step.
@@ -47,13 +47,19 @@ class EpochBatches(torch.utils.data.Sampler[list[int]]):
             num_processes: how many there are.
         """
         self._order = order
-        self._cut = cut
+        self._batcher = batcher
         self._process_index, self._num_processes = process_index, num_processes
         self._epoch = 0
-        fixed = cut.num_batches(order.num_pairs)
+        fixed = batcher.num_batches(order.num_pairs)
         if fixed is None:
             fixed = self._most_batches(epochs, max_steps, gradient_accumulation * num_processes)
         self._num_batches = fixed
+
+    def total_steps(self, epochs: float, max_steps: int | None, gradient_accumulation: int) -> int:
+        """Optimizer steps of a run, as transformers.Trainer counts them."""
+        if max_steps is not None:
+            return max_steps
+        return math.ceil(epochs * math.ceil(len(self) / gradient_accumulation))
 
     def _most_batches(self, epochs: float, max_steps: int | None, per_step: int) -> int:
         """Batches of the epoch that needs most, among those that the run visits, in whole steps."""
@@ -65,7 +71,7 @@ class EpochBatches(torch.utils.data.Sampler[list[int]]):
 
     def _batches(self, epoch: int) -> list[np.ndarray]:
         generator = np.random.default_rng((self._order.seed, epoch, 2))
-        return self._cut(self._order.pairs(epoch), generator)
+        return self._batcher(self._order.pairs(epoch), generator)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches the next iteration takes."""
@@ -75,13 +81,13 @@ class EpochBatches(torch.utils.data.Sampler[list[int]]):
         return self._num_batches // self._num_processes
 
     def __iter__(self) -> Iterator[list[int]]:
-        batches = even_out(self._batches(self._epoch), self._num_batches, self._cut.cost)
+        batches = even_out(self._batches(self._epoch), self._num_batches, self._batcher.cost)
         for batch in batches[self._process_index :: self._num_processes]:
             yield batch.tolist()
 
 
 class SetEpoch(TrainerCallback):
-    """Tell the batches which epoch begins."""
+    """Tells the batches which epoch begins."""
 
     def __init__(self, batches: EpochBatches) -> None:
         self._batches = batches

@@ -1,4 +1,4 @@
-"""The order in which pairs are visited: random, seeded, weighted between datasets, kind to storage."""
+"""The order in which pairs are visited: random, seeded, weighted between datasets; it reads each row group once."""
 
 import itertools
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class EpochOrder:
 
     @property
     def num_pairs(self) -> int:
-        """How many pairs an epoch has; in each as many."""
+        """How many pairs an epoch has, the same in each."""
         return sum(
             int(weight) * size + _drawn(weight, size)
             for weight, size in zip(self._weights, map(_num_pairs, self._datasets), strict=True)

@@ -1,4 +1,4 @@
-"""Resumable checkpoints: which are complete, which is the last, which to delete, and loading one."""
+"""Resumable checkpoints: which are complete, which to delete, and loading one."""
 
 import os
 import shutil

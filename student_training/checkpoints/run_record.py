@@ -1,6 +1,7 @@
 """run.toml: what a training run was asked to do, with what, on what."""
 
 import dataclasses
+import enum
 import platform
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
@@ -14,10 +15,13 @@ from data.files import make_folder, write_atomic
 from data.signals.fingerprint import explain_differences
 from student_training.options import TrainOptions
 
-__all__ = ["RUN_RECORD", "determining_request", "holds_run", "library_versions", "record_run"]
+__all__ = ["RUN_RECORD", "Found", "determining_request", "find_run", "library_versions", "record_run"]
 
 
 RUN_RECORD = "run.toml"
+
+#: How long a run is: what may grow when it is extended.
+_LENGTH = ("epochs", "max_steps")
 
 #: Recorded by what they hold, so that moving them changes nothing.
 _INPUTS = {"out", "student", "signals", "eval_signals", "rollouts", "data"}
@@ -63,8 +67,16 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def holds_run(out: Path, request: dict[str, Any]) -> bool:
-    """Whether a folder holds this very run, finished or not. Writes nothing.
+class Found(enum.Enum):
+    """What an output folder holds of a run."""
+
+    NOTHING = "nothing"
+    SAME = "this very run, finished or not"
+    SHORTER = "the same run over fewer steps, which can be extended"
+
+
+def find_run(out: Path, request: dict[str, Any]) -> Found:
+    """What a folder holds of a run. Writes nothing.
 
     Args:
         out: the output folder.
@@ -78,29 +90,46 @@ def holds_run(out: Path, request: dict[str, Any]) -> bool:
     if not record.exists():
         if out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
             raise TrainingError(f"{out} is not empty and holds no {RUN_RECORD}; choose another --out")
-        return False
+        return Found.NOTHING
     try:
         found = tomllib.loads(record.read_text())
     except tomllib.TOMLDecodeError as error:
         raise TrainingError(
             f"{record}: not TOML ({error}); choose another --out or remove the folder"
         ) from error
-    differences = explain_differences({key: found.get(key, {}) for key in request}, request)
+    recorded = {key: found.get(key, {}) for key in request}
+    differences = explain_differences(recorded, request)
+    if differences and _is_longer(recorded, request):
+        return Found.SHORTER
     if differences:
         raise TrainingError(
             f"{out} holds another run: {differences}; choose another --out or remove the folder"
         )
-    return True
+    return Found.SAME
+
+
+def _is_longer(recorded: dict[str, Any], request: dict[str, Any]) -> bool:
+    """Whether nothing differs but the length, and that is larger as far as options tell."""
+    before, now = dict(recorded["options"]), dict(request["options"])
+    lengths = [(before.pop(name, None), now.pop(name, None)) for name in _LENGTH]
+    if explain_differences({**recorded, "options": before}, {**request, "options": now}):
+        return False
+    (old_epochs, new_epochs), (old_steps, new_steps) = lengths
+    if old_steps is not None and new_steps is not None:
+        return new_steps > old_steps
+    if old_steps is None and new_steps is None:
+        return new_epochs > old_epochs
+    return True  # from epochs to steps or back; the trainer compares the steps
 
 
 def record_run(out: Path, request: dict[str, Any], versions: dict[str, str], paths: dict[str, Any]) -> None:
-    """Claim an output folder for a run.
+    """Claim an output folder for a run, or write down that a run is longer now.
 
     Args:
         out: the folder; made if need be.
         request: from `determining_request`.
         versions: from `library_versions`; recorded, not compared.
-        paths: where the inputs lay; recorded, not compared.
+        paths: where the inputs were; recorded, not compared.
     Raises:
         ShardError: when the folder cannot be made or written.
     """

@@ -3,7 +3,8 @@
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ from student_training.methods import Needs
 from student_training.options import TrainOptions
 
 __all__ = ["Inputs", "open_inputs"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +94,13 @@ class Inputs:
                 )
 
 
-def open_inputs(options: TrainOptions, needs: Needs, tokenizer: Any, report: Callable[[str], None]) -> Inputs:
+def open_inputs(options: TrainOptions, needs: Needs, tokenizer: Any) -> Inputs:
     """Open what the options name and check that it holds what the method needs.
 
     Args:
         options: the run's.
         needs: the method's.
         tokenizer: the student's.
-        report: takes lines for the user.
     Raises:
         AdpaError: for inputs that cannot be used, with this method or this student.
     """
@@ -113,11 +115,11 @@ def open_inputs(options: TrainOptions, needs: Needs, tokenizer: Any, report: Cal
             truncate=options.truncate,
         )
         for line in described:
-            report(line)
+            logger.info(line)
         largest = max(tokenizer.get_vocab().values())
-        return _split(options, pairs, [pairs], {"data": data_hash}, largest, report)
+        return _split(options, pairs, [pairs], {"data": data_hash}, largest)
     paths = (*options.signals, *options.eval_signals)
-    opened, largest_ids = zip(*_open_signals(paths, options, needs, tokenizer, report), strict=True)
+    opened, largest_ids = zip(*_open_signals(paths, options, needs, tokenizer), strict=True)
     signals, eval_signals = opened[: len(options.signals)], opened[len(options.signals) :]
     rollouts = tuple(
         RolloutDataset.open(path, check_shards=options.check_shards) for path in options.rollouts
@@ -128,27 +130,25 @@ def open_inputs(options: TrainOptions, needs: Needs, tokenizer: Any, report: Cal
     if eval_signals:
         identity["eval_signals"] = [dataset.manifest.fingerprint for dataset in eval_signals]
     source = opened[0] if len(opened) == 1 else ConcatenatedPairs(opened)
-    inputs = _split(
-        options, source, signals, identity, max(largest_ids), report, signals=signals, rollouts=rollouts
-    )
+    inputs = _split(options, source, signals, identity, max(largest_ids), signals=signals, rollouts=rollouts)
     if not eval_signals:
         return inputs
-    _report_shared(signals, eval_signals, report)
+    _log_shared(signals, eval_signals)
     first = sum(dataset.num_pairs for dataset in signals)
     return dataclasses.replace(inputs, eval_indices=np.arange(first, source.num_pairs))
 
 
-def _report_shared(
-    signals: Sequence[SignalDataset], eval_signals: Sequence[SignalDataset], report: Callable[[str], None]
-) -> None:
+def _log_shared(signals: Sequence[SignalDataset], eval_signals: Sequence[SignalDataset]) -> None:
     """Say how many pairs a run both trains and is evaluated on, by their ids."""
     held_out = {pair_id for dataset in eval_signals for pair_id in dataset.pair_ids}
     shared = held_out & {pair_id for dataset in signals for pair_id in dataset.pair_ids}
-    report(f"{len(held_out):,} pairs are for evaluation")
+    logger.info("%s pairs are for evaluation", f"{len(held_out):,}")
     if shared:
-        report(
-            f"note: {len(shared):,} of them are trained on too, such as {min(shared)}; on those the evaluation says "
-            "nothing about new pairs"
+        logger.warning(
+            "%s of the pairs for evaluation are trained on too, such as %s; on those the evaluation says nothing about "
+            "new pairs",
+            f"{len(shared):,}",
+            min(shared),
         )
 
 
@@ -178,7 +178,6 @@ def _open_signals(
     options: TrainOptions,
     needs: Needs,
     tokenizer: Any,
-    report: Callable[[str], None],
 ) -> Iterator[tuple[SignalDataset, int]]:
     """The datasets, each with the largest id that its tokenizer has."""
     student = Vocabulary.from_tokenizer(tokenizer)
@@ -189,8 +188,8 @@ def _open_signals(
             teacher, student, teacher_name=f"{path} (teacher)", student_name=options.student
         )
         for note in notes:
-            report(f"note: {note}")
-        report(
+            logger.info("note: %s", note)
+        logger.info(
             f"{path}: {dataset.num_pairs:,} pairs, {dataset.num_rows:,} responses, "
             f"{dataset.num_positions:,} scored positions"
         )
@@ -226,7 +225,6 @@ def _split(
     parts: Sequence[SignalDataset | EncodedPairs],
     identity: dict[str, Any],
     largest_id: int,
-    report: Callable[[str], None],
     **opened: Any,
 ) -> Inputs:
     """Hold pairs out by a hash of their ids: the same ones in every run and dataset that has them."""
@@ -239,7 +237,7 @@ def _split(
                 f"--eval-fraction: {options.eval_fraction:g} of {source.num_pairs:,} pairs leaves none to "
                 f"{'train on' if held_out.all() else 'evaluate on'}; choose another share"
             )
-        report(f"{int(held_out.sum()):,} of {source.num_pairs:,} pairs are held out for evaluation")
+        logger.info(f"{int(held_out.sum()):,} of {source.num_pairs:,} pairs are held out for evaluation")
     train_blocks, first = [], 0
     for part in parts:
         blocks = (np.arange(first + block.start, first + block.stop) for block in part.blocks)

@@ -32,9 +32,7 @@ def methods_table(specs: Iterable[MethodSpec[Any]]) -> str:
     """A row for each method: its name, its loss, what it reads, its settings with their defaults."""
     lines = ["| `--method` | loss | reads | own settings (defaults) |", "| --- | --- | --- | --- |"]
     for spec in specs:
-        own = ", ".join(
-            f"`{flag_name(name)}` {display(default)}" for name, default in spec.defaults.items()
-        )
+        own = ", ".join(f"`{flag_name(name)}` {display(default)}" for name, default in spec.defaults.items())
         lines.append(f"| `{spec.name}` | {spec.summary} | {_reads(_needs(spec))} | {own or 'none'} |")
     return "\n".join(lines) + "\n"
 

@@ -2,7 +2,8 @@
 
 import contextlib
 import importlib.util
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ from data.errors import ConfigurationError
 from data.model_identity import unusable_tokenizer
 
 __all__ = [
-    "add_lora",
     "load_student",
     "load_tokenizer",
-    "merge_lora",
+    "refuse_adapter",
     "require_bitsandbytes",
     "stop_at",
     "training_dtype",
 ]
+
+
+logger = logging.getLogger(__name__)
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> Any:
@@ -72,12 +75,58 @@ def load_student(folder: Path, *, trust_remote_code: bool, quantize: str = "none
             f"--student: {folder} lacks {len(missing)} of its weights, the first {missing[0]}, which would start at "
             "random; give a causal language model's checkpoint with all of them"
         )
+    _repair_generation_config(student, folder)
     return student
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Refuse a folder that holds an adapter and no whole model: transformers would load its base and freeze it.
+
+    Raises:
+        ConfigurationError: with how to make a whole model of it.
+    """
+    if (folder / "adapter_config.json").exists():
+        raise ConfigurationError(
+            f"--student: {folder} is a LoRA adapter (adapter_config.json), not a whole model; merge it into its base "
+            f"first: peft.AutoPeftModelForCausalLM.from_pretrained({str(folder)!r}).merge_and_unload()"
+            ".save_pretrained(NEW), and give NEW with the base's tokenizer"
+        )
+
+
+def _repair_generation_config(student: Any, folder: Path) -> None:
+    """Make a generation configuration one that can be saved; many checkpoints ship one that cannot.
+
+    The usual fault is a temperature or top_p without `do_sample`, which transformers reads and refuses to write.
+
+    Raises:
+        ConfigurationError: when it stays invalid.
+    """
+    config = getattr(student, "generation_config", None)
+    if config is None:
+        return
+    try:
+        config.validate(strict=True)
+        return
+    except ValueError:
+        sampled, config.do_sample = config.do_sample, True
+    try:
+        config.validate(strict=True)
+    except ValueError as error:
+        config.do_sample = sampled
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(
+            f"--student: {folder / 'generation_config.json'} is invalid and could not be saved beside the trained "
+            f"student ({reason}); correct or remove the file"
+        ) from error
+    logger.warning(
+        "%s sets sampling values without do_sample, which cannot be saved; the trained student gets do_sample = true",
+        folder / "generation_config.json",
+    )
 
 
 @contextlib.contextmanager
 def _without_reports() -> Iterator[None]:
-    """Loading without transformers' tables of what it found; the one line that matters is ours."""
+    """Loading without transformers' tables of what it found; an error says what matters in one line."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
@@ -111,47 +160,6 @@ def require_bitsandbytes(option: str) -> None:
         missing = "the package bitsandbytes (pip install bitsandbytes)"
     if missing:
         raise ConfigurationError(f"{option}: needs {missing}, which is not here; leave the option out")
-
-
-def add_lora(student: PreTrainedModel, rank: int, targets: Sequence[str] = ()) -> Any:
-    """Put LoRA adapters of the given rank on the named layers, or on every linear layer but the LM head."""
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training  # noqa: PLC0415  (slow)
-
-    if getattr(student, "is_quantized", False):
-        # Whether activations are recomputed is for --gradient-checkpointing to say.
-        student = prepare_model_for_kbit_training(student, use_gradient_checkpointing=False)
-    config = LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM"
-    )
-    try:
-        return get_peft_model(student, config)
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"--lora-rank: no adapter fits this student: {reason}") from error
-
-
-def merge_lora(
-    student: Any, folder: Path, *, trust_remote_code: bool, state: dict[str, torch.Tensor] | None = None
-) -> PreTrainedModel:
-    """The student with its adapters added into the weights.
-
-    Args:
-        student: with adapters; used up unless its weights are quantised or lie elsewhere.
-        folder: where the student came from; read again where its weights are quantised, since adapters
-            rounded to 4 bits would lose most of what was learned.
-        trust_remote_code: run code that comes with it.
-        state: the student's weights by name, where the student itself holds only a part of them.
-    """
-    if state is None and not getattr(student.get_base_model(), "is_quantized", False):
-        return student.merge_and_unload()
-    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict  # noqa: PLC0415
-
-    whole = get_peft_model(
-        load_student(folder, trust_remote_code=trust_remote_code), student.active_peft_config
-    )
-    adapters = get_peft_model_state_dict(student, state_dict=state)
-    set_peft_model_state_dict(whole, {name: value.float().cpu() for name, value in adapters.items()})
-    return whole.merge_and_unload()
 
 
 def stop_at(student: Any, ends: Iterable[int | None]) -> None:

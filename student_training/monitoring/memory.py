@@ -1,4 +1,7 @@
-"""How much memory training will take, from the student and the batches themselves, before anything is trained."""
+"""How much memory training will take, from the student and the batches themselves, before anything is trained.
+
+Compared with measured peaks on a CPU (tests). What it says of a GPU, under bfloat16 in particular, is unmeasured.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,18 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from student_training.batching.cutting import PairSizes
+from data.hardware import CARDS
+from student_training.batching.batchers import PairSizes
 from student_training.head.fused import default_chunk_size
 from student_training.head.lm_head import read_head, split_model
 from student_training.head.products import STACKED_CHUNKS
 from student_training.head.tail import SCRATCH_BYTES
 
-__all__ = ["CARD_SIZES_GB", "MemoryPlan", "largest_batch", "plan_memory"]
+__all__ = ["MemoryPlan", "TrainingPlan", "largest_batch", "plan_memory"]
 
 
-#: Memory of common cards, GB, and what of it the driver and the allocator's gaps leave.
-CARD_SIZES_GB = (8, 16, 24, 48, 80)
+#: Memory of cards too small for stage one, GiB; the others are in data/hardware.py.
+_SMALL_CARDS_GIB = (8, 16)
 
+#: Share of a card's memory that the driver and the allocator's gaps leave.
 _USABLE = 0.92
 
 #: Bytes of optimizer state per trained parameter. Adafactor's rows and columns are next to nothing.
@@ -59,14 +64,46 @@ class MemoryPlan:
         at_head = self.activations + self.head + self.batch + (self.gradients if self.accumulates else 0)
         return self.parameters + self.optimizer + max(at_head, self.gradients + self.batch)
 
-    def describe(self) -> list[str]:
-        """Lines for the user, in GB of 10^9 bytes or MB of 10^6."""
+    def fits(self, memory_gib: int) -> bool:
+        """Whether a card of this memory is enough."""
+        return self.peak <= memory_gib * 2**30 * _USABLE
+
+    def __str__(self) -> str:
+        """Lines for people, in GB of 10^9 bytes or MB of 10^6, and by card in GiB, as cards are named."""
         names = ("parameters", "gradients", "optimizer", "activations", "head", "batch", "peak")
         lines = [f"{name:12} {_size(getattr(self, name))}" for name in names]
-        for size in CARD_SIZES_GB:
-            fits = "fits" if self.peak <= size * 1e9 * _USABLE else "does not fit"
-            lines.append(f"{size:3} GB card: {fits}")
-        return lines
+        for memory_gib in sorted({*_SMALL_CARDS_GIB, *(card.memory_gib for card in CARDS.values())}):
+            cards = ", ".join(card.name for card in CARDS.values() if card.memory_gib == memory_gib)
+            verdict = "fits" if self.fits(memory_gib) else "does not fit"
+            lines.append(f"{memory_gib:3} GiB card: {verdict}{f' ({cards})' if cards else ''}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """What a run would train on at once, and the memory that takes.
+
+    Attributes:
+        pairs, rows: of the largest batch of the first epoch.
+        tokens: of that batch with its padding.
+        tokens_without_padding: the same without.
+        positions: its response positions.
+        memory: what training on it takes.
+    """
+
+    pairs: int
+    rows: int
+    tokens: int
+    tokens_without_padding: int
+    positions: int
+    memory: MemoryPlan
+
+    def __str__(self) -> str:
+        """Lines for people."""
+        return (
+            f"largest batch of the first epoch: {self.pairs:,} pairs, {self.rows:,} rows, {self.tokens:,} tokens "
+            f"({self.tokens_without_padding:,} without padding), {self.positions:,} response positions\n{self.memory}"
+        )
 
 
 def plan_memory(
@@ -82,7 +119,7 @@ def plan_memory(
     """Add up what training takes on one device.
 
     Activations are not guessed from the architecture: three short rows go through the student, what autograd
-    keeps of them is counted, and a parabola in the length is laid through the three counts.
+    keeps of them is counted, and a quadratic in length is fitted to the three counts.
 
     Args:
         student: the causal language model, with its adapters if any.
@@ -128,7 +165,7 @@ def largest_batch(batches: Iterable[Sequence[int]], sizes: PairSizes, *, packed:
     Args:
         batches: indices of pairs, as training visits them.
         sizes: of all pairs.
-        packed: whether the rows of a batch lie one behind the other.
+        packed: whether the rows of a batch are concatenated.
     """
     return max(map(list, batches), key=lambda batch: sizes.of_batch(np.array(batch, np.int64), packed=packed))
 
@@ -144,7 +181,7 @@ def _bytes(value: Tensor) -> int:
 def _activations(
     student: Any, num_rows: int, length: int, *, checkpointing: bool, bf16: bool, packed: bool
 ) -> int:
-    """Bytes that autograd keeps of so many rows of this length, or of packed rows that fill them, extrapolated."""
+    """Bytes that autograd keeps of `num_rows` rows of this length, or of packed rows that fill them, extrapolated."""
     step = _PROBE_LENGTH
     first, second, third = (_kept(student, factor * step, bf16=bf16, packed=packed) for factor in (1, 2, 3))
     square = max(0.0, (third - 2 * second + first) / (2 * step**2))

@@ -1,7 +1,7 @@
-"""Metrics of a run: metrics.jsonl, a progress bar on a terminal, a line now and then elsewhere."""
+"""Metrics of a run as it goes on: metrics.jsonl, a progress bar on a terminal, a log line now and then elsewhere."""
 
 import json
-import sys
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from data.files import write_atomic
 
-__all__ = ["LineAtEveryCheckpoint", "MetricsFile", "ProgressBar", "ProgressLines"]
+__all__ = ["EvaluateFirst", "LineAtEveryCheckpoint", "MetricsFile", "ProgressBar", "ProgressLines"]
 
+
+logger = logging.getLogger(__name__)
 
 _LINES_PER_RUN = 10
 
-#: What a line for people leaves out: it stands in metrics.jsonl.
-_UNSAID = {
+#: What a line for people leaves out; metrics.jsonl has it.
+_LEFT_OUT = {
     "epoch",
     "learning_rate",
     "grad_norm",
@@ -81,6 +83,20 @@ class LineAtEveryCheckpoint(TrainerCallback):
             control.should_evaluate = args.eval_strategy != "no"
 
 
+class EvaluateFirst(TrainerCallback):
+    """Evaluates before the first step, so that there is something to compare with."""
+
+    def __init__(self, evaluate: Callable[[], Any]) -> None:
+        self._evaluate = evaluate
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Evaluate, unless the run continues."""
+        if state.global_step == 0:
+            self._evaluate()
+
+
 class ProgressBar(TrainerCallback):
     """A bar with the loss and how fast it goes; evaluations on lines above it."""
 
@@ -121,7 +137,7 @@ class ProgressBar(TrainerCallback):
         if "loss" in logs:
             self._bar.set_postfix_str(_at_a_glance(logs))
         elif "eval_loss" in logs:
-            self._bar.write(f"step {state.global_step}: {_terms(logs)}", file=sys.stderr)
+            logger.info("step %d: %s", state.global_step, _terms(logs))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -133,10 +149,9 @@ class ProgressBar(TrainerCallback):
 
 
 class ProgressLines(TrainerCallback):
-    """Report about ten lines over a run: step, loss, the method's terms."""
+    """Log about ten lines over a run: step, loss, the method's terms."""
 
-    def __init__(self, report: Callable[[str], None]) -> None:
-        self._report = report
+    def __init__(self) -> None:
         self._next_step = 0.0
 
     def on_log(
@@ -147,21 +162,21 @@ class ProgressLines(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Report a logged step if it is time, and every evaluation."""
+        """Log a step of metrics.jsonl if it is time, and every evaluation."""
         if not state.is_world_process_zero or not logs:
             return
         if "eval_loss" in logs:
-            self._report(f"step {state.global_step}: {_terms(logs)}")
+            logger.info("step %d: %s", state.global_step, _terms(logs))
         if "loss" not in logs:
             return
         if state.global_step < self._next_step and state.global_step < state.max_steps:
             return
         self._next_step = state.global_step + state.max_steps / _LINES_PER_RUN
-        self._report(f"step {state.global_step}/{state.max_steps}: {_terms(logs)}, {_speed(logs)}")
+        logger.info("step %d/%d: %s, %s", state.global_step, state.max_steps, _terms(logs), _speed(logs))
 
 
 def _terms(logs: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in logs.items() if name not in _UNSAID)
+    return ", ".join(f"{name} {value:.4g}" for name, value in logs.items() if name not in _LEFT_OUT)
 
 
 def _speed(logs: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from data.hardware import active_expert_share, attention_width, find_card
 from student_training.head.lm_head import read_head
 
 __all__ = ["Speed", "StepFlops", "peak_flops"]
@@ -71,21 +72,6 @@ class Speed:
         return metrics
 
 
-#: Dense operations per second in bfloat16, from the vendors' data sheets, by a part of the card's name.
-_PEAK_FLOPS = {
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-    "A10G": 70e12,
-    "A10": 125e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-}
-
-
 class StepFlops:
     """Model FLOPs of a batch: what the mathematics needs, whatever is recomputed or spent on padding.
 
@@ -93,7 +79,9 @@ class StepFlops:
     input, and as many for that of the weight where it is trained. Causal attention costs 2 operations per
     layer, width and pair of tokens that see each other, for queries with keys and again for values, and twice
     that backward. The LM head is counted at response positions, where alone it runs; of experts, those that a
-    token meets; every attention layer as one over all that came before, which a sliding window is not.
+    token meets; every attention layer as one over all that came before, which a sliding window is not. What a
+    layer without attention heads does beside its products with weights, such as a state-space model's scan, is
+    left out.
     """
 
     def __init__(self, student: Any) -> None:
@@ -103,17 +91,14 @@ class StepFlops:
         looked_up = {
             id(module.weight) for module in student.modules() if isinstance(module, torch.nn.Embedding)
         }
-        num_experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None) or 1
-        active = (getattr(config, "num_experts_per_tok", None) or num_experts) / num_experts
+        active = active_expert_share(config)
         self._per_token = sum(
             (6 if value.requires_grad else 4) * value.numel() * (active if ".experts." in name else 1)
             for name, value in student.named_parameters()
             if value.dim() > 1 and id(value) not in looked_up | {id(head)}
         )
         self._per_position = (6 if head.requires_grad else 4) * head.numel()
-        heads = config.num_attention_heads
-        width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-        self._per_attended = 12 * config.num_hidden_layers * width
+        self._per_attended = 12 * attention_width(config)
 
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> float:
         """Operations of a batch from `PairCollator`, forward and backward."""
@@ -125,7 +110,5 @@ class StepFlops:
 
 def peak_flops(device: torch.device) -> float | None:
     """Operations per second that a card can do at most in bfloat16; None for one that is not known."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in _PEAK_FLOPS.items() if part in name), None)
+    card = find_card(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    return None if card is None else card.peak_tflops * 1e12

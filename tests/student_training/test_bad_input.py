@@ -222,7 +222,7 @@ OPTIONS = {
     "best": ({"signals": ("s",), "keep_best": True}, "give --eval-fraction or --eval-signals"),
     "two ways to evaluate": (
         {"signals": ("s",), "eval_signals": ("e",), "eval_fraction": 0.1},
-        "stands instead of --eval-fraction",
+        "replaces --eval-fraction",
     ),
     "packed and grouped": (
         {"signals": ("s",), "packing": True, "group_by_length": True},

@@ -84,6 +84,6 @@ def test_any_flipped_bit_stops_training_before_it_begins(scored, tmp_path):
         damaged[int(rng.integers(len(damaged)))] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
         with pytest.raises(ShardError, match=re.escape(path.name)):
-            open_inputs(options, method.needs, tokenizer, lambda line: None)
+            open_inputs(options, method.needs, tokenizer)
         path.write_bytes(sound)
-    open_inputs(options, method.needs, tokenizer, lambda line: None)
+    open_inputs(options, method.needs, tokenizer)

@@ -60,10 +60,9 @@ def test_metrics_hold_every_promised_key_at_every_step(finished):
 
 def test_running_a_finished_run_again_does_nothing(finished, scored):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
-    said = []
-    result = train_student(scored.options("dckd", finished), report=said.append)
-    assert "finished; nothing to do" in said[-1]
-    assert (result.steps, result.metrics) == (0, {})
+    result = train_student(scored.options("dckd", finished))
+    assert result.already_finished
+    assert str(result) == f"{finished} holds this run already, finished after 2 steps; nothing to do"
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
@@ -205,12 +204,13 @@ def broken_method(fail, from_step):
             "broken", Needs(roles=frozenset({"chosen"})), terms=(Term("loss/x", "chosen", 1.0, values),)
         )
 
-    return MethodSpec(name="broken", summary="", defaults={}, build=build)
+    return MethodSpec(name="broken", summary="", build=build)
 
 
 @pytest.mark.parametrize("fail", ["loss", "gradient"])
 def test_a_number_that_is_not_finite_stops_before_the_optimizer_moves(fail, scored, tmp_path, monkeypatch):
-    monkeypatch.setitem(METHODS, "broken", broken_method(fail, from_step=3))
+    monkeypatch.setitem(METHODS, "broken", broken_method(fail, from_step=4))
+    # The batch that is tried out before training counts as one.
     with pytest.raises(TrainingError, match=rf"step 3: the {fail}.* is nan, on pairs ") as raised:
         scored.train("broken", tmp_path / "run", batch_size=5, max_steps=5, save_steps=1)
     named = str(raised.value).split("on pairs ")[1].split("; ")[0].split(", ")
@@ -257,23 +257,25 @@ def test_held_out_pairs_never_enter_training(scored):
     options = scored.options("dckd", scored.full / "unused", eval_fraction=0.3)
     method, _ = resolve_method(options)
     tokenizer = AutoTokenizer.from_pretrained(scored.student)
-    inputs = open_inputs(options, method.needs, tokenizer, lambda line: None)
+    inputs = open_inputs(options, method.needs, tokenizer)
     training = {index for blocks in inputs.train_blocks for block in blocks for index in block.tolist()}
     assert not training & set(inputs.eval_indices.tolist())
     assert training | set(inputs.eval_indices.tolist()) == set(range(10))
 
 
-def test_another_dataset_may_be_what_a_run_is_evaluated_on(scored, tmp_path):
-    said = []
+def test_another_dataset_may_be_what_a_run_is_evaluated_on(scored, tmp_path, caplog):
+    caplog.set_level("INFO", "student_training")
     changes = {"signals": (str(scored.pairs_only),), "eval_signals": (str(scored.full),), "save_steps": 1}
     out = tmp_path / "run"
-    train_student(scored.options("dckd", out, learning_rate=0.0, **changes), report=said.append)
-    assert "10 pairs are for evaluation" in said
-    assert any("note: 10 of them are trained on too" in line for line in said)
+    train_student(scored.options("dckd", out, learning_rate=0.0, **changes))
+    assert "10 pairs are for evaluation" in caplog.messages
+    assert any(
+        line.startswith("10 of the pairs for evaluation are trained on too") for line in caplog.messages
+    )
     # The same pairs under the same teacher, with weights that stand still: all of them at once.
     scored.train("dckd", tmp_path / "once", learning_rate=0.0, batch_size=10, max_steps=1)
     evaluations = [line for line in lines(out) if "eval_loss" in line]
-    assert len(evaluations) == 2
+    assert [line["step"] for line in evaluations] == [0, 1, 2]
     for line in evaluations:
         assert line["eval_loss"] == pytest.approx(lines(tmp_path / "once")[0]["loss"], rel=1e-5)
     assert "eval_signals = [" in (out / "run.toml").read_text()
@@ -282,9 +284,7 @@ def test_another_dataset_may_be_what_a_run_is_evaluated_on(scored, tmp_path):
 def test_a_moved_signal_dataset_is_still_the_same_run(scored, finished, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(scored.full, moved)
-    said = []
-    train_student(scored.options("dckd", finished, signals=(str(moved),)), report=said.append)
-    assert "nothing to do" in said[-1]
+    assert train_student(scored.options("dckd", finished, signals=(str(moved),))).already_finished
 
 
 def test_training_from_an_address_equals_training_from_the_folder(finished, scored, tmp_path):

@@ -20,7 +20,7 @@ from student_training.batching.collator import PairCollator, PairDataset
 from student_training.batching.packing import check_packing, use_varlen_attention
 from student_training.inputs.behavior import behavior_logprobs
 from student_training.methods import build_method, find_method
-from student_training.model.loading import add_lora
+from student_training.model.lora import add_lora
 from student_training.student import StudentWithObjective
 
 #: Every architecture at this size, under the names that its configuration has for it.

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 from data.preferences.options import Reading
 from data.signals.dataset import SignalDataset
 from data.storage.transfer import open_signals, push_dataset
-from student_training.batching.cutting import pair_sizes
+from student_training.batching.batchers import pair_sizes
 from student_training.inputs.pairs import ConcatenatedPairs, read_encoded_pairs
 
 

@@ -33,9 +33,7 @@ def first_loss(scored, method_name, initial=None, **changes) -> float:
     """The loss of one batch of everything, through the options, the reader, the collator and the student."""
     options = scored.options(method_name, Path("unused"), **changes)
     method, settings = resolve_method(options)
-    inputs = open_inputs(
-        options, method.needs, AutoTokenizer.from_pretrained(scored.student), lambda line: None
-    )
+    inputs = open_inputs(options, method.needs, AutoTokenizer.from_pretrained(scored.student))
     behavior = inputs.behavior() if method.needs.behavior else None
     means = reward_means(inputs.signals) if method.needs.reward_means else None
     known = {"behavior": behavior, "initial": initial, "means": means}

@@ -1,4 +1,4 @@
-"""One declaration of a setting is its option, its help, its check, its preset, its entry in run.toml and in the docs."""
+"""One declaration of a setting is its option, help, check and preset, its entry in run.toml and in the docs."""
 
 import dataclasses
 import subprocess
@@ -52,7 +52,9 @@ def test_a_new_field_of_a_method_is_described_in_help_and_documentation():
 
 
 def test_settings_given_as_text_are_read_as_their_types():
-    assert fill_settings(WARM, {"warmth": "1e-1", "careful": "on"}) == WarmthSettings(warmth=0.1, careful=True)
+    assert fill_settings(WARM, {"warmth": "1e-1", "careful": "on"}) == WarmthSettings(
+        warmth=0.1, careful=True
+    )
     with pytest.raises(ConfigurationError, match="--warmth: 'hot' is not of type float"):
         fill_settings(WARM, {"warmth": "hot"})
     with pytest.raises(ConfigurationError, match="--careful: 'perhaps' is not of type bool"):
@@ -60,9 +62,9 @@ def test_settings_given_as_text_are_read_as_their_types():
 
 
 def test_each_method_checks_the_range_of_its_own_setting():
-    with pytest.raises(ConfigurationError, match="--warmth: -1.0 is out of range; it must be at least 0"):
+    with pytest.raises(ConfigurationError, match=r"--warmth: -1\.0 is out of range; it must be at least 0"):
         build_method(WARM, {"warmth": -1.0})
-    with pytest.raises(ConfigurationError, match="--alpha: -0.5 is out of range"):
+    with pytest.raises(ConfigurationError, match=r"--alpha: -0\.5 is out of range"):
         options("dckd", alpha=-0.5)
 
 
@@ -74,8 +76,9 @@ def test_options_record_defaults_and_given_values_of_their_method_alone():
 
 
 def test_set_names_a_setting_as_its_option_does():
-    assert resolve_method(options("dckd", set=("alpha=0.5", "nll-weight=2"))) [1] == (
-        resolve_method(options("dckd", alpha=0.5, nll_weight=2.0))[1]
+    assert (
+        resolve_method(options("dckd", set=("alpha=0.5", "nll-weight=2")))[1]
+        == (resolve_method(options("dckd", alpha=0.5, nll_weight=2.0))[1])
     )
     with pytest.raises(ConfigurationError, match="--set: 'alpha' is not NAME=VALUE"):
         options("dckd", set=("alpha",))

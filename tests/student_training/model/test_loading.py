@@ -5,7 +5,8 @@ import copy
 import torch
 from transformers import AutoModelForCausalLM
 
-from student_training.model.loading import add_lora, load_student, merge_lora
+from student_training.model.loading import load_student
+from student_training.model.lora import add_lora, merge_lora
 
 
 def test_adapters_gathered_from_several_processes_merge_like_those_of_one(scored):

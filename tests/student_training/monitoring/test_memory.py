@@ -10,13 +10,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from data.errors import ConfigurationError
 from data.signals.dataset import SignalDataset
+from student_training.batching.batchers import PairSizes
 from student_training.batching.collator import PairCollator, PairDataset
-from student_training.batching.cutting import PairSizes
 from student_training.methods import build_method, find_method
-from student_training.model.loading import add_lora
+from student_training.model.lora import add_lora
 from student_training.monitoring.memory import MemoryPlan, _kept, largest_batch, plan_memory
-from student_training.run import train_student
+from student_training.run import plan_training, train_student
 from student_training.student import StudentWithObjective
 
 
@@ -119,16 +120,21 @@ def test_the_plan_is_within_15_percent_of_the_measured_peak(name, scored):
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(scored, tmp_path):
-    said = []
-    options = scored.options("dckd", tmp_path / "run", dry_run=True)
-    assert train_student(options, report=said.append).steps == 0
+    plan = plan_training(scored.options("dckd", tmp_path / "run", dry_run=True))
     # 10 pairs in batches of 4.
-    assert said[-13].startswith("largest batch of the first epoch: 4 pairs, 8 rows, ")
-    assert [line.split()[0] for line in said[-12:-5]] == [
+    assert (plan.pairs, plan.rows) == (4, 8)
+    first, *lines = str(plan).splitlines()
+    assert first.startswith("largest batch of the first epoch: 4 pairs, 8 rows, ")
+    assert [line.split()[0] for line in lines[:7]] == [
         "parameters", "gradients", "optimizer", "activations", "head", "batch", "peak",
     ]  # fmt: skip
-    assert said[-5:] == [f"{size:3} GB card: fits" for size in (8, 16, 24, 48, 80)]
+    assert all(" GiB card: fits" in line for line in lines[7:])
     assert not (tmp_path / "run").exists()
+
+
+def test_training_refuses_the_options_of_a_dry_run(scored, tmp_path):
+    with pytest.raises(ConfigurationError, match="--dry-run: plan_training plans a run"):
+        train_student(scored.options("dckd", tmp_path / "run", dry_run=True))
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -141,13 +147,13 @@ def test_the_largest_batch_is_the_one_with_the_most_tokens_as_they_are_laid_out(
 def test_what_fits_is_said_for_every_card():
     plan = MemoryPlan(int(4e9), int(4e9), int(8e9), int(3e9), int(1e9), 0, accumulates=False)
     assert plan.peak == 16e9
-    assert plan.describe()[-5:] == [
-        "  8 GB card: does not fit",
-        " 16 GB card: does not fit",
-        " 24 GB card: fits",
-        " 48 GB card: fits",
-        " 80 GB card: fits",
+    lines = str(plan).splitlines()
+    assert lines[7:10] == [
+        "  8 GiB card: does not fit",
+        " 16 GiB card: does not fit",
+        " 24 GiB card: fits (a10, a10g, l4, rtx-3090, rtx-4090)",
     ]
+    assert (plan.fits(16), plan.fits(24)) == (False, True)
 
 
 def test_copies_of_the_weights_are_counted_once_and_not_for_every_token():

@@ -31,7 +31,7 @@ def test_every_term_of_every_line_arrives_in_tensorboard(scored, tmp_path):
         for name in ("loss", *TERMS):
             value = line[f"eval_{name}" if prefix == "eval" else name]
             assert seen[f"{prefix}/{name}"][line["step"]] == pytest.approx(value, rel=1e-6)
-    assert len(lines) == 4, "two steps, each with an evaluation"
+    assert len(lines) == 5, "two steps, each with an evaluation, and one before"
     assert "train/tokens_per_second" in seen
 
 
@@ -42,9 +42,10 @@ def test_a_tracker_that_is_not_installed_is_named(scored, tmp_path, monkeypatch)
     assert not (tmp_path / "run").exists()
 
 
-def test_the_bar_on_a_terminal_shows_loss_and_speed(scored, tmp_path, monkeypatch, capsys):
+def test_the_bar_on_a_terminal_shows_loss_and_speed(scored, tmp_path, monkeypatch, capsys, caplog):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr("student_training.trainer.peak_flops", lambda device: 1e9)
+    caplog.set_level("INFO", "student_training")
     scored.train("dckd", tmp_path / "run", eval_fraction=0.3)
     shown = capsys.readouterr().err
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-2])
@@ -53,15 +54,15 @@ def test_the_bar_on_a_terminal_shows_loss_and_speed(scored, tmp_path, monkeypatc
         in shown
     )
     assert f", {last['model_flops_utilisation']:.0%} of peak" in shown
-    assert "step 2: eval_loss" in shown
+    assert "step 2: eval_loss" in caplog.text
     assert "2/2" in shown
 
 
-def test_without_a_terminal_lines_say_as_much(scored, tmp_path):
-    said = []
+def test_without_a_terminal_lines_say_as_much(scored, tmp_path, caplog):
+    caplog.set_level("INFO", "student_training")
     options = scored.options("dckd", tmp_path / "run", eval_fraction=0.3)
-    train_student(options, report=said.append)
-    steps = [line for line in said if line.startswith("step ")]
+    train_student(options)
+    steps = [line for line in caplog.messages if line.startswith("step ")]
     assert steps[-2].startswith("step 2/2: loss ")
     assert "tokens/s" in steps[-2]
     assert "TFLOP/s" in steps[-2]

@@ -1,4 +1,4 @@
-"""Where an epoch's pairs are cut into batches: by number of pairs, or by number of tokens."""
+"""Batchers: what cuts an epoch's pairs into batches, by number of pairs or by number of tokens."""
 
 import heapq
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ import numpy as np
 
 from student_training.inputs.pairs import PairSource
 
-__all__ = ["ByPairs", "ByTokens", "Cut", "PairSizes", "even_out", "pair_sizes"]
+__all__ = ["Batcher", "FixedSize", "PairSizes", "TokenBudget", "even_out", "pair_sizes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class PairSizes:
 
         Args:
             pairs: their indices, int64; may be none.
-            packed: whether rows lie one behind the other; else every row is as long as the longest.
+            packed: whether rows are concatenated; else every row is as long as the longest.
         """
         if packed:
             return int(self.tokens[pairs].sum())
@@ -59,8 +59,8 @@ def pair_sizes(source: PairSource, roles: frozenset[str]) -> PairSizes:
 _GROUPED_BATCHES = 50
 
 
-class Cut(Protocol):
-    """A way to cut; batches are arrays of pair indices, int64."""
+class Batcher(Protocol):
+    """Cuts pairs into batches, which are arrays of pair indices, int64."""
 
     def __call__(self, pairs: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
         """The batches of one epoch.
@@ -72,16 +72,16 @@ class Cut(Protocol):
         ...
 
     def num_batches(self, num_pairs: int) -> int | None:
-        """How many batches so many pairs make; None where that depends on which ones they are."""
+        """How many batches n pairs make; None where that depends on which ones they are."""
         ...
 
     def cost(self, batch: np.ndarray) -> int:
-        """How large a batch is, in units of its own."""
+        """How large a batch is, in the batcher's own unit."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class ByPairs:
+class FixedSize:
     """Batches of a fixed number of pairs, as many batches for every process as for the others.
 
     Pairs that do not fill a batch for each process are shared out evenly. So several processes take steps on the
@@ -98,25 +98,25 @@ class ByPairs:
     lengths: np.ndarray | None = None
 
     def __call__(self, pairs: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
-        """The batches of one epoch; see `Cut`."""
+        """The batches of one epoch; see `Batcher`."""
         if self.lengths is not None:
             pairs = np.concatenate([pairs[:0], *self._grouped(pairs, self.lengths, generator)])
-        together = _stretches(pairs, self.batch_size * self.num_processes)
+        together = _pieces_of(pairs, self.batch_size * self.num_processes)
         return [batch for several in together for batch in np.array_split(several, self.num_processes)]
 
     def _grouped(
         self, pairs: np.ndarray, lengths: np.ndarray, generator: np.random.Generator
     ) -> Iterator[np.ndarray]:
         """Stretches of many batches, sorted by length, the batches of each then shuffled."""
-        for stretch in _stretches(pairs, self.batch_size * _GROUPED_BATCHES):
-            ordered = stretch[np.argsort(lengths[stretch], kind="stable")]
-            # What does not fill a batch goes last, or every batch after it would be cut in the wrong places.
+        for piece in _pieces_of(pairs, self.batch_size * _GROUPED_BATCHES):
+            ordered = piece[np.argsort(lengths[piece], kind="stable")]
+            # What does not fill a batch goes last, or every batch after it would begin in the wrong place.
             num_full = len(ordered) // self.batch_size * self.batch_size
             yield generator.permutation(ordered[:num_full].reshape(-1, self.batch_size)).reshape(-1)
             yield ordered[num_full:]
 
     def num_batches(self, num_pairs: int) -> int:
-        """How many batches so many pairs make."""
+        """How many batches n pairs make."""
         return -(-num_pairs // (self.batch_size * self.num_processes)) * self.num_processes
 
     def cost(self, batch: np.ndarray) -> int:
@@ -125,14 +125,14 @@ class ByPairs:
 
 
 @dataclass(frozen=True, slots=True)
-class ByTokens:
+class TokenBudget:
     """Batches of as many pairs as a budget of tokens holds.
 
     Attributes:
         sizes: of all pairs, by their index.
         budget: tokens that go through the student at once, at most. No pair may need more on its own.
-        packed: whether rows lie one behind the other, so that only their own tokens count; else every row
-            counts as long as the longest of its batch.
+        packed: whether rows are concatenated, so that only their own tokens count; else every row counts as long
+            as the longest of its batch.
         grouped: whether pairs of similar length are batched.
     """
 
@@ -142,14 +142,14 @@ class ByTokens:
     grouped: bool = False
 
     def __call__(self, pairs: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
-        """The batches of one epoch; see `Cut`."""
+        """The batches of one epoch; see `Batcher`."""
         if not self.grouped:
             return self._filled(pairs)
         batches: list[np.ndarray] = []
         mean_cost = float(np.mean(self.costs_alone(pairs))) if len(pairs) else 1.0
-        for stretch in _stretches(pairs, max(1, round(_GROUPED_BATCHES * self.budget / mean_cost))):
-            cut = self._filled(stretch[np.argsort(self.sizes.longest[stretch], kind="stable")])
-            batches += [cut[place] for place in generator.permutation(len(cut))]
+        for piece in _pieces_of(pairs, max(1, round(_GROUPED_BATCHES * self.budget / mean_cost))):
+            filled = self._filled(piece[np.argsort(self.sizes.longest[piece], kind="stable")])
+            batches += [filled[number] for number in generator.permutation(len(filled))]
         return batches
 
     def _filled(self, pairs: np.ndarray) -> list[np.ndarray]:
@@ -180,7 +180,7 @@ class ByTokens:
 def even_out(
     batches: list[np.ndarray], num_batches: int, cost: Callable[[np.ndarray], int]
 ) -> list[np.ndarray]:
-    """Halve the largest batches until there are so many; where none has two pairs left, add empty ones.
+    """Halve the largest batches until there are `num_batches`; where none has two pairs left, add empty ones.
 
     Args:
         batches: of one epoch, in order.
@@ -203,5 +203,5 @@ def even_out(
     return [piece for several in pieces for piece in several] + [np.zeros(0, np.int64)] * missing
 
 
-def _stretches(pairs: np.ndarray, size: int) -> list[np.ndarray]:
+def _pieces_of(pairs: np.ndarray, size: int) -> list[np.ndarray]:
     return np.split(pairs, range(size, len(pairs), size)) if len(pairs) else []

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from student_training.batching.cutting import ByPairs, ByTokens, PairSizes, even_out
+from student_training.batching.batchers import FixedSize, PairSizes, TokenBudget, even_out
 from student_training.batching.epoch_batches import EpochBatches
 from student_training.batching.order import EpochOrder
 
@@ -26,23 +26,23 @@ def padded_tokens(measured, batch):
     return measured.num_rows[batch].sum() * measured.longest[batch].max()
 
 
-CUTS = {
-    "pairs": lambda s, num_processes: ByPairs(4, num_processes),
-    "pairs by length": lambda s, num_processes: ByPairs(4, num_processes, s.longest),
-    "tokens": lambda s, num_processes: ByTokens(s, 1500),
-    "tokens by length": lambda s, num_processes: ByTokens(s, 1500, grouped=True),
-    "packed tokens": lambda s, num_processes: ByTokens(s, 1500, packed=True),
+BATCHERS = {
+    "pairs": lambda s, num_processes: FixedSize(4, num_processes),
+    "pairs by length": lambda s, num_processes: FixedSize(4, num_processes, s.longest),
+    "tokens": lambda s, num_processes: TokenBudget(s, 1500),
+    "tokens by length": lambda s, num_processes: TokenBudget(s, 1500, grouped=True),
+    "packed tokens": lambda s, num_processes: TokenBudget(s, 1500, packed=True),
 }
 
 
-@pytest.mark.parametrize("name", CUTS)
+@pytest.mark.parametrize("name", BATCHERS)
 @pytest.mark.parametrize("num_processes", [1, 3])
 def test_an_epoch_holds_every_pair_once_whatever_cuts_it(name, num_processes):
-    cut = CUTS[name](sizes(203), num_processes)
+    batcher = BATCHERS[name](sizes(203), num_processes)
     shares = [
         EpochBatches(
             order(203),
-            cut,
+            batcher,
             epochs=3,
             gradient_accumulation=2,
             process_index=rank,
@@ -66,9 +66,9 @@ def test_an_epoch_holds_every_pair_once_whatever_cuts_it(name, num_processes):
 @pytest.mark.parametrize("packed", [False, True])
 def test_no_batch_exceeds_the_budget_and_none_could_take_the_next_pair(packed):
     measured, budget = sizes(500), 1200
-    cut = ByTokens(measured, budget, packed=packed)
+    batcher = TokenBudget(measured, budget, packed=packed)
     pairs = np.random.default_rng(1).permutation(500)
-    batches = cut(pairs, np.random.default_rng(0))
+    batches = batcher(pairs, np.random.default_rng(0))
     assert np.concatenate(batches).tolist() == pairs.tolist()
 
     def tokens(batch):
@@ -76,7 +76,7 @@ def test_no_batch_exceeds_the_budget_and_none_could_take_the_next_pair(packed):
 
     for batch, following in zip(batches, [*batches[1:], None], strict=True):
         assert tokens(batch) <= budget
-        assert cut.cost(batch) == tokens(batch)
+        assert batcher.cost(batch) == tokens(batch)
         if following is not None:
             assert tokens(np.append(batch, following[0])) > budget
 
@@ -89,8 +89,8 @@ def test_grouping_by_length_wastes_less_padding_and_does_not_go_from_short_to_lo
         return sum(measured.longest[b].max() * len(b) - measured.longest[b].sum() for b in batches if len(b))
 
     for plain, grouped in (
-        (ByPairs(4), ByPairs(4, lengths=measured.longest)),
-        (ByTokens(measured, 8000), ByTokens(measured, 8000, grouped=True)),
+        (FixedSize(4), FixedSize(4, lengths=measured.longest)),
+        (TokenBudget(measured, 8000), TokenBudget(measured, 8000, grouped=True)),
     ):
         batches = grouped(pairs, np.random.default_rng(0))
         assert padding(batches) < padding(plain(pairs, np.random.default_rng(0))) / 5
@@ -100,8 +100,8 @@ def test_grouping_by_length_wastes_less_padding_and_does_not_go_from_short_to_lo
 
 def test_a_step_of_several_processes_has_the_pairs_of_one_large_batch():
     pairs = np.arange(23)  # in batches of 8: a last one of 7
-    one = ByPairs(8)(pairs, np.random.default_rng(0))
-    four = ByPairs(2, num_processes=4)(pairs, np.random.default_rng(0))
+    one = FixedSize(8)(pairs, np.random.default_rng(0))
+    four = FixedSize(2, num_processes=4)(pairs, np.random.default_rng(0))
     assert len(four) == 4 * len(one)
     assert [flat(four[start : start + 4]) for start in range(0, len(four), 4)] == [b.tolist() for b in one]
     assert [len(batch) for batch in four[-4:]] == [2, 2, 2, 1]
@@ -113,7 +113,7 @@ def test_under_a_budget_steps_do_not_depend_on_how_processes_and_accumulation_sh
             list(
                 EpochBatches(
                     order(211),
-                    ByTokens(sizes(211), 1500),
+                    TokenBudget(sizes(211), 1500),
                     epochs=2,
                     gradient_accumulation=gradient_accumulation,
                     process_index=rank,
@@ -132,10 +132,10 @@ def test_under_a_budget_steps_do_not_depend_on_how_processes_and_accumulation_sh
 
 
 def test_epochs_of_a_run_given_in_steps_are_as_long_as_its_longest():
-    cut = ByTokens(sizes(60, longest=500), 2000)
-    batches = EpochBatches(order(60), cut, epochs=1, max_steps=100)
+    batcher = TokenBudget(sizes(60, longest=500), 2000)
+    batches = EpochBatches(order(60), batcher, epochs=1, max_steps=100)
     visited = range(-(-100 // len(batches)))
-    needed = [len(cut(order(60).pairs(epoch), np.random.default_rng(0))) for epoch in visited]
+    needed = [len(batcher(order(60).pairs(epoch), np.random.default_rng(0))) for epoch in visited]
     assert len(set(needed)) > 1, "this data does not show anything"
     assert len(batches) == max(needed)
 
