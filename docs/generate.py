@@ -1,5 +1,5 @@
-"""Write docs/cli.md from the commands' own options, the file tree of docs/architecture.md from docstrings, and the tables
-of docs/methods.md from the methods' settings.
+"""Write docs/cli.md from the commands' own options, the tables of docs/methods.md from the methods' settings, and the
+file tree of docs/architecture.md from docstrings.
 
 A test checks that all are current.
 """

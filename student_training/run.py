@@ -12,7 +12,6 @@ from transformers.utils import logging as transformers_logging
 
 from data.errors import ConfigurationError, TrainingError
 from data.model_identity import resolve_model
-from data.options.command_line import command_line
 from student_training.arguments import check_machine, training_arguments
 from student_training.batching.packing import check_packing
 from student_training.checkpoints.checkpoints import (
@@ -273,7 +272,6 @@ def _tidy(options: TrainOptions, run: _Prepared, result: TrainingResult, best: s
         data=options.data,
         first={**result.held_out_first, **result.first},
         last={**result.held_out, **result.last},
-        command=command_line("train-student", options),
     )
     if not options.keep_checkpoints:
         rotate_whole_checkpoints(result.out / _CHECKPOINTS, limit=1, best=best)

@@ -332,8 +332,8 @@ class StudentTrainer(Trainer):
         logger.info("continuing from %s, at step %d of %d", checkpoint, state.global_step, self._total_steps)
         if state.max_steps != self._total_steps:
             logger.info(
-                "the run is extended from %d to %d steps: from here the learning rate follows the longer run's schedule, "
-                "after %d steps on the shorter one's",
+                "the run is extended from %d to %d steps: the learning rate now follows the longer run's schedule, "
+                "after %d steps on the shorter's",
                 state.max_steps,
                 self._total_steps,
                 state.global_step,

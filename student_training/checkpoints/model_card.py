@@ -45,11 +45,8 @@ _CARD = """---
 
 ## How it was made
 
-`run.toml` has all options, versions and fingerprints of the inputs; the command was
-
-```
-{command}
-```
+`run.toml` has all options, the versions of the libraries and the fingerprints of the inputs;
+`adpa train-student --config run.toml` does it again.
 
 Resumable checkpoints under `checkpoints/` are no part of the model; leave them out of an upload:
 `hf upload REPOSITORY {folder} --exclude "checkpoints/*"`.
@@ -75,7 +72,6 @@ def write_model_card(
     data: str | None,
     first: Mapping[str, float],
     last: Mapping[str, float],
-    command: str,
 ) -> None:
     """Write the card, unless there is one that somebody has made their own.
 
@@ -89,7 +85,6 @@ def write_model_card(
         data: what it was trained on, without one.
         first: metrics at the beginning, held-out ones among them (`eval_`).
         last: the same at the end.
-        command: the command line.
     """
     path = out / "README.md"
     if path.exists() and _OWN not in path.read_text(encoding="utf-8"):
@@ -97,20 +92,20 @@ def write_model_card(
     header = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "base_model": student,
+        # A folder of this machine is no model that the hub could link to.
+        **({} if Path(student).exists() else {"base_model": student}),
         "tags": ["adpa", method],
     }
     names = [name for name in last if name in first and _is_result(name)]
     card = _CARD.format(
         header=yaml.safe_dump(header, sort_keys=False),
-        base=student,
+        base=Path(student).name if Path(student).exists() else student,
         title=out.resolve().name,
         method=method,
         summary=summary,
         settings=_rows((f"`{name}`", value) for name, value in settings.items()),
         data=_described(signals, data),
         metrics=_rows((f"`{name}`", f"{first[name]:.4g}", f"{last[name]:.4g}") for name in names),
-        command=command,
         folder=out.resolve().name,
         own=_OWN,
     )
