@@ -75,8 +75,6 @@ class TrainingResult:
 
     def __str__(self) -> str:
         """The closing line."""
-        if self.already_finished:
-            return f"{self.out} holds this run already, finished after {self.steps:,} steps; nothing to do"
         parts = [f"{self.out}: {self.steps:,} steps"]
         if self.first and self.last:
             parts.append(f"loss {self.first['loss']:.4g} at step {self.first['step']}, {self._last_loss()}")

@@ -98,6 +98,7 @@ def train_student(options: TrainOptions) -> TrainingResult:
         run = _prepare(options)
         found = find_run(out, run.request)
         if found is Found.SAME and is_finished(out):
+            logger.info("%s holds this run already, finished; nothing to do", out)
             return _result(options, read_metrics(out), already_finished=True)
         model = _load_model(options, run)
         arguments = training_arguments(options, evaluate=len(run.inputs.eval_indices) > 0)
