@@ -25,6 +25,9 @@ BadRows = Literal["refuse", "drop"]
 
 """What becomes of a row that cannot be used: an error that names it, or a count by reason."""
 
+#: Where `--help-all` lists what `--help` leaves out.
+_RARE: Any = {"group": "data", "expert": True}
+
 _DATA = "preference data: JSON, CSV or Parquet file, folder saved by datasets, or hub name"
 
 
@@ -87,18 +90,22 @@ def data_option(*, required: bool = True) -> Any:
 
 def split_option() -> Any:
     """The field `split`."""
-    return option("train", help="split of --data, or rows of one: train[:1000]")
+    return option("train", help="split of --data, or rows of one: train[:1000]", **_RARE)
 
 
 def data_config_option() -> Any:
     """The field `data_config`."""
-    return option(None, help="configuration of a hub dataset in --data, or a folder inside a folder of files")
+    return option(
+        None, help="configuration of a hub dataset in --data, or a folder inside a folder of files", **_RARE
+    )
 
 
 def form_option() -> Any:
     """The field `form`."""
     return option(
-        None, help="form of the rows, where it cannot be told from them (docs/data.md lists the forms)"
+        None,
+        help="form of the rows, where it cannot be told from them (docs/data.md lists the forms)",
+        **_RARE,
     )
 
 
@@ -107,12 +114,13 @@ def map_option() -> Any:
     return option(
         (),
         help="a column under another name, NAME=COLUMN, such as chosen=answers.0.text; NAME= leaves one out",
+        **_RARE,
     )
 
 
 def pairs_option() -> Any:
     """The field `pairs`."""
-    return option("best-worst", help="pairs that a list of scored answers gives", choices=PAIRINGS)
+    return option("best-worst", help="pairs that a list of scored answers gives", choices=PAIRINGS, **_RARE)
 
 
 def bad_rows_option() -> Any:
@@ -121,4 +129,5 @@ def bad_rows_option() -> Any:
         "refuse",
         help="rows that cannot be used: refuse stops at the first, drop counts them by reason",
         choices=("refuse", "drop"),
+        **_RARE,
     )

@@ -98,6 +98,8 @@ def find_run(out: Path, request: dict[str, Any]) -> Found:
             f"{record}: not TOML ({error}); choose another --out or remove the folder"
         ) from error
     recorded = {key: found.get(key, {}) for key in request}
+    # An option that did not exist when the run began had what is its default now.
+    recorded["options"] = _defaults(request["options"]) | recorded["options"]
     differences = explain_differences(recorded, request)
     if differences and _is_longer(recorded, request):
         return Found.SHORTER
@@ -106,6 +108,16 @@ def find_run(out: Path, request: dict[str, Any]) -> Found:
             f"{out} holds another run: {differences}; choose another --out or remove the folder"
         )
     return Found.SAME
+
+
+def _defaults(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that have the default of their field."""
+    fields = {field.name: field.default for field in dataclasses.fields(TrainOptions)}
+    return {
+        name: value
+        for name, value in options.items()
+        if name in fields and value == fields[name] and name not in _LENGTH
+    }
 
 
 def _is_longer(recorded: dict[str, Any], request: dict[str, Any]) -> bool:
