@@ -188,10 +188,12 @@ def signals() -> None:
 
 
 def _verify(options: signal_commands.SignalsVerifyOptions) -> Any:
-    def rescore(folder: Path, options: signal_commands.SignalsVerifyOptions) -> None:
+    def rescore(folder: Path, options: signal_commands.SignalsVerifyOptions) -> Any:
         from teacher_scoring.rescoring import rescore_sample  # noqa: PLC0415
 
-        rescore_sample(folder, options, _report)
+        lines: list[str] = []
+        rescore_sample(folder, options, lines.append)
+        return "\n".join(lines)
 
     return signal_functions.verify_signals(options, rescore=rescore)
 

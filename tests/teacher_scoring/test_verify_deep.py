@@ -57,9 +57,9 @@ def test_it_is_a_command_and_the_models_may_have_moved(dataset, tiny_world, tmp_
     command = ["signals", "verify", "--signals", str(dataset.path), "--deep", "2",
                "--teacher", str(tmp_path / "teacher"), "--reference", str(tmp_path / "reference")]  # fmt: skip
     finished = CliRunner().invoke(cli.commands, command, catch_exceptions=False)
-    again, sound = finished.output.splitlines()
+    again, valid = finished.output.splitlines()
     assert again.startswith("2 responses (")
-    assert sound == f"{dataset.path}: sound"
+    assert valid == f"{dataset.path}: valid"
 
 
 def test_other_weights_than_the_manifests_are_refused_before_anything_is_scored(dataset, tiny_world):
