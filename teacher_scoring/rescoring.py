@@ -67,7 +67,7 @@ def rescore_sample(folder: Path, options: SignalsVerifyOptions, report: Report) 
         rounded=request["precision"] == "rounded",
     )
     largest = {name: max(differences[name] for differences in found) for name in found[0]}
-    positions = sum(len(row.response_ids) for row in rows)
+    positions = sum(row.num_scored for row in rows)
     report(
         f"{len(rows):,} responses ({positions:,} positions) scored again with transformers; "
         f"{_describe(largest)}"
@@ -261,7 +261,7 @@ def _probability_difference(
 def _score(engine: Engine, rows: Iterable[ResponseSignals]) -> Iterator[tuple[GivenScores, np.ndarray]]:
     """Scores at the stored ids, and the same number of best log-probabilities of all tokens."""
     for row in rows:
-        sequence = TokenSequence(row.prompt_ids, row.response_ids)
+        sequence = TokenSequence(row.prompt_ids, row.response_ids, row.response_mask)
         ids = _padded_ids(row)
         (given,) = engine.score_given([sequence], [ids])
         (best,) = engine.score_support([sequence], ids.shape[1])

@@ -109,6 +109,16 @@ def _check_structure(group: SignalGroup) -> Iterator[RowProblem]:
     """Nulls that belong together, and lengths that fit each other."""
     lengths = {name: column.lengths for name, column in group.columns.items()}
     valid = {name: column.valid_rows for name, column in group.columns.items()}
+    if (masks := group.columns.get("response_mask")) is not None:
+        wrong = masks.valid_rows & (masks.lengths != lengths["response_ids"])
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            text = f"response_mask has {masks.lengths[row]} entries, expected {lengths['response_ids'][row]}"
+            yield RowProblem(row, None, text, int(wrong.sum()))
+            return
+        empty = masks.valid_rows & (span_sums(masks.values.astype(np.int64), masks.lengths) == 0)
+        if empty.any():
+            yield RowProblem(int(np.argmax(empty)), None, "response_mask has nothing in it", int(empty.sum()))
     for columns in (TEACHER_COLUMNS, REFERENCE_COLUMNS):
         for name in columns[1:]:
             wrong = valid[name] != valid[columns[0]]
@@ -121,9 +131,10 @@ def _check_structure(group: SignalGroup) -> Iterator[RowProblem]:
         yield RowProblem(row, None, "advantages without teacher_logprobs", int(orphaned.sum()))
     sizes = group.columns["support_sizes"]
     support = span_sums(sizes.values.astype(np.int64), sizes.lengths)
+    scored = span_sums(group.scored_positions.astype(np.int64), lengths["response_ids"])
     per_token = ("topk_ids", "teacher_logprobs", "advantages")
     for name in (*TEACHER_COLUMNS, *REFERENCE_COLUMNS):
-        length = support if name in per_token else lengths["response_ids"]
+        length = support if name in per_token else scored
         wrong = valid[name] & (lengths[name] != length)
         if wrong.any():
             row = int(np.argmax(wrong))
@@ -210,7 +221,8 @@ class _FlatGroup:
         self.sizes = self._rows.values.astype(np.int64)
         self.ids = group.columns["topk_ids"].values
         response = group.columns["response_ids"]
-        self.token_ids = response.values[np.repeat(self._rows.valid_rows, response.lengths)]
+        of_scored_rows = np.repeat(self._rows.valid_rows, response.lengths)
+        self.token_ids = response.values[of_scored_rows & group.scored_positions]
         self.position_of = np.repeat(np.arange(len(self.sizes)), self.sizes)
 
     def rises(self, values: np.ndarray) -> np.ndarray:

@@ -224,8 +224,8 @@ def token_advantages(group: SignalGroup) -> np.ndarray:
 
 def _add_tokens(group: SignalGroup, sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     response = group.columns["response_ids"]
-    scored = np.repeat(group.columns["support_sizes"].valid_rows, response.lengths)
-    ids = response.values[scored]
+    of_scored_rows = np.repeat(group.columns["support_sizes"].valid_rows, response.lengths)
+    ids = response.values[of_scored_rows & group.scored_positions]
     if not len(ids):
         return sums, counts
     width = max(len(sums), int(ids.max()) + 1)

@@ -65,11 +65,12 @@ def list_array(rows: Sequence[np.ndarray | None], kind: pa.DataType) -> pa.Array
 
 
 def list_column(array: pa.ChunkedArray | pa.Array) -> ListColumn:
-    """Take an Arrow list array apart without copying (several chunks are joined first)."""
+    """Take an Arrow list array apart without copying (several chunks are joined first, booleans unpacked)."""
     if isinstance(array, pa.ChunkedArray):
         array = array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
     return ListColumn(
-        values=array.values.to_numpy(zero_copy_only=True),
+        # Arrow packs booleans into bits, which numpy cannot view.
+        values=array.values.to_numpy(zero_copy_only=not pa.types.is_boolean(array.values.type)),
         offsets=array.offsets.to_numpy(zero_copy_only=True),
         valid=array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else None,
     )

@@ -11,7 +11,7 @@ from typing import Any
 from data.errors import ShardError
 from data.files import sha256_file, write_atomic
 from data.signals.fingerprint import fingerprint
-from data.signals.schema import FORMAT_VERSION, ROLES
+from data.signals.schema import FORMAT_VERSIONS, ROLES
 
 __all__ = [
     "KINDS",
@@ -135,7 +135,7 @@ class Manifest:
     shards: tuple[ShardEntry, ...]
     files: tuple[FileEntry, ...] = ()
     created: dict[str, Any] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
 
     @property
     def fingerprint(self) -> str:
@@ -256,9 +256,9 @@ def parse_manifest(text: bytes, path: str | os.PathLike[str]) -> Manifest:
             " command that made it"
         ) from error
     version = content.get("format_version") if isinstance(content, dict) else None
-    if version != FORMAT_VERSION:
+    if version not in FORMAT_VERSIONS:
         raise ShardError(
-            f"{path}: format version {version!r}, this program reads {FORMAT_VERSION};"
+            f"{path}: format version {version!r}, this program reads {' and '.join(map(str, FORMAT_VERSIONS))};"
             " use the version of adpa that made it, or make the dataset again"
         )
     recorded = content.pop("manifest_sha256", None)
@@ -275,6 +275,7 @@ def parse_manifest(text: bytes, path: str | os.PathLike[str]) -> Manifest:
             shards=tuple(_parse_shard(shard) for shard in content["shards"]),
             files=tuple(FileEntry(**{**entry, "file": _inside(entry["file"])}) for entry in content["files"]),
             created=content["created"],
+            format_version=version,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ShardError(f"{path}: not a dataset manifest ({type(error).__name__}: {error})") from error

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -15,10 +15,12 @@ from data.files import atomic_output
 
 __all__ = [
     "ENCODINGS",
+    "FINGERPRINT_KEY",
     "WrittenFile",
     "num_row_groups",
     "read_pair_ids",
     "read_row_group",
+    "read_schema",
     "run_starts",
     "write_parquet",
 ]
@@ -26,7 +28,8 @@ __all__ = [
 
 ENCODINGS = ("compact", "plain")
 
-_FINGERPRINT_KEY = b"adpa.fingerprint"
+#: Where a shard says in its footer which dataset it belongs to.
+FINGERPRINT_KEY = b"adpa.fingerprint"
 
 # On split bytes level 3 is no smaller (its matches are accidents) and takes 1.7 times as long to write.
 _ZSTD_LEVEL = 1
@@ -65,7 +68,7 @@ def write_parquet(
     """
     if encoding not in ENCODINGS:
         raise ValueError(f"encoding {encoding!r} is not one of {', '.join(ENCODINGS)}")
-    schema = schema.with_metadata({**(schema.metadata or {}), _FINGERPRINT_KEY: fingerprint})
+    schema = schema.with_metadata({**(schema.metadata or {}), FINGERPRINT_KEY: fingerprint})
     with atomic_output(path) as file:
         counting = _CountingFile(file)
         writer = pq.ParquetWriter(
@@ -98,7 +101,10 @@ def _dictionary_columns(schema: pa.Schema) -> list[str]:
 
 
 def _scalar_columns(schema: pa.Schema) -> list[str]:
-    return [field.name for field in schema if not pa.types.is_list(field.type)]
+    # The longest text there is, of which nobody asks for the first or the last.
+    return [
+        field.name for field in schema if not pa.types.is_list(field.type) and field.name != "conversation"
+    ]
 
 
 def _column_encoding(schema: pa.Schema, encoding: str) -> dict[str, str]:
@@ -128,7 +134,7 @@ def read_row_group(
     path: str | os.PathLike[str],
     index: int,
     *,
-    schema: pa.Schema,
+    schema: pa.Schema | Collection[pa.Schema],
     rebuild: str,
     columns: Sequence[str] | None = None,
     fingerprint: str | None = None,
@@ -141,26 +147,38 @@ def read_row_group(
     Args:
         path: the shard.
         index: which row group.
-        schema: the schema that it must have.
+        schema: the schema that it must have, or several of which it must have one.
         rebuild: the command that makes such a shard, for the message.
-        columns: names of the columns to read; all by default.
+        columns: names of the columns to read, those that it has not passed over; all by default.
         fingerprint: the dataset that the shard must belong to; not checked by default.
     Raises:
         ShardError: missing, cut short, damaged, of another schema or of another dataset.
     """
     with _opened(path, rebuild) as file:
         metadata = file.schema_arrow.metadata or {}
-        if not file.schema_arrow.equals(schema):
+        known = [schema] if isinstance(schema, pa.Schema) else schema
+        if not any(file.schema_arrow.equals(one) for one in known):
             raise ShardError(
                 f"{path}: its columns are not those of this format; re-run {rebuild} to rebuild it"
             )
-        found = metadata.get(_FINGERPRINT_KEY, b"").decode(errors="replace")
+        found = metadata.get(FINGERPRINT_KEY, b"").decode(errors="replace")
         if fingerprint is not None and found != fingerprint:
             raise ShardError(
                 f"{path}: belongs to dataset {found[:12] or 'unknown'}, not to {fingerprint[:12]};"
                 f" re-run {rebuild} to rebuild it"
             )
-        return file.read_row_group(index, columns=list(columns) if columns else None, use_threads=False)
+        there = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
+        return file.read_row_group(index, columns=there, use_threads=False)
+
+
+def read_schema(path: str | os.PathLike[str], *, rebuild: str) -> pa.Schema:
+    """The columns of a shard.
+
+    Raises:
+        ShardError: missing or damaged.
+    """
+    with _opened(path, rebuild) as file:
+        return file.schema_arrow
 
 
 def read_pair_ids(path: str | os.PathLike[str], index: int, *, rebuild: str) -> list[str]:

@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 
 __all__ = [
-    "FORMAT_VERSION",
+    "FORMAT_VERSIONS",
     "REFERENCE_COLUMNS",
     "ROLES",
     "SIGNAL_SCHEMA",
+    "SIGNAL_SCHEMAS",
     "TEACHER_COLUMNS",
     "ResponseSignals",
     "column_field",
@@ -17,7 +18,8 @@ __all__ = [
 ]
 
 
-FORMAT_VERSION = 1
+#: Versions of the layout on disk that are read; each is written where it is the first that can hold the rows.
+FORMAT_VERSIONS = (1, 2)
 
 ROLES = ("chosen", "rejected", "student")
 
@@ -26,16 +28,18 @@ ROLES = ("chosen", "rejected", "student")
 class ResponseSignals:
     """What teacher and reference think of one response; one row of a signal dataset.
 
-    T is the number of response positions, S the number of support tokens over all positions: position t owns
-    the next `support_sizes[t]` entries of the flat columns, in falling teacher probability. Log-probabilities
+    T is the number of response positions that are scored (all of them without a mask), S the number of support tokens
+    over these: scored position t owns the next `support_sizes[t]` entries of the flat columns, in falling teacher
+    probability. Log-probabilities
     are in nats at temperature 1, normalised over the whole vocabulary of the model in question.
 
     Attributes:
         pair_id: the preference pair or prompt that the response belongs to.
         role: `chosen`, `rejected` or `student`.
-        sample_index: which of several student samples for one prompt; 0 otherwise.
+        sample_index: which of several student samples for one prompt; of a chosen or rejected response whose turns
+            are separate rows, because each was seen after another prompt, the turn; 0 otherwise.
         prompt_ids: what the models saw before the response, int32 [P].
-        response_ids: the response with its terminator, int32 [T].
+        response_ids: the response with its terminator, int32 [N]; N is T without a mask.
         support_sizes: support tokens per position, uint16 [T]; None where the row carries ids only.
         topk_ids: the teacher's support, int32 [S]; None where the row carries ids only.
         teacher_logprobs: the teacher's log-probabilities of the support, float32 [S]; None likewise.
@@ -46,6 +50,9 @@ class ResponseSignals:
         reference_tail_logprobs: the same for the reference, float32 [T]; None without a reference.
         teacher_token_logprobs: the teacher's log-probability of the response token itself, float32 [T].
         reference_token_logprobs: the same for the reference, float32 [T]; None without a reference.
+        response_mask: which response positions are scored and trained, bool [N], T of them; None for all.
+        conversation: JSON of the messages, tools and template arguments that the ids were rendered from; None where
+            the data were plain text.
     """
 
     pair_id: str
@@ -61,11 +68,35 @@ class ResponseSignals:
     reference_tail_logprobs: np.ndarray | None = None
     teacher_token_logprobs: np.ndarray | None = None
     reference_token_logprobs: np.ndarray | None = None
+    response_mask: np.ndarray | None = None
+    conversation: str | None = None
 
     @property
     def is_scored(self) -> bool:
         """Whether the row carries the teacher's signals, not ids alone."""
         return self.support_sizes is not None
+
+    @property
+    def format_version(self) -> int:
+        """The first version of the layout on disk that can hold the row."""
+        return 1 if self.response_mask is None and self.conversation is None else 2
+
+    @property
+    def num_scored(self) -> int:
+        """T: how many response positions are scored, or would be."""
+        return len(self.response_ids) if self.response_mask is None else int(self.response_mask.sum())
+
+    @property
+    def scored_places(self) -> np.ndarray:
+        """The response positions that are scored, or would be, int64 [T]."""
+        if self.response_mask is None:
+            return np.arange(len(self.response_ids))
+        return np.flatnonzero(self.response_mask)
+
+    @property
+    def scored_ids(self) -> np.ndarray:
+        """The response's tokens at these positions, int32 [T]."""
+        return self.response_ids if self.response_mask is None else self.response_ids[self.response_mask]
 
 
 def list_of(element: pa.DataType) -> pa.DataType:
@@ -147,6 +178,30 @@ SIGNAL_SCHEMA = pa.schema(
         ),
     ]
 )
+
+#: The schema of each version. Version 2 has two more columns.
+SIGNAL_SCHEMAS = {
+    1: SIGNAL_SCHEMA,
+    2: pa.schema(
+        [
+            *SIGNAL_SCHEMA,
+            column_field(
+                "response_mask",
+                list_of(pa.bool_()),
+                "",
+                "which response positions are scored and trained; null: all",
+                nullable=True,
+            ),
+            column_field(
+                "conversation",
+                pa.string(),
+                "",
+                "JSON of the messages, tools and template arguments that the ids were rendered from",
+                nullable=True,
+            ),
+        ]
+    ),
+}
 
 # Null together where a row carries ids only; the reference's also in datasets without a reference.
 TEACHER_COLUMNS = (

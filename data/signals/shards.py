@@ -8,11 +8,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data.errors import ShardError
 from data.signals.columns import ListColumn, list_array, list_column
 from data.signals.manifest import RoleCount, RowGroup, ShardEntry
-from data.signals.parquet import num_row_groups, read_row_group, run_starts, write_parquet
+from data.signals.parquet import (
+    FINGERPRINT_KEY,
+    num_row_groups,
+    read_row_group,
+    read_schema,
+    run_starts,
+    write_parquet,
+)
 from data.signals.rounding import PRECISIONS, round_support
-from data.signals.schema import REFERENCE_COLUMNS, ROLES, SIGNAL_SCHEMA, TEACHER_COLUMNS, ResponseSignals
+from data.signals.schema import REFERENCE_COLUMNS, ROLES, SIGNAL_SCHEMAS, TEACHER_COLUMNS, ResponseSignals
 
 __all__ = [
     "ROWS_PER_GROUP",
@@ -20,6 +28,8 @@ __all__ = [
     "group_rows",
     "read_signal_group",
     "read_signal_shard",
+    "shard_format_version",
+    "unify_formats",
     "write_signal_shard",
 ]
 
@@ -48,6 +58,7 @@ def write_signal_shard(
     encoding: str = "compact",
     precision: str = "rounded",
     rows_per_group: int = ROWS_PER_GROUP,
+    format_version: int = 1,
 ) -> ShardEntry:
     """Write one shard atomically. The same rows and settings give the same bytes.
 
@@ -59,12 +70,13 @@ def write_signal_shard(
         precision: `rounded` stores log-probabilities and advantages on the grids of `data.signals.rounding`; `exact`
             keeps every bit.
         rows_per_group: upper limit for a row group; only a single pair with more rows exceeds it.
+        format_version: of the columns; version 1 has none for masks and conversations.
     Returns:
         The shard's entry for the manifest.
     Raises:
         ShardError: when the file cannot be written.
         ValueError: for rows that no scorer may produce: lengths that do not fit each other, signals given in
-            part, an unknown role, a pair that comes up in two places.
+            part, an unknown role, a pair that comes up in two places, a mask in version 1.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
@@ -73,9 +85,10 @@ def write_signal_shard(
     def tables() -> Iterator[pa.Table]:
         for group in group_rows(rows, rows_per_group):
             summary.add(group)
-            yield _table(group, precision)
+            yield _table(group, precision, format_version)
 
-    written = write_parquet(path, tables(), SIGNAL_SCHEMA, fingerprint=fingerprint, encoding=encoding)
+    schema = SIGNAL_SCHEMAS[format_version]
+    written = write_parquet(path, tables(), schema, fingerprint=fingerprint, encoding=encoding)
     return ShardEntry(
         file=Path(path).name,
         size_bytes=written.size_bytes,
@@ -123,7 +136,7 @@ class _Summary:
     def add(self, rows: Sequence[ResponseSignals]) -> None:
         num_positions = 0
         for row in rows:
-            scored = len(row.response_ids) if row.is_scored else 0
+            scored = row.num_scored if row.is_scored else 0
             num_positions += scored
             count = RoleCount(1, int(row.is_scored), int(row.advantages is not None), scored)
             self.roles[row.role] = self.roles.get(row.role, RoleCount()) + count
@@ -131,21 +144,27 @@ class _Summary:
         self.groups.append(RowGroup(pairs=num_pairs, rows=len(rows), positions=num_positions))
 
 
-def _table(rows: Sequence[ResponseSignals], precision: str) -> pa.Table:
+def _table(rows: Sequence[ResponseSignals], precision: str, format_version: int) -> pa.Table:
     for row in rows:
         _check(row)
+        if row.format_version > format_version:
+            raise ValueError(
+                f"pair {row.pair_id}: a mask or conversation, which format {format_version} cannot hold"
+            )
+    schema = SIGNAL_SCHEMAS[format_version]
     if len({row.advantages is None for row in rows if row.is_scored}) > 1:
         raise ValueError(f"pair {rows[0].pair_id} and following: advantages on some of the scored rows only")
     columns: dict[str, Any] = {
-        name: pa.array([getattr(row, name) for row in rows], SIGNAL_SCHEMA.field(name).type)
-        for name in ("pair_id", "role", "sample_index")
+        field.name: pa.array([getattr(row, field.name) for row in rows], field.type)
+        for field in schema
+        if not pa.types.is_list(field.type)
     }
-    for field in SIGNAL_SCHEMA:
+    for field in schema:
         if field.name not in columns:
             columns[field.name] = list_array([getattr(row, field.name) for row in rows], field.type)
     if precision == "rounded":
         _round(columns)
-    return pa.table(columns, schema=SIGNAL_SCHEMA)
+    return pa.table(columns, schema=schema)
 
 
 def _round(columns: dict[str, Any]) -> None:
@@ -168,6 +187,12 @@ def _check(row: ResponseSignals) -> None:
     name = f"pair {row.pair_id}, {row.role} {row.sample_index}"
     if row.role not in ROLES:
         raise ValueError(f"{name}: role is not one of {', '.join(ROLES)}")
+    mask = row.response_mask
+    if mask is not None and (len(mask) != len(row.response_ids) or not mask.any()):
+        raise ValueError(
+            f"{name}: response_mask has {len(mask)} entries, {int(mask.sum())} of them set, for "
+            f"{len(row.response_ids)} positions"
+        )
     for columns in (TEACHER_COLUMNS, REFERENCE_COLUMNS):
         given = [column for column in columns if getattr(row, column) is not None]
         if given and len(given) < len(columns):
@@ -177,7 +202,7 @@ def _check(row: ResponseSignals) -> None:
         if row.advantages is not None:
             raise ValueError(f"{name}: has advantages but no teacher_logprobs")
         return
-    expected = dict.fromkeys(_PER_POSITION, len(row.response_ids))
+    expected = dict.fromkeys(_PER_POSITION, row.num_scored)
     expected |= dict.fromkeys(_PER_SUPPORT_TOKEN, int(np.sum(row.support_sizes, dtype=np.int64)))
     for column, length in expected.items():
         values = getattr(row, column)
@@ -204,6 +229,7 @@ class SignalGroup:
             for name in table.column_names
             if pa.types.is_list(table[name].type)
         }
+        self._conversations = table["conversation"] if "conversation" in table.column_names else None
         self._pair_starts = run_starts(self.pair_ids)
 
     def __len__(self) -> int:
@@ -216,6 +242,15 @@ class SignalGroup:
         return len(self._pair_starts) - 1
 
     @property
+    def scored_positions(self) -> np.ndarray:
+        """Which of all response positions are scored, or would be, bool, flat over the rows."""
+        response, masks = self.columns["response_ids"], self.columns.get("response_mask")
+        scored = np.ones(len(response.values), dtype=bool)
+        if masks is not None:
+            scored[np.repeat(masks.valid_rows, response.lengths)] = masks.values
+        return scored
+
+    @property
     def size_bytes(self) -> int:
         """Memory that the columns hold."""
         return sum(column.values.nbytes + column.offsets.nbytes for column in self.columns.values())
@@ -226,6 +261,7 @@ class SignalGroup:
             pair_id=self.pair_ids[index],
             role=self.roles[index],
             sample_index=self.sample_indices[index],
+            conversation=None if self._conversations is None else self._conversations[index].as_py(),
             **{name: column.row(index) for name, column in self.columns.items()},  # pyright: ignore[reportArgumentType]
         )
 
@@ -252,22 +288,80 @@ def read_signal_group(
         index: which row group.
         fingerprint: the dataset that the shard must belong to; not checked by default.
         columns: names of the columns to read, all by default; the others are None in the rows. `pair_id`,
-            `role`, `sample_index`, `prompt_ids` and `response_ids` are always read.
+            `role`, `sample_index`, `prompt_ids`, `response_ids` and `response_mask` are always read.
     Raises:
         ShardError: missing, cut short, damaged, of another format or dataset.
     """
     if columns is not None:
-        always = [field.name for field in SIGNAL_SCHEMA if not field.nullable]
+        always = [field.name for field in SIGNAL_SCHEMAS[1] if not field.nullable] + ["response_mask"]
         columns = [*always, *(name for name in columns if name not in always)]
     table = read_row_group(
         path,
         index,
-        schema=SIGNAL_SCHEMA,
+        schema=SIGNAL_SCHEMAS.values(),
         rebuild=REBUILD_COMMAND,
         columns=columns,
         fingerprint=fingerprint,
     )
     return SignalGroup(table)
+
+
+def shard_format_version(path: str | os.PathLike[str]) -> int:
+    """The format version whose columns a shard has.
+
+    Raises:
+        ShardError: missing, damaged, or with the columns of none.
+    """
+    schema = read_schema(path, rebuild=REBUILD_COMMAND)
+    for version, known in SIGNAL_SCHEMAS.items():
+        if schema.equals(known):
+            return version
+    raise ShardError(
+        f"{path}: its columns are not those of this format; re-run {REBUILD_COMMAND} to rebuild it"
+    )
+
+
+def unify_formats(
+    folder: str | os.PathLike[str], entries: Sequence[ShardEntry], *, encoding: str
+) -> tuple[tuple[ShardEntry, ...], int]:
+    """Give all shards of a dataset the columns of the latest version that one of them has.
+
+    A shard is written in the first version that holds its rows, before it is known what later rows bring.
+
+    Args:
+        folder: the dataset's.
+        entries: its shards.
+        encoding: as they were written in.
+    Returns:
+        The entries, those of rewritten shards replaced, and the version.
+    Raises:
+        ShardError: for a shard that is missing or damaged, or cannot be written.
+    """
+    versions = [shard_format_version(Path(folder) / entry.file) for entry in entries]
+    latest = max(versions, default=1)
+    unified = []
+    for entry, version in zip(entries, versions, strict=True):
+        if version != latest:
+            path = Path(folder) / entry.file
+            unified.append(_rewritten(path, latest, encoding))
+        else:
+            unified.append(entry)
+    return tuple(unified), latest
+
+
+def _rewritten(path: Path, version: int, encoding: str) -> ShardEntry:
+    groups = [
+        read_signal_group(path, index) for index in range(num_row_groups(path, rebuild=REBUILD_COMMAND))
+    ]
+    metadata = read_schema(path, rebuild=REBUILD_COMMAND).metadata or {}
+    return write_signal_shard(
+        path,
+        (row for group in groups for row in group),
+        fingerprint=metadata[FINGERPRINT_KEY].decode(),
+        encoding=encoding,
+        precision="exact",  # it was rounded, if it was to be
+        format_version=version,
+    )
 
 
 def read_signal_shard(path: str | os.PathLike[str]) -> Iterator[ResponseSignals]:

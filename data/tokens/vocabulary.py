@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from data.errors import DataError
-from data.tokens.chat import template_text
+from data.tokens.template import template_text
 
 __all__ = ["Vocabulary", "check_agreement", "tokenizer_hash"]
 

@@ -84,8 +84,9 @@ class PairCollator:
 
         Returns:
             The model's inputs, from `padded_rows` or `packed_rows`; `position_index` (N,) int64 into the
-            flattened hidden states; `position_row` (N,) int64; `row_pair`, `row_role`, `row_length` (response
-            tokens) and `row_tokens` (all tokens), (B,); `pair_index` (P,), the pairs' indices in the source;
+            flattened hidden states; `position_row` (N,) int64, the response of each; `row_pair`, `row_role` and
+            `row_length` (positions) of the responses, (R,); `row_tokens` (all tokens) of the rows, (B,), of which a
+            response whose turns are separate has several; `pair_index` (P,), the pairs' indices in the source;
             `counts` in the order of `COUNT_NAMES`; and the columns of `Positions`, (N,) or (N, K), support ids as
             int32 and baselines once, (1,). No pairs make a batch whose loss is 0.
         """
@@ -96,33 +97,37 @@ class PairCollator:
             for row in responses
             if row.role == role
         ]
-        lengths = np.array([len(row.response_ids) for _, _, row in rows], dtype=np.int64)
+        lengths = np.array([row.num_scored for _, _, row in rows], dtype=np.int64)
         prompt_lengths = np.array([len(row.prompt_ids) for _, _, row in rows], dtype=np.int64)
         inputs, starts = self._lay_out([row for _, _, row in rows], self._pad_token_id)
-        # One before each response token, wherever its row begins.
-        first = np.repeat(starts + prompt_lengths - 1 - (np.cumsum(lengths) - lengths), lengths)
-        role_numbers = np.array([ROLES.index(row.role) for _, _, row in rows], dtype=np.int64)
+        # One before each response token that is trained, wherever its row begins.
+        first = np.repeat(starts + prompt_lengths - 1, lengths)
+        first += _concatenate([row.scored_places for _, _, row in rows], np.int64)
+        begins = _response_starts(rows)
+        responses = [rows[place] for place in begins]
+        response_lengths = np.add.reduceat(lengths, begins) if rows else lengths
+        role_numbers = np.array([ROLES.index(row.role) for _, _, row in responses], dtype=np.int64)
         counts = [
-            *(int(lengths[role_numbers == number].sum()) for number in range(len(ROLES))),
+            *(int(response_lengths[role_numbers == number].sum()) for number in range(len(ROLES))),
             *(int((role_numbers == number).sum()) for number in range(len(ROLES))),
-            sum({"chosen", "rejected"} <= {row.role for row in responses} for _, responses in pairs),
+            sum({"chosen", "rejected"} <= {row.role for row in of_pair} for _, of_pair in pairs),
         ]
         batch = {
             **inputs,
-            "position_index": first + np.arange(len(first)),
-            "position_row": np.repeat(np.arange(len(rows)), lengths),
-            "row_pair": np.array([pair for pair, _, _ in rows], dtype=np.int64),
+            "position_index": first,
+            "position_row": np.repeat(np.arange(len(responses)), response_lengths),
+            "row_pair": np.array([pair for pair, _, _ in responses], dtype=np.int64),
             "row_role": role_numbers,
-            "row_length": lengths,
-            "row_tokens": prompt_lengths + lengths,
+            "row_length": response_lengths,
+            "row_tokens": _lengths([row for _, _, row in rows]),
             "pair_index": np.array([index for index, _ in pairs], dtype=np.int64),
             "counts": np.array(counts, dtype=np.int64),
-            "labels": _concatenate([row.response_ids for _, _, row in rows], np.int64),
+            "labels": _concatenate([row.scored_ids for _, _, row in rows], np.int64),
             "terminator": _terminators(rows, lengths),
             **self._signal_columns([row for _, _, row in rows], int(lengths.sum())),
         }
         batch["response_advantage"] = _response_sums(
-            batch["teacher_token"] - batch["reference_token"], lengths
+            batch["teacher_token"] - batch["reference_token"], response_lengths
         )
         for name in ("token", "response"):
             # Once, not for every position: what a batch holds is copied several times on its way.
@@ -154,7 +159,7 @@ class PairCollator:
         scalars = {name: np.zeros(num_positions, np.float32) for name in names}
         offset = 0
         for row in rows:
-            here = slice(offset, offset + len(row.response_ids))
+            here = slice(offset, offset + row.num_scored)
             offset = here.stop
             if row.role not in self._needs.signals or row.support_sizes is None:
                 continue
@@ -203,12 +208,23 @@ def _terminators(rows: Sequence[tuple[int, int, ResponseSignals]], lengths: np.n
     Chosen and rejected responses end with it; a sampled one that was cut at its limit does not, which its last
     token tells when it is compared with that of a chosen one.
     """
-    ends = {int(row.response_ids[-1]) for _, _, row in rows if row.role != "student"}
+    ends = {int(row.scored_ids[-1]) for _, _, row in rows if row.role != "student"}
     last = np.cumsum(lengths) - 1
     found = np.zeros(int(lengths.sum()), dtype=bool)
     for place, (_, _, row) in zip(last, rows, strict=True):
-        found[place] = row.role != "student" or int(row.response_ids[-1]) in ends
+        found[place] = row.role != "student" or int(row.scored_ids[-1]) in ends
+        if row.response_mask is not None:
+            # A masked response may hold several turns, each with its end.
+            found[place + 1 - row.num_scored : place + 1] |= np.isin(row.scored_ids, list(ends))
     return found
+
+
+def _response_starts(rows: Sequence[tuple[int, int, ResponseSignals]]) -> np.ndarray:
+    """The first row of every response: those of a chosen or rejected one whose turns are separate follow each other."""
+    keys = [(pair, row.role, row.sample_index if row.role == "student" else 0) for pair, _, row in rows]
+    return np.array(
+        [place for place, key in enumerate(keys) if not place or key != keys[place - 1]], np.int64
+    )
 
 
 def _response_sums(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:

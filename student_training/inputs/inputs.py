@@ -57,7 +57,7 @@ class Inputs:
     @property
     def terminator_id(self) -> int | None:
         """The token that responses end with, from the first pair; None where it has only samples, which may be cut."""
-        ends = (int(row.response_ids[-1]) for row in self.source.pair(0) if row.role != "student")
+        ends = (int(row.scored_ids[-1]) for row in self.source.pair(0) if row.role != "student")
         return next(ends, None)
 
     def behavior(self) -> TokenLogprobs:

@@ -113,14 +113,7 @@ def read_encoded_pairs(
         encoded = encoder.encode(row)
         if encoded is None:
             continue
-        responses = (("chosen", encoded.chosen_ids), ("rejected", encoded.rejected_ids))
-        rows.append(
-            [
-                ResponseSignals(encoded.pair_id, role, 0, encoded.prompt_ids, np.asarray(ids, dtype=np.int32))
-                for role, ids in responses
-                if role in roles and ids is not None
-            ]
-        )
+        rows.append([row for row in encoded.rows() if row.role in roles])
     described = [reader.describe(), encoder.describe()]
     encoder.require_rows()
     return EncodedPairs(rows), reader.data_hash, described

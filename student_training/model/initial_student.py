@@ -79,14 +79,14 @@ def initial_logprobs(
             ).token.float()
         # The collator orders rows by role and then by pair, as here.
         rows = [
-            (index, role, row.sample_index)
+            ((index, role, row.sample_index), row.num_scored)
             for role in ROLES
             for index, responses in pairs
             for row in responses
             if row.role == role
         ]
-        pieces = np.split(values.cpu().numpy(), np.cumsum(batch["row_length"].cpu().numpy())[:-1])
-        results.update(zip(rows, pieces, strict=True))
+        pieces = np.split(values.cpu().numpy(), np.cumsum([length for _, length in rows])[:-1])
+        results.update(zip((key for key, _ in rows), pieces, strict=True))
     student.train(was_training)
     _write(cache, results)
     return results

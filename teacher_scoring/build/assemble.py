@@ -1,5 +1,6 @@
 """From passes to signal rows: support, advantages, tails; pairs that lost scores are left out and named."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import numpy as np
 
 from data.errors import ShardError
 from data.signals.schema import ResponseSignals
-from data.signals.shards import read_signal_shard, write_signal_shard
+from data.signals.shards import read_signal_shard, shard_format_version, write_signal_shard
 from data.signals.support import tail_logprobs, truncate_top_p
 from teacher_scoring.build.work_folder import LostResponse, ShardRecord
 from teacher_scoring.engines.contract import GivenScores, SupportScores
@@ -61,7 +62,14 @@ def assemble_shard(
             if not failures:
                 yield from (row for row, _ in responses)
 
-    entry = write_signal_shard(path, rows(), fingerprint=fingerprint, precision=precision, encoding=encoding)
+    entry = write_signal_shard(
+        path,
+        rows(),
+        fingerprint=fingerprint,
+        precision=precision,
+        encoding=encoding,
+        format_version=shard_format_version(scored.shard.path),
+    )
     return ShardRecord(scored.shard.index, entry, tuple(lost))
 
 
@@ -128,6 +136,4 @@ def signals_of(
             ),
             "reference_token_logprobs": reference.token_logprobs,
         }
-    return ResponseSignals(
-        row.pair_id, row.role, row.sample_index, row.prompt_ids, row.response_ids, **signals
-    )
+    return dataclasses.replace(row, **signals)

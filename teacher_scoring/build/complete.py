@@ -12,6 +12,7 @@ from data.signals.card import write_card
 from data.signals.dataset import TOKENIZER_FOLDER, SignalDataset
 from data.signals.fingerprint import compare_requests
 from data.signals.manifest import FileEntry, Manifest, describe_files, write_manifest
+from data.signals.shards import unify_formats
 from teacher_scoring.build.work_folder import (
     FAILED_NAME,
     LostResponse,
@@ -48,14 +49,18 @@ def complete_dataset(out: Path, places: Sequence[Workplace], report: Report) -> 
                 "run it again on the same data"
             )
     records = sorted((record for _, part, _ in finished for record in part), key=lambda record: record.index)
+    shards, format_version = unify_formats(
+        out, [record.entry for record in records], encoding=request["encoding"]
+    )
     lost = [response for record in records for response in record.lost]
     failed = write_failed(out, lost, report)
     manifest = Manifest(
         kind=SignalDataset.kind,
         request=request,
-        shards=tuple(record.entry for record in records),
+        shards=shards,
         files=(*failed, *describe_files(out, TOKENIZER_FOLDER)),
         created=created,
+        format_version=format_version,
     )
     write_card(out, manifest)
     write_manifest(out, manifest)

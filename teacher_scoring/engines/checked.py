@@ -116,6 +116,8 @@ def check_sequences(
     """
     for number, sequence in enumerate(sequences):
         num_prompt, num_response = len(sequence.prompt_ids), len(sequence.response_ids)
+        if sequence.mask is not None and not sequence.mask.any():
+            raise ScoringError(f"sequence {number}: its mask leaves no position to score")
         if not num_prompt or not num_response:
             raise ScoringError(
                 f"sequence {number}: {num_prompt} prompt and {num_response} response tokens; "
@@ -157,7 +159,8 @@ def check_prompts(
 
 def support_fault(answer: SupportScores, sequence: TokenSequence, top_k: int, vocab_size: int) -> str | None:
     """What is wrong with a model's own top-k scores; None when nothing is."""
-    shape = (len(sequence.response_ids), top_k)
+    token_ids = sequence.scored_ids
+    shape = (len(token_ids), top_k)
     if answer.topk_ids.shape != shape or answer.logprobs.shape != shape:
         return f"support of shape {answer.topk_ids.shape} and {answer.logprobs.shape} instead of {shape}"
     if answer.token_logprobs.shape != shape[:1]:
@@ -171,7 +174,7 @@ def support_fault(answer: SupportScores, sequence: TokenSequence, top_k: int, vo
         return "scores that are not finite"
     if (np.diff(answer.logprobs, axis=1) > 0).any():
         return "support not in falling probability"
-    is_token = answer.topk_ids == sequence.response_ids[:, None]
+    is_token = answer.topk_ids == token_ids[:, None]
     difference = answer.logprobs[is_token] - answer.token_logprobs[is_token.any(axis=1)]
     if (np.abs(difference) > MAX_ROUNDING).any():
         return "a response token whose own score differs from its score in the support"
@@ -185,14 +188,15 @@ def given_fault(answer: GivenScores, sequence: TokenSequence, ids: np.ndarray, v
     """What is wrong with a model's scores of given ids; None when nothing is."""
     if answer.logprobs.shape != ids.shape:
         return f"scores of shape {answer.logprobs.shape} for ids of shape {ids.shape}"
-    if answer.token_logprobs.shape != sequence.response_ids.shape:
-        return f"{answer.token_logprobs.shape} token scores instead of {sequence.response_ids.shape}"
+    token_ids = sequence.scored_ids
+    if answer.token_logprobs.shape != token_ids.shape:
+        return f"{answer.token_logprobs.shape} token scores instead of {token_ids.shape}"
     missing = (ids < 0) | (ids >= vocab_size)
     if not np.isneginf(answer.logprobs[missing]).all():
         return "scores for ids that the model does not have"
     if not np.isfinite(answer.logprobs[~missing]).all() or not np.isfinite(answer.token_logprobs).all():
         return "scores that are not finite"
-    is_token = ids == sequence.response_ids[:, None]
+    is_token = ids == token_ids[:, None]
     tokens = np.broadcast_to(answer.token_logprobs[:, None], ids.shape)
     if (np.abs(answer.logprobs[is_token] - tokens[is_token]) > MAX_ROUNDING).any():
         return "a response token whose own score differs from its score among the given ids"

@@ -69,16 +69,28 @@ class TokenSequence:
 
     Attributes:
         prompt_ids: int32, shape (P,), P >= 1.
-        response_ids: int32, shape (T,), T >= 1, its terminator included.
+        response_ids: int32, shape (N,), N >= 1, its terminator included.
+        mask: which response positions to score, bool, shape (N,), T >= 1 of them; None for all.
     """
 
     prompt_ids: np.ndarray
     response_ids: np.ndarray
+    mask: np.ndarray | None = None
+
+    @property
+    def scored_places(self) -> np.ndarray:
+        """The response positions to score, in order, shape (T,)."""
+        return np.arange(len(self.response_ids)) if self.mask is None else np.flatnonzero(self.mask)
+
+    @property
+    def scored_ids(self) -> np.ndarray:
+        """The tokens at these positions, int32, shape (T,)."""
+        return self.response_ids if self.mask is None else self.response_ids[self.mask]
 
 
 @dataclass(frozen=True, slots=True)
 class SupportScores:
-    """A model's most probable tokens at each response position.
+    """A model's most probable tokens at each response position that is scored.
 
     Attributes:
         topk_ids: int32, shape (T, K), in falling probability; equal ones with the lower id first.

@@ -179,7 +179,7 @@ def _fill(inputs: _Inputs, ask, file: PassFile):
         ]
     for place, answer in zip(todo, answers, strict=True):
         rows[place] = answer
-    return rows, sum(len(sequences[i].response_ids) for i in todo)
+    return rows, sum(len(sequences[i].scored_ids) for i in todo)
 
 
 def _readable(rows: Iterator) -> list:

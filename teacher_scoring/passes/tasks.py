@@ -87,11 +87,7 @@ def pair_rows(
         DataError: for a rollout whose prompt is not the pair's, token by token.
     """
     for pair in pairs:
-        rows = [
-            ResponseSignals(pair.pair_id, role, 0, pair.prompt_ids, ids)
-            for role, ids in (("chosen", pair.chosen_ids), ("rejected", pair.rejected_ids))
-            if ids is not None
-        ]
+        rows = pair.rows()
         rows += [
             ResponseSignals(
                 pair.pair_id, "student", rollout.sample_index, rollout.prompt_ids, rollout.response_ids
@@ -131,7 +127,8 @@ def write_encoded_shards(
         if index not in wanted:
             continue
         path = folder / f"ids-{index:05d}.parquet"
-        write_signal_shard(path, rows, fingerprint="")
+        version = max(row.format_version for row in rows)
+        write_signal_shard(path, rows, fingerprint="", format_version=version)
         yield EncodedShard(index, path, tasks_of(rows, roles))
 
 
@@ -139,10 +136,10 @@ def tasks_of(rows: Sequence[ResponseSignals], roles: Sequence[str]) -> tuple[Tas
     """What has to be scored of one shard's rows: a task for each of the roles that has any."""
     tasks = []
     for role in roles:
-        sequences = [TokenSequence(row.prompt_ids, row.response_ids) for row in rows if row.role == role]
+        sequences = [_sequence(row) for row in rows if row.role == role]
         if sequences:
-            positions = sum(len(sequence.response_ids) for sequence in sequences)
-            tokens = positions + sum(len(sequence.prompt_ids) for sequence in sequences)
+            positions = sum(len(sequence.scored_ids) for sequence in sequences)
+            tokens = sum(len(sequence.prompt_ids) + len(sequence.response_ids) for sequence in sequences)
             tasks.append(Task(role, _content(sequences), len(sequences), positions, tokens))
     return tuple(tasks)
 
@@ -155,13 +152,15 @@ def _content(sequences: Sequence[TokenSequence]) -> str:
         digest.update(np.array(lengths, dtype="<i8").tobytes())
         digest.update(sequence.prompt_ids.astype("<i4").tobytes())
         digest.update(sequence.response_ids.astype("<i4").tobytes())
+        if sequence.mask is not None:
+            digest.update(np.packbits(sequence.mask).tobytes())
     return digest.hexdigest()
 
 
 def read_rows(shard: EncodedShard, role: str) -> list[TokenSequence]:
     """The prompts and responses of one task, in order."""
-    return [
-        TokenSequence(row.prompt_ids, row.response_ids)
-        for row in read_signal_shard(shard.path)
-        if row.role == role
-    ]
+    return [_sequence(row) for row in read_signal_shard(shard.path) if row.role == role]
+
+
+def _sequence(row: ResponseSignals) -> TokenSequence:
+    return TokenSequence(row.prompt_ids, row.response_ids, row.response_mask)

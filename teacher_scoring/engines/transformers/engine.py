@@ -168,12 +168,12 @@ class TransformersEngine:
         scored: dict[int, list[np.ndarray]] = {}
         chosen = [sequences[number] for number in numbers]
         lengths = [len(sequence.prompt_ids) + len(sequence.response_ids) - 1 for sequence in chosen]
-        num_scored = [len(sequence.response_ids) for sequence in chosen]
+        num_scored = [len(sequence.scored_ids) for sequence in chosen]
         for positions in plan_batches(
             lengths, num_scored, max_tokens=self._max_tokens, max_scored=self._max_scored
         ):
             batch = [chosen[position] for position in positions]
-            token_ids = self._tensor(np.concatenate([sequence.response_ids for sequence in batch]))
+            token_ids = self._tensor(np.concatenate([sequence.scored_ids for sequence in batch]))
             with torch.inference_mode():
                 parts = score(self._logits(batch), token_ids, [numbers[position] for position in positions])
             ends = np.cumsum([num_scored[position] for position in positions])[:-1]
@@ -182,7 +182,7 @@ class TransformersEngine:
         return [scored[position] for position in range(len(chosen))]
 
     def _logits(self, batch: Sequence[TokenSequence]) -> torch.Tensor:
-        """Logits of all response positions of a batch, one after the other, shape (sum of T, V)."""
+        """Logits of all positions to score of a batch, concatenated, shape (sum of T, V)."""
         # The last token predicts nothing that is asked for, so it does not go in.
         inputs = [np.concatenate([s.prompt_ids, s.response_ids[:-1]]) for s in batch]
         width = max(map(len, inputs))
@@ -192,7 +192,7 @@ class TransformersEngine:
         for row, (sequence, ids) in enumerate(zip(batch, inputs, strict=True)):
             input_ids[row, : len(ids)] = ids
             attention_mask[row, : len(ids)] = 1
-            rows.append(row * width + np.arange(len(sequence.prompt_ids) - 1, len(ids)))
+            rows.append(row * width + len(sequence.prompt_ids) - 1 + sequence.scored_places)
         with self._head.only(self._tensor(np.concatenate(rows))) as select:
             output = self._model(
                 input_ids=self._tensor(input_ids),

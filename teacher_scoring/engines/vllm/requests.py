@@ -61,11 +61,14 @@ class NativeRequests:
     def given_request(self, number: int, sequence: TokenSequence, ids: np.ndarray) -> Request:
         """See `ScoreRequests`."""
         # The response token rides along as the first column.
-        columns = np.concatenate([sequence.response_ids[:, None], ids], axis=1).astype(np.int32)
-        columns[columns >= self._vocab_size] = -1
+        scored = np.concatenate([sequence.scored_ids[:, None], ids], axis=1).astype(np.int32)
+        scored[scored >= self._vocab_size] = -1
+        # Nothing is asked for where the mask is off.
+        columns = np.full((len(sequence.response_ids), scored.shape[1]), -1, dtype=np.int32)
+        columns[sequence.scored_places] = scored
         start = len(sequence.prompt_ids) - 1
-        scored = {"prompt_logprob_token_ids": columns, "prompt_logprob_start": start}
-        return _all_ids(sequence), {**_SCORE_ONLY, **scored}
+        asked = {"prompt_logprob_token_ids": columns, "prompt_logprob_start": start}
+        return _all_ids(sequence), {**_SCORE_ONLY, **asked}
 
     def read_support(
         self, outputs: Sequence[Any], numbers: Sequence[int], sequences: Sequence[TokenSequence], top_k: int
@@ -87,6 +90,7 @@ class NativeRequests:
             elif scores is None:
                 answers.append(_NO_SCORES)
             else:
+                scores = scores[sequence.scored_places]
                 answers.append(GivenScores(np.ascontiguousarray(scores[:, 1:]), scores[:, 0].copy()))
         return answers
 
@@ -128,8 +132,9 @@ class GatheredRequests:
     def _request(self, number: int, sequence: TokenSequence, asked: dict[str, Any]) -> Request:
         question = {
             "key": number,
-            "start": len(sequence.prompt_ids) - 1,
-            "token_ids": sequence.response_ids.astype(np.int32).tobytes(),
+            # Where the token before each of the scored ones is: that is what predicts it.
+            "places": (len(sequence.prompt_ids) - 1 + sequence.scored_places).astype(np.int32).tobytes(),
+            "token_ids": sequence.scored_ids.astype(np.int32).tobytes(),
             **asked,
         }
         # The last token predicts nothing that is asked for, so it does not go in.
@@ -179,6 +184,7 @@ def _read_flat(output: Any, sequence: TokenSequence, top_k: int) -> SupportScore
     logprobs = np.array(flat.logprobs[skipped:], dtype=np.float32).reshape(num_response, top_k + 1)
     if (ids[:, 0] != sequence.response_ids).any():
         return "scores of other tokens than the response's"
+    ids, logprobs = ids[sequence.scored_places], logprobs[sequence.scored_places]
     order = np.lexsort((ids[:, 1:], -logprobs[:, 1:]), axis=1)
     return SupportScores(
         np.take_along_axis(ids[:, 1:], order, axis=1),

@@ -17,7 +17,7 @@ from teacher_scoring.engines.logprobs import given_logprobs, support_logprobs
 __all__ = ["QUESTION", "GatheringExtension"]
 
 
-# Where a request's `extra_args` carry its question: a dictionary with `key`, `start`, `token_ids` and either
+# Where a request's `extra_args` carry its question: a dictionary with `key`, `places`, `token_ids` and either
 # `top_k` or `ids` and `width`. Arrays travel as the bytes of int32.
 QUESTION = "gather_logprobs"
 
@@ -32,7 +32,7 @@ _GPU_LOGITS_BYTES = 1 << 28
 class _Gathered:
     """The answer to one request, filled chunk by chunk as its prompt goes through the model."""
 
-    start: int
+    places: np.ndarray
     token_ids: np.ndarray
     top_k: int
     given_ids: np.ndarray | None
@@ -101,12 +101,11 @@ def _gather(
         if computed == 0 or question["key"] not in gathered:
             gathered[question["key"]] = _read_question(question)
         answer = gathered[question["key"]]
-        first = max(answer.start, computed)
-        end = min(computed + num_tokens, answer.start + len(answer.token_ids))
+        first, end = np.searchsorted(answer.places, [computed, computed + num_tokens]).tolist()
         if first < end:
             offset = int(runner.query_start_loc.np[runner.input_batch.req_id_to_index[request_id]])
-            parts.append((answer, first - answer.start, end - answer.start))
-            rows.append(np.arange(offset + first - computed, offset + end - computed))
+            parts.append((answer, first, end))
+            rows.append(offset + answer.places[first:end].astype(np.int64) - computed)
     limit = _CPU_LOGITS_BYTES if hidden_states.device.type == "cpu" else _GPU_LOGITS_BYTES
     max_rows = max(1, limit // (4 * runner.input_batch.vocab_size))
     for batch, batch_rows in _split(parts, rows, max_rows):
@@ -118,11 +117,11 @@ def _gather(
 
 
 def _read_question(question: dict[str, Any]) -> _Gathered:
-    token_ids = np.frombuffer(question["token_ids"], dtype=np.int32)
+    places, token_ids = (np.frombuffer(question[name], dtype=np.int32) for name in ("places", "token_ids"))
     if "top_k" in question:
-        return _Gathered(question["start"], token_ids, question["top_k"], None)
+        return _Gathered(places, token_ids, question["top_k"], None)
     given_ids = np.frombuffer(question["ids"], dtype=np.int32).reshape(len(token_ids), question["width"])
-    return _Gathered(question["start"], token_ids, question["width"], given_ids)
+    return _Gathered(places, token_ids, question["width"], given_ids)
 
 
 def _split(

@@ -119,7 +119,7 @@ def test_an_older_format_version_is_one_clear_finding(dataset):
     content = json.loads((dataset / "manifest.json").read_text()) | {"format_version": 0}
     (dataset / "manifest.json").write_text(json.dumps(content))
     assert [str(finding) for finding in verify_dataset(dataset)] == [
-        "manifest.json: format version 0, this program reads 1;"
+        "manifest.json: format version 0, this program reads 1 and 2;"
         " use the version of adpa that made it, or make the dataset again"
     ]
 

@@ -84,14 +84,14 @@ def test_a_manifest_that_cannot_be_read_is_one_error(tmp_path):
         read_manifest(tmp_path)
 
 
-@pytest.mark.parametrize("version", [0, 2, None, "1"])
+@pytest.mark.parametrize("version", [0, 3, None, "1"])
 def test_other_format_versions_are_named_and_refused(tmp_path, manifest, version):
     content = json.loads(render_manifest(manifest)) | {"format_version": version}
     (tmp_path / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(ShardError) as caught:
         read_manifest(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path / 'manifest.json'}: format version {version!r}, this program reads 1;"
+        f"{tmp_path / 'manifest.json'}: format version {version!r}, this program reads 1 and 2;"
         " use the version of adpa that made it, or make the dataset again"
     )
 

@@ -297,7 +297,7 @@ def test_rollouts_at_an_address_are_not_taken_for_signals(tmp_path, make_rollout
 
 def test_a_newer_format_at_an_address_is_refused(tmp_path, dataset):
     shutil.copytree(dataset, tmp_path / "newer")
-    content = json.loads((dataset / "manifest.json").read_text()) | {"format_version": 2}
+    content = json.loads((dataset / "manifest.json").read_text()) | {"format_version": 3}
     (tmp_path / "newer" / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(ShardError, match="format version 2, this program reads 1"):
+    with pytest.raises(ShardError, match="format version 3, this program reads 1 and 2"):
         open_signals(f"file://{tmp_path}/newer")

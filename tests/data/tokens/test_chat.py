@@ -34,17 +34,26 @@ def test_a_template_that_drops_the_system_turn_of_answered_questions_is_asked_fo
     assert tokenizer.decode(encoded.chosen_ids) == "I am fine.</s>"
 
 
-@pytest.mark.parametrize("thought", ["", "hm"])
-def test_a_template_that_strips_earlier_thoughts_keeps_the_answer_s_own(thought):
+def test_a_template_that_strips_earlier_thoughts_keeps_the_answer_s_own():
     tokenizer = qwen_3()
     prompt = conversation("a", "<think>\nquick\n</think>\n\nb", "c")
-    answer = f"<think>\n{thought}\n</think>\n\nfine" if thought else "fine"
-    encoded = PairEncoder(tokenizer).encode(row(prompt, answer, None))
+    encoded = PairEncoder(tokenizer).encode(row(prompt, "<think>\nhm\n</think>\n\nfine", None))
     assert tokenizer.decode(encoded.prompt_ids) == (
         "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
-    assert tokenizer.decode(encoded.chosen_ids) == f"<think>\n{thought}\n</think>\n\nfine<|im_end|>"
+    assert tokenizer.decode(encoded.chosen_ids) == "<think>\nhm\n</think>\n\nfine<|im_end|>"
+
+
+def test_an_empty_thought_that_the_template_writes_is_the_prompt_s():
+    tokenizer = qwen_3()
+    encoded = PairEncoder(tokenizer).encode(row("c", "fine", "no"))
+    header = "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(encoded.prompt_ids) == header, "what a model is asked to go on with"
+    for response, answer in ((*encoded.chosen, "fine"), (*encoded.rejected, "no")):
+        assert tokenizer.decode(response.prompt_ids) == header + "<think>\n\n</think>\n\n"
+        assert tokenizer.decode(response.ids) == f"{answer}<|im_end|>"
+        assert response.mask is None
 
 
 def test_turn_tokens_that_swallow_newlines_and_an_end_of_text_behind_the_end_of_turn_are_no_trouble():
@@ -140,7 +149,7 @@ def test_a_system_turn_that_the_template_refuses_is_a_clear_error(style):
 
 
 def test_a_generation_prompt_that_answers_do_not_begin_with_is_a_clear_error():
-    tokenizer = chatml(CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}"))
+    tokenizer = chatml(CHATML.replace("assistant\n' }}", "helper: ' }}"))
     with pytest.raises(
         DataError, match=r"line 1: the chat template's generation prompt is not how it begins an answer"
     ):
@@ -165,7 +174,7 @@ def test_a_template_that_takes_no_text_as_content_is_a_clear_error():
 
 
 def test_a_broken_template_is_a_clear_error():
-    with pytest.raises(DataError, match=r"not valid Jinja \(line 1: .*\); mend it"):
+    with pytest.raises(DataError, match=r"not valid Jinja \(line 1: .*\); fix it"):
         PairEncoder(chatml("{{ bos_token }{% for"))
     with pytest.raises(DataError, match="the chat template refuses a conversation of user, assistant"):
         PairEncoder(chatml("{{ messages.nothing.there }}"))

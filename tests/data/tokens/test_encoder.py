@@ -116,13 +116,13 @@ def test_an_eos_that_the_tokenizer_appends_to_texts_is_not_in_the_prompt():
     assert tokenizer.decode([*encoded.prompt_ids, *encoded.chosen_ids]) == "<s> How are you?I am fine.</s>"
 
 
-def test_without_a_template_turns_are_joined_as_they_stand():
+def test_without_a_template_turns_are_joined_as_they_are():
     tokenizer, _ = STYLES["plain byte-level"]
     encoder = PairEncoder(tokenizer)
     encoded = encoder.encode(row(conversation("one ", "two ", "three ")))
     assert tokenizer.decode(encoded.prompt_ids) == "one two three "
     assert encoder.template_hash is None
-    assert "no chat template, turns are joined as they stand; answers end with '<|endoftext|>', appended" in (
+    assert "no chat template, turns are joined as they are; answers end with '<|endoftext|>', appended" in (
         encoder.describe()
     )
 

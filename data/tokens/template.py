@@ -1,0 +1,185 @@
+"""One chat template: its text, what it reads, and how it renders a conversation."""
+
+import datetime
+import functools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import jinja2
+import jinja2.meta
+import jinja2.nodes
+import jinja2.sandbox
+
+from data.errors import DataError
+from data.preferences.messages import Message
+
+__all__ = ["ChatTemplate", "ChatTokenizer", "template_text"]
+
+
+# What templates that print the date are shown, so that ids do not depend on the day of the run. This day is
+# the one that Llama 3.1's template falls back to.
+_TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
+
+# What `apply_chat_template` fills in itself.
+_RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "strftime_now"})
+
+# Private-use characters that no text has; they stand where a template marks what the assistant generates.
+_BEGIN, _END = "\ue0d0", "\ue0d1"
+
+_GENERATION_TAG = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
+
+
+class ChatTokenizer(Protocol):
+    """What is used of a tokenizer; those of `transformers` have it."""
+
+    chat_template: Any
+    bos_token_id: int | None
+    eos_token_id: int | None
+    all_special_ids: list[int]
+
+    @property
+    def added_tokens_decoder(self) -> Mapping[int, Any]:
+        """Added tokens by id, each with `special` and `content`."""
+        ...
+
+    def get_vocab(self) -> dict[str, int]:
+        """Id of every token."""
+        ...
+
+    def encode(self, text: str, *, add_special_tokens: bool, verbose: bool) -> list[int]:
+        """Token ids of a text."""
+        ...
+
+    def convert_ids_to_tokens(self, ids: int) -> Any:
+        """The token of an id, as the vocabulary spells it."""
+        ...
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
+        """A conversation as the template writes it."""
+        ...
+
+
+def template_text(template: Any) -> str | None:
+    """The template that `apply_chat_template` uses; of several named ones that is `default`; None without any."""
+    if not template or isinstance(template, str):
+        return template or None
+    if isinstance(template, list):  # as tokenizer_config.json stores several
+        template = {entry["name"]: entry["template"] for entry in template}
+    return template.get("default") or json.dumps(template, sort_keys=True)
+
+
+class ChatTemplate:
+    """A tokenizer's chat template.
+
+    What it reads is taken from its syntax tree: the names that it expects from outside, and every name that it looks
+    up in something (a message's fields are among them, and a field that is not is certainly not read).
+
+    Attributes:
+        text: the Jinja source.
+        arguments: names of the variables that a caller can set, without what `apply_chat_template` sets itself.
+        takes_tools: whether it reads `tools`.
+        has_marks: whether it marks what the assistant generates, with `{% generation %}`.
+    """
+
+    def __init__(self, tokenizer: ChatTokenizer) -> None:
+        text = template_text(tokenizer.chat_template)
+        assert text is not None, "a tokenizer without a template has no ChatTemplate"
+        self.text = text
+        self._tokenizer = tokenizer
+        self._options: dict[str, Any] = {"tokenize": False, "chat_template": text}
+        if "strftime_now" in text:
+            self._options["strftime_now"] = _TEMPLATE_DATE.strftime
+        self.has_marks = _GENERATION_TAG.search(text) is not None
+        self._marked = _GENERATION_TAG.sub(_mark, text)
+        try:
+            tree = _environment().parse(self._marked)
+        except jinja2.TemplateSyntaxError as error:
+            raise _syntax_error(error) from error
+        outside = jinja2.meta.find_undeclared_variables(tree) | set(_asked_for(tree))
+        self.takes_tools = "tools" in outside
+        self.arguments = frozenset(
+            name
+            for name in outside - _RESERVED - _environment().globals.keys()
+            if not name.endswith("_token")
+        )
+        self._looked_up = frozenset(_looked_up(tree))
+
+    def reads(self, field: str) -> bool:
+        """Whether a message's field of that name can have any effect."""
+        return field in self._looked_up
+
+    def mentions(self, text: str) -> bool:
+        """Whether a text, such as a tag, occurs in the template."""
+        return text in self.text
+
+    def render(self, turns: Sequence[Message], **options: Any) -> str:
+        """A conversation as text.
+
+        Args:
+            turns: the messages.
+            options: `add_generation_prompt`, `tools` and the template's own arguments.
+        Raises:
+            DataError: for a conversation that the template refuses.
+        """
+        return self._apply(turns, **{**self._options, **options})
+
+    def render_marked(self, turns: Sequence[Message], **options: Any) -> tuple[str, list[tuple[int, int]]]:
+        """A conversation as text, and the character spans that the template marks as the assistant's."""
+        marked = self._apply(turns, **{**self._options, **options, "chat_template": self._marked})
+        pieces, spans, begun, length = re.split(f"([{_BEGIN}{_END}])", marked), [], 0, 0
+        for piece in pieces:
+            if piece == _BEGIN:
+                begun = length
+            elif piece == _END:
+                spans.append((begun, length))
+            else:
+                length += len(piece)
+        return re.sub(f"[{_BEGIN}{_END}]", "", marked), spans
+
+    def _apply(self, turns: Sequence[Message], **options: Any) -> str:
+        try:
+            return self._tokenizer.apply_chat_template([turn.as_dict() for turn in turns], **options)
+        except jinja2.TemplateSyntaxError as error:
+            raise _syntax_error(error) from error
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
+            roles = ", ".join(turn.role for turn in turns)
+            raise DataError(
+                f"the chat template refuses a conversation of {roles}: {error}; remove the turns that "
+                "it does not know (many refuse system turns), or give the tokenizer another template"
+            ) from error
+
+
+def _syntax_error(error: jinja2.TemplateSyntaxError) -> DataError:
+    return DataError(
+        f"the chat template is not valid Jinja (line {error.lineno}: {error.message}); fix it, or give "
+        "the tokenizer another template"
+    )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    return jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+
+
+def _mark(tag: re.Match[str]) -> str:
+    """A tag of `{% generation %}` as one that prints a mark and treats the whitespace around it alike."""
+    before, ends, after = tag.groups()
+    return f"{{%{before} if true %}}{_END if ends else _BEGIN}{{% endif {after}%}}"
+
+
+def _asked_for(tree: jinja2.nodes.Template) -> Iterator[str]:
+    """Names that the template has a value of its own for, should a caller give none."""
+    for node in tree.find_all((jinja2.nodes.Test, jinja2.nodes.Filter)):
+        assert isinstance(node, jinja2.nodes.Test | jinja2.nodes.Filter)
+        if node.name in ("defined", "undefined", "default", "d") and isinstance(node.node, jinja2.nodes.Name):
+            yield node.node.name
+
+
+def _looked_up(tree: jinja2.nodes.Template) -> Iterator[str]:
+    """Every name that is looked up in something: `m.name`, `m['name']`, `m.get('name')`, `'name' in m`."""
+    yield from (node.attr for node in tree.find_all(jinja2.nodes.Getattr))
+    yield from (node.value for node in tree.find_all(jinja2.nodes.Const) if isinstance(node.value, str))
