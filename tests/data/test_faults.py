@@ -115,6 +115,7 @@ def _count_operations(write_dataset, folder, fault):
     return disk.operations
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_file_operation_leaves_nothing_that_looks_whole(tmp_path, write_dataset):
     whole = tmp_path / "whole"
     operations = _count_operations(write_dataset, whole, "kill")
@@ -139,6 +140,7 @@ def test_a_writer_killed_at_any_file_operation_leaves_nothing_that_looks_whole(t
         assert _contents(folder) == expected
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_any_write_is_one_clear_error_and_leaves_no_trace(tmp_path, write_dataset):
     whole = tmp_path / "whole"
     operations = _count_operations(write_dataset, whole, "full")

@@ -8,6 +8,8 @@ import torch
 
 from small_world.steps import Crew
 
+pytestmark = pytest.mark.slow
+
 
 def test_results_come_in_order_and_from_other_processes():
     with Crew(2) as crew:

@@ -18,6 +18,8 @@ from small_world.options import DemoOptions
 from small_world.steps import FAST, Step
 from small_world.table import Row
 
+pytestmark = pytest.mark.slow
+
 TINY = dataclasses.replace(
     FAST,
     num_conversations=64,

@@ -23,6 +23,8 @@ from student_training.run import train_student
 from student_training.student import StudentWithObjective
 from student_training.trainer import StudentTrainer
 
+pytestmark = pytest.mark.slow
+
 
 def in_two_processes(function, *, killed: bool = False) -> None:
     """Run a function in two processes that find each other as those of torchrun do.

@@ -33,6 +33,7 @@ def from_the_folder(scored, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_training_straight_from_s3_equals_training_from_the_folder(
     scored, from_the_folder, s3_bucket, tmp_path
 ):

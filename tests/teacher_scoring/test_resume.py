@@ -15,6 +15,8 @@ import pytest
 from data.errors import ShardError
 from teacher_scoring.score import ScoreOptions, score_teacher
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 #: 10 pairs, 4 to a shard, two roles, two models.
 NUM_PASS_FILES = 12

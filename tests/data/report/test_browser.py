@@ -15,7 +15,7 @@ from selenium.webdriver.support.select import Select
 
 from data.report.html import write_report
 
-pytestmark = pytest.mark.chromium
+pytestmark = [pytest.mark.slow, pytest.mark.chromium]
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ from data.signals.rollouts import ROLLOUT_SCHEMA
 from data.signals.rounding import grids
 from data.signals.schema import SIGNAL_SCHEMA
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[3]
 PAGE = (REPOSITORY / "docs" / "format.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)

@@ -16,6 +16,8 @@ from data.checks.verify import verify_dataset
 from data.signals.card import write_card
 from data.signals.manifest import read_manifest
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[3]
 
 

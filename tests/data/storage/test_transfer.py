@@ -21,6 +21,8 @@ from data.storage.remote import Remote
 from data.storage.store import list_datasets
 from data.storage.transfer import RemoteSignalDataset, open_signals, pull_dataset, push_dataset
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["file", "memory", "s3"])
 def address(request, tmp_path):

@@ -52,6 +52,7 @@ def test_bootstrap_pairs_two_models_on_the_same_resamples():
     assert apart.std() < 0.01 * bootstrap.means(one).std() * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.5, 0.2])
 def test_intervals_hold_the_true_win_rate_in_95_of_100_evaluations(share):
     draw = np.random.default_rng(11)

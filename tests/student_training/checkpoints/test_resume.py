@@ -5,6 +5,7 @@ import random
 import signal
 import traceback
 
+import pytest
 import torch
 
 from data.storage.transfer import push_dataset
@@ -15,6 +16,8 @@ from student_training.checkpoints.checkpoints import (
 )
 from student_training.run import train_student
 from student_training.trainer import StudentTrainer
+
+pytestmark = pytest.mark.slow
 
 
 def killed_after(num_events: int, options) -> bool:

@@ -390,6 +390,7 @@ NOT_A_SPEC = 3
 '''
 
 
+@pytest.mark.slow
 def test_a_user_adds_a_method_without_touching_the_trainer(scored, tmp_path, monkeypatch):
     (tmp_path / "my_method.py").write_text(OWN_METHOD)
     command = [sys.executable, str(ROOT / "cli.py"), "train-student", "--method", "my_method:SPEC", "--alpha", "0.25",

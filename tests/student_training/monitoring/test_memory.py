@@ -20,6 +20,8 @@ from student_training.monitoring.memory import MemoryPlan, _kept, largest_batch,
 from student_training.run import plan_training, train_student
 from student_training.student import StudentWithObjective
 
+pytestmark = pytest.mark.slow
+
 
 def student(**changes):
     torch.manual_seed(0)

@@ -24,6 +24,8 @@ import pytest
 from teacher_scoring.engines.contract import EngineOptions, GivenScores, SupportScores
 from teacher_scoring.engines.open import open_engine
 
+pytestmark = pytest.mark.slow
+
 ALL = os.environ.get("ADPA_EXACTNESS") == "all"
 ROOT = Path(__file__).parents[3]
 TRITON = Path(os.environ.get("ADPA_TRITON", Path(sys.prefix) / "triton"))

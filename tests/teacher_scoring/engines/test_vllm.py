@@ -7,7 +7,7 @@ from teacher_scoring.engines.open import open_engine
 from teacher_scoring.engines.vllm import engine as vllm_engine
 from teacher_scoring.engines.vllm import worker_extension as worker_gathering
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 
 # Two libraries' float32 kernels: sums in another order, other exponentials. Measured 2e-6 to 6e-5 nat.
 TOLERANCE = 2e-4

@@ -6,7 +6,7 @@ import pytest
 from teacher_scoring.engines.contract import EngineOptions
 from teacher_scoring.engines.open import open_engine
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 
 # Two libraries' float32 kernels: sums in another order, other exponentials. Measured 2e-6 to 6e-5 nat.
 TOLERANCE = 2e-4

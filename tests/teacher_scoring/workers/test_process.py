@@ -17,6 +17,8 @@ from teacher_scoring.score import ScoreOptions, score_teacher
 from teacher_scoring.workers import process as engine_process
 from teacher_scoring.workers.run import EngineRequest, run_on_engine
 
+pytestmark = pytest.mark.slow
+
 
 def request(tiny_world, *, own_process=True, **changed):
     settings = EngineOptions(**{"model": str(tiny_world.teacher), "dtype": "float32", **changed})

@@ -18,6 +18,8 @@ from teacher_scoring.sample import sample_student
 from teacher_scoring.workers.ray_cluster import session_folder
 from teacher_scoring.workers.run import EngineRequest, request_engine, run_on_engine
 
+pytestmark = pytest.mark.slow
+
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra [ray])")
 
 ROOT = Path(__file__).parents[3]
