@@ -7,7 +7,7 @@ import numpy as np
 
 from data.signals.columns import ListColumn
 from data.signals.rollouts import FINISH_REASONS, RolloutGroup
-from data.signals.rounding import grids
+from data.signals.rounding import COARSEST_GRID, grids
 from data.signals.schema import REFERENCE_COLUMNS, ROLES, TEACHER_COLUMNS
 from data.signals.shards import SignalGroup
 from data.signals.support import SMALLEST_TAIL, span_sums
@@ -47,13 +47,17 @@ class RowProblem:
     count: int
 
 
-def check_group(group: SignalGroup, *, vocab_size: int | None, rounded: bool) -> list[RowProblem]:
+def check_group(
+    group: SignalGroup, *, vocab_size: int | None, rounded: bool, translated: bool = False
+) -> list[RowProblem]:
     """Check the content of one row group.
 
     Args:
         group: the decoded rows.
         vocab_size: number of ids that the teacher knows; None checks that ids are not negative, no more.
         rounded: whether values were rounded for storage, which loosens what sums must come to.
+        translated: whether the rows were put on another tokenizer's ids: token log-probabilities are then sums over
+            spans, which no support entry has to equal, and merged entries are sums of rounded ones.
     Returns:
         One problem of each kind, empty where all is well.
     """
@@ -61,7 +65,7 @@ def check_group(group: SignalGroup, *, vocab_size: int | None, rounded: bool) ->
     problems = list(_check_keys(group)) + list(check_ids(ids, vocab_size))
     structure = list(_check_structure(group))
     # Values are only meaningful where the lists fit each other.
-    return problems + (structure or list(_check_values(group, vocab_size, rounded)))
+    return problems + (structure or list(_check_values(group, vocab_size, rounded, translated)))
 
 
 def _check_keys(group: SignalGroup) -> Iterator[RowProblem]:
@@ -142,12 +146,17 @@ def _check_structure(group: SignalGroup) -> Iterator[RowProblem]:
             yield RowProblem(row, None, text, int(wrong.sum()))
 
 
-def _check_values(group: SignalGroup, vocab_size: int | None, rounded: bool) -> Iterator[RowProblem]:
+def _check_values(
+    group: SignalGroup, vocab_size: int | None, rounded: bool, translated: bool
+) -> Iterator[RowProblem]:
     flat = _FlatGroup(group)
     logprobs = group.columns["teacher_logprobs"].values
     # A value just below a bound may have been rounded up to it, with the coarser grid: hence the small step
     # down.
     steps = grids(logprobs - np.float32(1e-4)) if rounded else np.zeros_like(logprobs)
+    if translated and rounded:
+        # A sum may be mostly of entries on the coarsest grid.
+        steps = np.full_like(logprobs, COARSEST_GRID)
 
     if vocab_size is not None:
         too_many = flat.sizes > vocab_size
@@ -156,17 +165,17 @@ def _check_values(group: SignalGroup, vocab_size: int | None, rounded: bool) -> 
     yield from flat.support(wrong, "teacher_logprobs must be finite and <= 0")
     yield from flat.support(flat.rises(logprobs), "teacher_logprobs must fall within a position")
     yield from flat.positions(_has_duplicates(flat), "topk_ids must differ within a position")
-    yield from _check_model(flat, "teacher", logprobs, slack=steps / 2)
+    yield from _check_model(flat, "teacher", logprobs, slack=steps / 2, spans=translated)
 
     advantages = group.columns["advantages"].values
     if len(advantages):
         yield from flat.support(~np.isfinite(advantages), "advantages must be finite")
         # Both numbers were rounded, and half a step each.
-        yield from _check_model(flat, "reference", logprobs - advantages, slack=steps)
+        yield from _check_model(flat, "reference", logprobs - advantages, slack=steps, spans=translated)
 
 
 def _check_model(
-    flat: "_FlatGroup", model: str, logprobs: np.ndarray, *, slack: np.ndarray
+    flat: "_FlatGroup", model: str, logprobs: np.ndarray, *, slack: np.ndarray, spans: bool
 ) -> Iterator[RowProblem]:
     """Support, tail and token log-probability of one model must be parts of one distribution.
 
@@ -175,6 +184,7 @@ def _check_model(
         model: `teacher` or `reference`.
         logprobs: its log-probabilities of the support as stored, nats.
         slack: how far each of them may be from what the model said, nats.
+        spans: whether token log-probabilities are sums over spans of other tokens.
     """
     name = f"{model}_tail_logprobs"
     tails = flat.columns[name].values
@@ -192,6 +202,8 @@ def _check_model(
     name = f"{model}_token_logprobs"
     tokens = flat.columns[name].values
     yield from flat.positions(np.isnan(tokens) | (tokens > 0), f"{name} must be <= 0")
+    if spans:
+        return
     own = flat.ids == flat.token_ids[flat.position_of]
     difference = np.abs(logprobs[own] - tokens[flat.position_of[own]])
     differs = np.zeros(len(own), dtype=bool)

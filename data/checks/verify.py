@@ -143,6 +143,7 @@ def _check_row_group(
             group,
             vocab_size=_vocab_size(manifest, "teacher"),
             rounded=manifest.request.get("precision") != "exact",
+            translated="translation" in manifest.request,
         )
     found = RowGroup(pairs=group.num_pairs, rows=len(group), positions=positions)
     if found != expected:
@@ -161,7 +162,8 @@ def _check_row_group(
 
 
 def _vocab_size(manifest: Manifest, name: str) -> int | None:
-    model = manifest.request.get(name)
+    # A translated dataset is on the ids of another tokenizer than the teacher's.
+    model = manifest.request.get("translation") or manifest.request.get(name)
     size = model.get("vocab_size") if isinstance(model, dict) else None
     return size if isinstance(size, int) else None
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["PRECISIONS", "describe_rounding", "grids", "round_support", "round_to"]
+__all__ = ["COARSEST_GRID", "PRECISIONS", "describe_rounding", "grids", "round_support", "round_to"]
 
 
 PRECISIONS = ("rounded", "exact")
@@ -14,6 +14,9 @@ PRECISIONS = ("rounded", "exact")
 _GRIDS = ((-3.0, 1 / 512), (-5.0, 1 / 64), (-7.0, 1 / 16), (-np.inf, 1 / 8))
 
 _BOUNDS = np.array([bound for bound, _ in _GRIDS[:-1]], dtype=np.float32)
+
+#: The widest grid, nats.
+COARSEST_GRID = _GRIDS[-1][1]
 
 # By how many bounds are reached.
 _STEPS = np.array([grid for _, grid in reversed(_GRIDS)], dtype=np.float32)

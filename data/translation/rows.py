@@ -9,15 +9,16 @@ log-probability of the whole response counts them; they carry no distribution: t
 the tail, so that every divergence and every expected advantage there is zero.
 """
 
+import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from data.signals.schema import ResponseSignals
-from data.translation.alignment import align
-from data.translation.projection import FirstPieces, project_support
+from data.translation.alignment import Alignment, align
+from data.translation.projection import FirstPieces, ProjectedSupport, project_support
 from data.translation.token_bytes import TokenBytes
 
 __all__ = ["RowTranslator", "StudentResponse", "TranslationCounts", "mask_runs"]
@@ -111,12 +112,17 @@ class RowTranslator:
             The row on the student's ids; None where the two renderings cannot be aligned (and it is counted).
         """
         plain = ResponseSignals(
-            row.pair_id, row.role, row.sample_index, student.prompt_ids, student.response_ids
+            row.pair_id,
+            row.role,
+            row.sample_index,
+            student.prompt_ids,
+            student.response_ids,
+            response_mask=student.mask,
+            conversation=row.conversation,
         )
         if not row.is_scored:
-            return _replaced(plain, _shared_columns(row, student))
-        source_mask = getattr(row, "response_mask", None)
-        teacher_runs = mask_runs(source_mask, len(row.response_ids))
+            return plain
+        teacher_runs = mask_runs(row.response_mask, len(row.response_ids))
         student_runs = mask_runs(student.mask, len(student.response_ids))
         if len(teacher_runs) != len(student_runs):
             return self._drop("the two templates cut the response into different turns")
@@ -133,10 +139,10 @@ class RowTranslator:
             if found is None:
                 return self._drop("the two renderings do not spell the same bytes")
             spans.append(found)
-        return self._project(row, plain, student, spans)
+        return self._project(row, plain, spans)
 
     def _project(
-        self, row: ResponseSignals, plain: ResponseSignals, student: StudentResponse, spans: list
+        self, row: ResponseSignals, plain: ResponseSignals, spans: Sequence[Alignment]
     ) -> ResponseSignals:
         assert row.support_sizes is not None
         assert row.topk_ids is not None
@@ -186,20 +192,25 @@ class RowTranslator:
 
         support_sizes = np.zeros(num_positions, np.uint16)
         support_sizes[has] = projected.sizes
-        columns = {
-            "support_sizes": support_sizes,
-            "topk_ids": projected.ids,
-            "teacher_logprobs": projected.teacher_logprobs,
-            "advantages": projected.advantages,
-            "teacher_tail_logprobs": spread(projected.teacher_tail),
-            "reference_tail_logprobs": spread(projected.reference_tail),
-            "teacher_token_logprobs": span_totals(row.teacher_token_logprobs),
-            "reference_token_logprobs": span_totals(row.reference_token_logprobs),
-        }
-        return _replaced(plain, {**columns, **_shared_columns(row, student)})
+        return dataclasses.replace(
+            plain,
+            support_sizes=support_sizes,
+            topk_ids=projected.ids,
+            teacher_logprobs=projected.teacher_logprobs,
+            advantages=projected.advantages,
+            teacher_tail_logprobs=spread(projected.teacher_tail),
+            reference_tail_logprobs=spread(projected.reference_tail),
+            teacher_token_logprobs=span_totals(row.teacher_token_logprobs),
+            reference_token_logprobs=span_totals(row.reference_token_logprobs),
+        )
 
     def _count(
-        self, row: ResponseSignals, flat: np.ndarray, projected: object, num_positions: int, num_aligned: int
+        self,
+        row: ResponseSignals,
+        flat: np.ndarray,
+        projected: ProjectedSupport,
+        num_positions: int,
+        num_aligned: int,
     ) -> None:
         assert row.topk_ids is not None
         assert row.teacher_logprobs is not None
@@ -214,8 +225,8 @@ class RowTranslator:
             positions=num_positions,
             aligned=num_aligned,
             source_positions=len(row.support_sizes),
-            placed=float(projected.placed.sum()),  # pyright: ignore[reportAttributeAccessIssue]
-            exact=float(projected.exact.sum()),  # pyright: ignore[reportAttributeAccessIssue]
+            placed=float(projected.placed.sum()),
+            exact=float(projected.exact.sum()),
             supported=float(mass.sum()),
             unplaced=unplaced,
         )
