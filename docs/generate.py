@@ -1,5 +1,4 @@
-"""Write docs/cli.md from the commands' own options, the tables of docs/methods.md from the methods' settings, and the
-file tree of docs/architecture.md from docstrings.
+"""Write what the docs take from the code: command reference, tables of methods and of templates, file tree.
 
 A test checks that all are current.
 """
@@ -20,6 +19,8 @@ from student_training.methods.describe import methods_table, presets_table, sett
 CLI_REFERENCE = ROOT / "docs" / "cli.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 METHODS_PAGE = ROOT / "docs" / "methods.md"
+TEMPLATES = ROOT / "docs" / "templates.md"
+_TABLE_START, _TABLE_END = "<!-- table: make docs -->\n", "<!-- end of table -->"
 _TREE_START, _TREE_END = "<!-- file tree: make docs -->\n", "<!-- end of file tree -->"
 _PACKAGES = ("data", "teacher_scoring", "student_training", "evaluation", "small_world", "benchmarks")
 
@@ -42,9 +43,33 @@ def render_reference() -> str:
 
 def render_architecture() -> str:
     """docs/architecture.md with its file tree made anew."""
-    before, _, rest = ARCHITECTURE.read_text().partition(_TREE_START)
-    _, _, after = rest.partition(_TREE_END)
-    return before + _TREE_START + _file_tree() + _TREE_END + after
+    return _with_part(ARCHITECTURE, _TREE_START, _file_tree(), _TREE_END)
+
+
+def render_templates() -> str:
+    """docs/templates.md with its table made anew."""
+    return _with_part(TEMPLATES, _TABLE_START, _template_table(), _TABLE_END)
+
+
+def _with_part(page: Path, start: str, part: str, end: str) -> str:
+    before, _, rest = page.read_text().partition(start)
+    _, _, after = rest.partition(end)
+    return before + start + part + end + after
+
+
+def _template_table() -> str:
+    from tests.data.tokens.template_families import FAMILIES, KINDS, outcome  # noqa: PLC0415  (takes seconds)
+
+    notes: dict[str, str] = {}
+
+    def cell(told: str) -> str:
+        kind, found, reason = told.partition(": ")
+        return f"{kind} ({notes.setdefault(reason, 'abcdefghij'[len(notes)])})" if found else kind
+
+    lines = ["", "| family | " + " | ".join(KINDS) + " |", "| --- " * (len(KINDS) + 1) + "|"]
+    for name in FAMILIES:
+        lines.append(f"| {name} | " + " | ".join(cell(outcome(name, kind)) for kind in KINDS) + " |")
+    return "\n".join([*lines, "", *(f"({mark}) {reason}  " for reason, mark in notes.items()), ""])
 
 
 def render_methods() -> str:
@@ -110,3 +135,4 @@ if __name__ == "__main__":
     CLI_REFERENCE.write_text(render_reference())
     ARCHITECTURE.write_text(render_architecture())
     METHODS_PAGE.write_text(render_methods())
+    TEMPLATES.write_text(render_templates())

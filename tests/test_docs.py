@@ -22,6 +22,10 @@ def test_the_command_reference_is_current(generate):
     assert generate.CLI_REFERENCE.read_text() == generate.render_reference(), "run `make docs`"
 
 
+def test_the_table_of_templates_says_what_becomes_of_each(generate):
+    assert generate.TEMPLATES.read_text() == generate.render_templates(), "run `make docs`"
+
+
 def test_the_file_tree_gives_every_file_its_role(generate):
     assert generate.ARCHITECTURE.read_text() == generate.render_architecture(), "run `make docs`"
 

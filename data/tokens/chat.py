@@ -15,6 +15,7 @@ from data.tokens.thoughts import THOUGHT_FIELDS, without_thought
 
 __all__ = [
     "CONTENT_FIELDS",
+    "LEFT_OUT",
     "PlainFormat",
     "Rendering",
     "TextFormat",
@@ -26,6 +27,9 @@ __all__ = [
 
 #: Fields with content of their own: a template that does not read them loses what the data say.
 CONTENT_FIELDS = ("tool_calls", "function_call", "images", "image", "audio", "video", "videos")
+
+#: Why a row is dropped whose template does not write all of an answer.
+LEFT_OUT = "answer that the chat template leaves out a part of"
 
 
 class UnusableAnswerError(Exception):

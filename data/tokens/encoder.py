@@ -13,7 +13,7 @@ from data.errors import DataError
 from data.preferences.messages import Answer, PreferenceRow, as_turns
 from data.preferences.reader import RowCounts
 from data.signals.schema import ResponseSignals
-from data.tokens.chat import Rendering, UnusableAnswerError
+from data.tokens.chat import LEFT_OUT, Rendering, UnusableAnswerError
 from data.tokens.template import ChatTokenizer, template_text
 from data.tokens.template_format import TemplateFormat, choose_format
 from data.tokens.vocabulary import tokenizer_hash
@@ -366,6 +366,11 @@ class PairEncoder:
             ways += [] if self._truncate else ["--truncate prompts"]
             advice = f"; the shortest of the long ones has {self._shortest_dropped:,}"
             advice += f": {', or '.join(ways)}" if ways else ""
+        if LEFT_OUT in self.counts.dropped:
+            advice += (
+                "; a template that cuts thoughts off its answers is no use for data with thoughts: give the tokenizer "
+                "one that writes them, or leave them out (thinking `none`)"
+            )
         raise DataError(f"no row is left: {self.counts}{advice}")
 
 

@@ -97,7 +97,7 @@ class ChatTemplate:
             tree = _environment().parse(self._marked)
         except jinja2.TemplateSyntaxError as error:
             raise _syntax_error(error) from error
-        outside = jinja2.meta.find_undeclared_variables(tree) | set(_asked_for(tree))
+        outside = (jinja2.meta.find_undeclared_variables(tree) - set(_stored(tree))) | set(_asked_for(tree))
         self.takes_tools = "tools" in outside
         self.arguments = frozenset(
             name
@@ -169,6 +169,11 @@ def _mark(tag: re.Match[str]) -> str:
     """A tag of `{% generation %}` as one that prints a mark and treats the whitespace around it alike."""
     before, ends, after = tag.groups()
     return f"{{%{before} if true %}}{_END if ends else _BEGIN}{{% endif {after}%}}"
+
+
+def _stored(tree: jinja2.nodes.Template) -> Iterator[str]:
+    """Names that the template sets itself somewhere."""
+    return (node.name for node in tree.find_all(jinja2.nodes.Name) if node.ctx in ("store", "param"))
 
 
 def _asked_for(tree: jinja2.nodes.Template) -> Iterator[str]:

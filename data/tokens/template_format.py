@@ -15,6 +15,7 @@ from data.errors import AdpaError, ConfigurationError, DataError
 from data.preferences.messages import Answer, Message, PreferenceRow, as_turns
 from data.tokens.chat import (
     CONTENT_FIELDS,
+    LEFT_OUT,
     PlainFormat,
     Rendering,
     TextFormat,
@@ -28,6 +29,7 @@ from data.tokens.thoughts import (
     THOUGHT_FIELDS,
     closes_thought,
     count_openings,
+    empty_thought,
     opens_thought,
     spellings,
     split_thought,
@@ -416,12 +418,15 @@ class TemplateFormat:
         said = split_thought(turn)
         thought, answer = (said.thought or "").strip(), said.answer.strip()
         begin = written.find(thought) if thought else 0
-        place = written.find(answer, begin + len(thought)) if begin >= 0 else -1
-        if place < 0 or not calls_arrive(written, turn):
-            raise UnusableAnswerError("answer that the chat template leaves out a part of")
-        if not thought and answer and not turn.extra.get("tool_calls"):
-            # The answer is the last thing that is written; a short one may be found in the thought's tags.
-            place = written.rfind(answer)
+        after_thought = begin + len(thought) if thought else empty_thought(written)
+        if turn.extra.get("tool_calls"):
+            place = written.find(answer, after_thought)
+        else:
+            # The answer is the last thing before the terminator.
+            body = written.removesuffix(self._kept_suffix).rstrip()
+            place = len(body) - len(answer) if body.endswith(answer) else -1
+        if begin < 0 or place < after_thought or not calls_arrive(written, turn):
+            raise UnusableAnswerError(LEFT_OUT)
         markup = written[:begin] + written[begin + len(thought) : place]
         opened = opens_thought(before)
         if count_openings(markup) + opened > 1:
@@ -430,8 +435,10 @@ class TemplateFormat:
             raise UnusableAnswerError(
                 "answer without a thought, which the chat template opens and does not close"
             )
-        whole = said.answer if thought == "" else said.answer.lstrip()
+        whole = said.answer.lstrip() if thought else said.answer
         is_trimmed = whole not in written
         if thought or not closes_thought(markup):
             return 0, is_trimmed
-        return (written.rfind(whole) if not is_trimmed else place), is_trimmed
+        # Whitespace that the answer itself begins with is its own.
+        blank = said.answer[: len(said.answer) - len(said.answer.lstrip())]
+        return place - (len(blank) if markup.endswith(blank) else 0), is_trimmed

@@ -15,6 +15,7 @@ __all__ = [
     "Said",
     "closes_thought",
     "count_openings",
+    "empty_thought",
     "opens_thought",
     "spellings",
     "split_thought",
@@ -49,6 +50,7 @@ _OPEN = "|".join(re.escape(begin) for begin, _ in _TAGS)
 _CLOSE = "|".join(re.escape(end) for _, end in _TAGS)
 _TAIL = re.compile(rf"(?:(?:{_OPEN})\s*(?:(?:{_CLOSE})\s*)?|(?:{_CLOSE})\s*)\Z")
 _OPEN_TAIL = re.compile(rf"(?:{_OPEN})\s*\Z")
+_EMPTY = re.compile(rf"\s*(?:{_OPEN})?\s*(?:{_CLOSE})\s*")
 _OPEN_TAG, _CLOSE_TAG = re.compile(_OPEN), re.compile(_CLOSE)
 
 
@@ -69,7 +71,10 @@ def split_thought(turn: Message) -> Said:
         # Data of models whose prompt opens the thought begin behind the tag.
         if found and (before.lstrip().startswith(begin) or begin not in turn.content):
             thought = before.lstrip().removeprefix(begin)
-            return Said(thought if thought.strip() else None, after)
+            if thought.strip():
+                return Said(thought, after)
+            # An empty thought; or a tag that ends none, which is text like any other.
+            return Said(None, after if begin in turn.content else turn.content)
     return Said(None, turn.content)
 
 
@@ -100,7 +105,7 @@ def spellings(turn: Message, template: ChatTemplate) -> Iterator[Message]:
     elif not read and not tags:
         raise DataError(
             f"the chat template never reads {own[0]!r}, a field with a thought of the data, which would be lost; give "
-            "the tokenizer a template that reads it, or leave thoughts out with --thinking none"
+            "the tokenizer a template that reads it, or leave thoughts out (thinking `none`)"
         )
     for field in read:
         if own[:1] != [field]:
@@ -125,6 +130,12 @@ def opens_thought(prompt: str) -> bool:
 def closes_thought(text: str) -> bool:
     """Whether a text ends a thought."""
     return _CLOSE_TAG.search(text) is not None
+
+
+def empty_thought(text: str) -> int:
+    """How many characters of an empty thought, or of the end of one, a text begins with; 0 where it has none."""
+    found = _EMPTY.match(text)
+    return found.end() if found else 0
 
 
 def count_openings(text: str) -> int:
