@@ -16,6 +16,7 @@ import numpy as np
 
 from data.errors import ConfigurationError, ScoringError
 from data.preferences.messages import PreferenceRow, Prompt, as_turns
+from data.preferences.options import Reading
 from data.preferences.reader import read_preferences
 from data.tokens.encoder import PairEncoder
 from evaluation.language_model import LanguageModel
@@ -129,17 +130,17 @@ class AnswerSet:
         return f"{self.model}: {', '.join(said)}"
 
 
-def read_prompts(source: str, *, split: str = "train", limit: int | None = None) -> PromptSet:
+def read_prompts(source: str, how: Reading | None = None, *, limit: int | None = None) -> PromptSet:
     """Read prompts from any preference file; a prompt alone is enough, answers beside it are not used.
 
     Args:
         source: a file, folder or hub name.
-        split: which split of it.
+        how: which split of it, and how its rows are to be understood.
         limit: how many prompts to use, from the first on; None uses all.
     Raises:
         DataError: for a source that cannot be read or holds no prompt.
     """
-    reader = read_preferences(source, split=split, need="prompt")
+    reader = read_preferences(source, how, need="prompt")
     rows: list[PreferenceRow] = []
     seen: set[str] = set()
     for row in reader:

@@ -4,6 +4,14 @@ import dataclasses
 
 from data.errors import ConfigurationError
 from data.options.fields import check_options, option
+from data.preferences.options import (
+    bad_rows_option,
+    data_config_option,
+    form_option,
+    map_option,
+    pairs_option,
+    split_option,
+)
 from evaluation.answers import GenerationSettings
 from evaluation.judges.pairwise import STYLES
 
@@ -127,7 +135,12 @@ class WinRateOptions(GenerationFlags, JudgeFlags):
         help="prompts: JSONL or any preference file, folder or hub name; a prompt alone is enough"
     )
     out: str = option(help="folder for answers, judgments and results")
-    split: str = option("train", help="split of --data")
+    split: str = split_option()
+    data_config: str | None = data_config_option()
+    form: str | None = form_option()
+    map: tuple[str, ...] = map_option()
+    pairs: str = pairs_option()
+    bad_rows: str = bad_rows_option()
     limit: int | None = option(None, help="prompts to use, from the first on [all]", minimum=1)
     all_pairs: bool = option(False, help="compare every model with every other, also with --baseline")
     judge_check: str | None = option(

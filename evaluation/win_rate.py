@@ -18,6 +18,7 @@ from typing import Any
 from data.errors import EvaluationError
 from data.files import atomic_output, write_atomic
 from data.options.command_line import command_line
+from data.preferences.options import reading
 from evaluation.answers import AnswerSet, PromptSet, generate_answers, prompt_text, read_prompts
 from evaluation.judges.contract import Judge
 from evaluation.judges.open import open_judge
@@ -83,7 +84,7 @@ def evaluate_win_rate(options: WinRateOptions, open_model: ModelOpener) -> WinRa
     with contextlib.closing(
         open_judge(options, open_model, trust_remote_code=options.trust_remote_code)
     ) as judge:
-        prompts = read_prompts(options.data, split=options.split, limit=options.limit)
+        prompts = read_prompts(options.data, reading(options), limit=options.limit)
         logger.info("%s", prompts.description)
         answers = {labels[name]: _answers(name, labels[name], prompts, options, open_model) for name in names}
         request = _request(options, judge, prompts, answers)
