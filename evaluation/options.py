@@ -15,7 +15,14 @@ from data.preferences.options import (
 from evaluation.answers import GenerationSettings
 from evaluation.judges.pairwise import STYLES
 
-__all__ = ["ChatOptions", "JudgeFlags", "ModelFlags", "SignalsEvaluationOptions", "WinRateOptions"]
+__all__ = [
+    "ChatOptions",
+    "JudgeFlags",
+    "ModelFlags",
+    "ReportOptions",
+    "SignalsEvaluationOptions",
+    "WinRateOptions",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,6 +184,23 @@ class SignalsEvaluationOptions:
         check_options(self)
         if not self.model:
             raise ConfigurationError("--model is required: name one checkpoint or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ReportOptions:
+    """One HTML page over training runs and evaluations, also unfinished ones."""
+
+    run: tuple[str, ...] = option(
+        (), help="folder of a training run or an evaluation, or one that holds such; repeat for several"
+    )
+    out: str = option("report.html", help="the page; an earlier page of this command is replaced")
+    samples: int = option(50, help="prompts of each evaluation to show the answers of", minimum=0)
+    force: bool = option(False, help="replace a file that is not a page of this command", determining=False)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not self.run:
+            raise ConfigurationError("--run is required: name one folder or more")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

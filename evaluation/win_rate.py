@@ -46,6 +46,9 @@ ANSWERS_FILE = "answers.jsonl"
 RESULT_FILE = "result.json"
 TABLE_FILE = "table.md"
 
+# Prompts whose answers are stored token by token, to be coloured in the report.
+_COLOURED_PROMPTS = 100
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WinRates:
@@ -89,7 +92,7 @@ def evaluate_win_rate(options: WinRateOptions, open_model: ModelOpener) -> WinRa
         answers = {labels[name]: _answers(name, labels[name], prompts, options, open_model) for name in names}
         request = _request(options, judge, prompts, answers)
         claim_folder(out, request)
-        _write_answers(out, prompts, answers)
+        _write_answers(out, prompts, answers, None)
         agreement = _check_judge(options.judge_check, judge, out)
         questions = pair_questions(prompts.rows, pairs, answers)
         if not questions:
@@ -100,6 +103,7 @@ def evaluate_win_rate(options: WinRateOptions, open_model: ModelOpener) -> WinRa
         with JudgmentFile(out / JUDGMENTS_FILE) as file:
             answer_questions(judge, questions, file)
             judgments = list(file.judgments.values())
+        _write_answers(out, prompts, answers, judge)
     comparison = compare_models(_in_order(judgments, prompts, pairs), seed=options.seed)
     if not comparison.results:
         raise EvaluationError(
@@ -149,16 +153,25 @@ def _request(
     }
 
 
-def _write_answers(out: Path, prompts: PromptSet, answers: Mapping[str, AnswerSet]) -> None:
-    """All answers on one page, for people and for the report; models that were here before stay."""
+def _write_answers(
+    out: Path, prompts: PromptSet, answers: Mapping[str, AnswerSet], judge: Judge | None
+) -> None:
+    """All answers in one file, for people and for the report; models that were here before stay.
+
+    Where the judge scores tokens, the first answers carry what it says of each.
+    """
     path = out / ANSWERS_FILE
     kept = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     lines = [line for line in kept if json.loads(line)["model"] not in answers]
     for label, found in answers.items():
-        for row in prompts.rows:
+        for place, row in enumerate(prompts.rows):
             if (answer := found.answers.get(row.pair_id)) is not None:
-                about = {"prompt_id": row.pair_id, "model": label, "prompt": prompt_text(row.prompt)}
-                lines.append(json.dumps({**about, **asdict(answer)}, ensure_ascii=False))
+                entry = {"prompt_id": row.pair_id, "model": label, "prompt": prompt_text(row.prompt)}
+                entry |= asdict(answer)
+                if judge is not None and place < _COLOURED_PROMPTS:
+                    tokens = judge.token_advantages(row, answer)
+                    entry |= {} if tokens is None else {"tokens": tokens}
+                lines.append(json.dumps(entry, ensure_ascii=False))
     with atomic_output(path) as file:
         file.write("".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass"))
 

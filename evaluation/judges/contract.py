@@ -77,6 +77,10 @@ class Judge(Protocol):
         """What judging has cost so far, in one line; None where it costs nothing."""
         ...
 
+    def token_advantages(self, row: PreferenceRow, answer: Answer) -> list[tuple[str, float]] | None:
+        """The answer in pieces with what each adds to its score, nats; None for judges that do not score tokens."""
+        ...
+
     def close(self) -> None:
         """Free memory and connections."""
         ...

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from data.errors import ConfigurationError, EvaluationError
-from evaluation.answers import prompt_messages
+from data.preferences.messages import PreferenceRow
+from evaluation.answers import Answer, prompt_messages
 from evaluation.judges.contract import BOTH_ORDERS, JudgeRequest, Verdict
 from evaluation.judgments import JudgeIdentity
 
@@ -82,6 +83,10 @@ class FunctionJudge:
 
     def spent(self) -> str | None:
         """See `Judge.spent`."""
+        return None
+
+    def token_advantages(self, row: PreferenceRow, answer: Answer) -> list[tuple[str, float]] | None:
+        """See `Judge.token_advantages`."""
         return None
 
     def close(self) -> None:

@@ -54,6 +54,10 @@ class Scorer(Protocol):
         """Score answers; (index, score) as they become known, in any order."""
         ...
 
+    def token_advantages(self, row: PreferenceRow, answer: Answer) -> list[tuple[str, float]] | None:
+        """See `Judge.token_advantages`."""
+        ...
+
     def close(self) -> None:
         """Free memory."""
         ...
@@ -101,6 +105,10 @@ class ScoringJudge:
         # Written so that neither sign overflows.
         preference = 1 / (1 + math.exp(-gap)) if gap >= 0 else math.exp(gap) / (1 + math.exp(gap))
         return Verdict(preference=preference, scores=(first.score, second.score))
+
+    def token_advantages(self, row: PreferenceRow, answer: Answer) -> list[tuple[str, float]] | None:
+        """See `Judge.token_advantages`."""
+        return self._scorer.token_advantages(row, answer)
 
     def plan(self, requests: Sequence[JudgeRequest]) -> str | None:
         """See `Judge.plan`: a model of one's own costs nothing."""
@@ -194,6 +202,22 @@ class ImplicitReward:
             model.close()
         for index, (key, ids) in enumerate(zip(keys, encoded, strict=True)):
             yield index, self._scored(key, ids)
+
+    def token_advantages(self, row: PreferenceRow, answer: Answer) -> list[tuple[str, float]] | None:
+        """See `Judge.token_advantages`; without the terminator, which is no text."""
+        [(_, scored)] = self.score([(row, answer)])
+        if scored.score is None:
+            return None
+        ids = list(scored.token_ids)
+        if ids and ids[-1] == self._encoder.encoder.terminator_id:
+            ids.pop()
+        pieces, before = [], ""
+        for end in range(1, len(ids) + 1):
+            # Differences of whole texts: a token by itself loses its space, or is half a character.
+            text = self._models[0].tokenizer.decode(ids[:end]).removesuffix("\ufffd")
+            pieces.append(text[len(before) :] if text.startswith(before) else "")
+            before = text if text.startswith(before) else before
+        return list(zip(pieces, scored.advantages, strict=False))
 
     def _score_missing(self, model: LanguageModel, cache: LineCache, todo: dict[Any, Any]) -> None:
         order = sorted(todo, key=lambda key: sum(map(len, todo[key])))
@@ -293,6 +317,10 @@ class RewardModel:
                 self._cache.add(key, {"score": found.score, "problem": found.problem})
                 for index in missing[key]:
                     yield index, found
+
+    def token_advantages(self, row: PreferenceRow, answer: Answer) -> list[tuple[str, float]] | None:
+        """See `Judge.token_advantages`: a reward is of the whole answer."""
+        return None
 
     def _rewards(self, sequences: Sequence[np.ndarray]) -> list[float]:
         import torch  # noqa: PLC0415  (slow, and this judge's alone)

@@ -1,0 +1,1 @@
+"""One page over training runs and evaluations."""
