@@ -19,6 +19,7 @@ from data.commands import signals as signal_functions
 from data.errors import AdpaError, ConfigurationError
 from data.options.config_file import read_config
 from data.options.fields import flag_name, option_type
+from data.translation.command import SignalsTranslateOptions
 from evaluation.options import SignalsEvaluationOptions, WinRateOptions
 from small_world.options import DemoOptions
 from student_training.options import TrainOptions
@@ -260,6 +261,21 @@ def _signals(options: SignalsEvaluationOptions) -> None:
     from student_training.held_out import measure_signals  # noqa: PLC0415
 
     click.echo(evaluate_signals(options, measure_signals).table)
+
+
+def _translate(options: SignalsTranslateOptions) -> str:
+    from data.translation.command import describe_translation, translate_signals  # noqa: PLC0415
+    from teacher_scoring.engines.tokenizer import load_tokenizer  # noqa: PLC0415
+
+    load = functools.partial(
+        load_tokenizer, option="--tokenizer", trust_remote_code=options.trust_remote_code
+    )
+    return describe_translation(translate_signals(options, load))
+
+
+signals.add_command(
+    command_from(SignalsTranslateOptions, _show(_translate), "translate", SignalsTranslateOptions.__doc__)
+)
 
 
 @signals.command("merge")

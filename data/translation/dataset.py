@@ -163,7 +163,7 @@ def _make(
     counts = TranslationCounts()
     shards = []
     for index in range(len(entries)):
-        counts += _counts_from_json(done[index]["counts"])
+        counts += TranslationCounts.from_json(done[index]["counts"])
         shards.append(_entry_from_json(done[index]["entry"]))
     if not counts.rows:
         shutil.rmtree(work, ignore_errors=True)
@@ -277,7 +277,7 @@ class _Context:
             format_version=2,
         )
         counts = self._translator.counts
-        return {"entry": dataclasses.asdict(written), "counts": dataclasses.asdict(counts), "dataset": name}
+        return {"entry": dataclasses.asdict(written), "counts": counts.as_json(), "dataset": name}
 
     def summary(self, counts: TranslationCounts) -> dict[str, Any]:
         """Counts as they are kept in the manifest."""
@@ -409,14 +409,6 @@ def _entry_from_json(content: Mapping[str, Any]) -> ShardEntry:
         row_groups=tuple(RowGroup(**group) for group in content["row_groups"]),
         roles={role: RoleCount(**count) for role, count in content["roles"].items()},
     )
-
-
-def _counts_from_json(content: Mapping[str, Any]) -> TranslationCounts:
-    counters = {
-        "dropped": Counter(content["dropped"]),
-        "unplaced": Counter({int(token_id): mass for token_id, mass in content["unplaced"].items()}),
-    }
-    return TranslationCounts(**{**content, **counters})
 
 
 def _result(folder: Path, manifest: Manifest, reused: bool) -> TranslationResult:

@@ -13,6 +13,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 
@@ -25,6 +26,8 @@ __all__ = ["RowTranslator", "StudentResponse", "TranslationCounts", "mask_runs"]
 
 # Tokens without a place that are listed for the user.
 _MOST_UNPLACED = 10_000
+
+_SUMS = ("rows", "positions", "aligned", "source_positions", "placed", "exact", "supported")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,8 +71,22 @@ class TranslationCounts:
     supported: float = 0.0
     unplaced: Counter[int] = field(default_factory=Counter)
 
+    def as_json(self) -> dict[str, Any]:
+        """The counts as JSON values."""
+        values = {name: getattr(self, name) for name in _SUMS}
+        return {**values, "dropped": dict(self.dropped), "unplaced": list(self.unplaced.items())}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """The counts as `as_json` gave them."""
+        counters = {
+            "dropped": Counter(content["dropped"]),
+            "unplaced": Counter(dict(content["unplaced"])),
+        }
+        return cls(**{**content, **counters})
+
     def __iadd__(self, other: "TranslationCounts") -> "TranslationCounts":
-        for name in ("rows", "positions", "aligned", "source_positions", "placed", "exact", "supported"):
+        for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.dropped += other.dropped
         self.unplaced += other.unplaced

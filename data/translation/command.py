@@ -1,0 +1,96 @@
+"""`signals translate`: its options, and what it says about a translation."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from data.errors import ConfigurationError
+from data.model_identity import resolve_model
+from data.options.fields import check_options, option
+from data.storage.transfer import open_signals
+from data.translation.dataset import TranslationResult, translate_dataset
+
+__all__ = ["SignalsTranslateOptions", "describe_translation", "translate_signals"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsTranslateOptions:
+    """Put a signal dataset on another tokenizer's ids. No model and no GPU: bytes of tokens are aligned."""
+
+    signals: str = option(help="folder, name in the store, or address of a signal dataset with conversations")
+    tokenizer: str = option(help="the student, or a folder with its tokenizer: a local folder or a hub name")
+    out: str | None = option(None, help="folder of the translated dataset [one in the store]")
+    workers: int = option(
+        1, help="processes that translate shards side by side", minimum=1, determining=False
+    )
+    max_length: int | None = option(
+        None, help="leave out pairs with a longer response with its prompt, student tokens", minimum=2
+    )
+    template_arg: tuple[str, ...] = option(
+        (), help="KEY=VALUE for the student's chat template, repeatable; values may be JSON"
+    )
+    thinking: str = option(
+        "auto", help="what becomes of thoughts, as for score-teacher", choices=("auto", "keep", "none")
+    )
+    trust_remote_code: bool = option(False, help="run code that comes with the tokenizer")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        for pair in self.template_arg:
+            if not pair.partition("=")[0] or "=" not in pair:
+                raise ConfigurationError(f"--template-arg: {pair!r} is not KEY=VALUE")
+
+
+def translate_signals(
+    options: SignalsTranslateOptions, load_tokenizer: Callable[[Path], Any]
+) -> TranslationResult:
+    """Translate a dataset as the options say.
+
+    Args:
+        options: what to translate, and for whom.
+        load_tokenizer: loads a tokenizer of `transformers` from a folder; picklable.
+    Raises:
+        ConfigurationError: a tokenizer that is not there.
+        DataError, ShardError: as `translate_dataset`.
+    """
+    folder = Path(options.tokenizer)
+    if not (folder / "tokenizer.json").is_file():
+        folder, _ = resolve_model(options.tokenizer, option="--tokenizer", need_weights=False)
+    return translate_dataset(
+        open_signals(options.signals),
+        folder,
+        load_tokenizer=load_tokenizer,
+        out=options.out,
+        workers=options.workers,
+        max_length=options.max_length,
+        template_args={
+            name: _value(text) for name, _, text in (pair.partition("=") for pair in options.template_arg)
+        },
+        thinking=options.thinking,
+    )
+
+
+def describe_translation(result: TranslationResult) -> str:
+    """A translation in a few lines, for the terminal."""
+    verb = "holds this translation already" if result.reused else "translated"
+    lines = [
+        f"{result.path}: {verb}; {result.rows:,} scored responses",
+        f"  aligned positions: {result.aligned_share:.1%} of the student's carry a distribution",
+        f"  placed mass: {result.placed_mass:.2%} of the teacher's mass on its top-k ({result.exact_mass:.1%} exactly)",
+    ]
+    if result.dropped:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in result.dropped.items())
+        lines.append(f"  dropped: {reasons}")
+    if result.unplaced_tokens:
+        tokens = ", ".join(f"{text!r}" for text, _ in result.unplaced_tokens[:8])
+        lines.append(f"  without a place most often: {tokens}")
+    return "\n".join(lines)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
