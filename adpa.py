@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from student_training.options import TrainOptions
     from student_training.run import TrainingResult, train_student
     from teacher_scoring.options import SampleOptions, ScoreOptions
-    from teacher_scoring.sample import sample_student
-    from teacher_scoring.score import score_teacher
+    from teacher_scoring.sample import SamplingResult, sample_student
+    from teacher_scoring.score import ScoringResult, score_teacher
 
 _HOMES = {
     "data.checks.verify": ("Finding", "verify_dataset"),
@@ -78,8 +78,8 @@ _HOMES = {
     "student_training.options": ("TrainOptions",),
     "student_training.run": ("TrainingResult", "train_student"),
     "teacher_scoring.options": ("SampleOptions", "ScoreOptions"),
-    "teacher_scoring.sample": ("sample_student",),
-    "teacher_scoring.score": ("score_teacher",),
+    "teacher_scoring.sample": ("SamplingResult", "sample_student"),
+    "teacher_scoring.score": ("ScoringResult", "score_teacher"),
 }
 
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

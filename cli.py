@@ -111,6 +111,11 @@ def _report(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _report(self.format(record))
+
+
 def _installed_version() -> str:
     try:
         return version("adpa")
@@ -142,21 +147,14 @@ def demo(options: DemoOptions) -> None:
 def score_teacher(options: ScoreOptions) -> None:
     """Score responses with teacher and reference. Writes a signal dataset; the same line again continues it."""
     if options.dry_run:
-        from teacher_scoring.dry_run import plan_scoring  # noqa: PLC0415
+        from teacher_scoring.dry_run import describe_plan, plan_scoring  # noqa: PLC0415
 
-        plan_scoring(options, report=click.echo)
+        for line in describe_plan(plan_scoring(options)):
+            click.echo(line)
         return
-    from teacher_scoring.score import score_shard_range  # noqa: PLC0415
     from teacher_scoring.score import score_teacher as run  # noqa: PLC0415
 
-    if options.shard_range is not None:
-        score_shard_range(options, report=_report)
-        return
-    dataset = run(options, report=_report)
-    click.echo(
-        f"{dataset.path}: {dataset.num_rows:,} responses of {dataset.num_pairs:,} pairs, "
-        f"{dataset.num_positions:,} scored positions"
-    )
+    click.echo(str(run(options)))
 
 
 @commands.add_command
@@ -165,11 +163,7 @@ def sample_student(options: SampleOptions) -> None:
     """Sample a student's responses to prompts. Writes rollouts, which score-teacher reads."""
     from teacher_scoring.sample import sample_student as run  # noqa: PLC0415
 
-    rollouts = run(options, report=_report)
-    click.echo(
-        f"{rollouts.path}: {rollouts.num_rows:,} responses to {rollouts.num_pairs:,} prompts, "
-        f"{rollouts.num_positions:,} tokens"
-    )
+    click.echo(str(run(options)))
 
 
 @commands.add_command
@@ -192,9 +186,7 @@ def _verify(options: signal_commands.SignalsVerifyOptions) -> Any:
     def rescore(folder: Path, options: signal_commands.SignalsVerifyOptions) -> Any:
         from teacher_scoring.rescoring import rescore_sample  # noqa: PLC0415
 
-        lines: list[str] = []
-        rescore_sample(folder, options, lines.append)
-        return "\n".join(lines)
+        return rescore_sample(folder, options)
 
     return signal_functions.verify_signals(options, rescore=rescore)
 
@@ -282,15 +274,17 @@ signals.add_command(
 @click.argument("dataset")
 def merge(dataset: str) -> None:
     """Complete a dataset made in parts. They are what runs of score-teacher with --shard-range wrote."""
-    from teacher_scoring.build.complete import merge_parts  # noqa: PLC0415
+    from teacher_scoring.build.dataset_build import merge_parts  # noqa: PLC0415
 
-    merged = merge_parts(Path(dataset), report=_report)
+    merged = merge_parts(Path(dataset))
     click.echo(f"{dataset}: {merged.num_rows:,} responses of {merged.num_pairs:,} pairs")
 
 
 def main() -> None:
     """Run the command line; the only place where errors become exit codes."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_Lines()])
+    for room in ("data", "teacher_scoring"):
+        logging.getLogger(room).setLevel(logging.INFO)
     # A warning about forked tokenizers that nobody here could act on.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:

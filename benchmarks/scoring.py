@@ -69,7 +69,7 @@ def plain_vllm(engine: Any, sequences: list[TokenSequence], **options: Any) -> N
     """What one writes first: `generate` with prompt log-probabilities and all defaults, outputs kept."""
     prompts = [{"prompt_token_ids": [*s.prompt_ids.tolist(), *s.response_ids.tolist()]} for s in sequences]
     parameters = engine._sampling_params(max_tokens=1, temperature=0.0, prompt_logprobs=TOP_K, **options)
-    outputs = engine._llm.generate(prompts, parameters, use_tqdm=False)
+    outputs = engine.backend._llm.generate(prompts, parameters, use_tqdm=False)
     assert all(output.prompt_logprobs is not None for output in outputs)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from data.signals.schema import ResponseSignals
 from teacher_scoring.build.assemble import ScoredShard, assemble_shard
-from teacher_scoring.engines.contract import Engine, TokenSequence
+from teacher_scoring.engines.checked import CheckedEngine
+from teacher_scoring.engines.contract import TokenSequence
 from teacher_scoring.passes.cache import PassFile, PassPlan
 from teacher_scoring.passes.scoring import PassResult, score_given_ids, score_support
 from teacher_scoring.passes.tasks import SupportRule, write_encoded_shards
@@ -57,7 +58,7 @@ class WrittenPasses:
             write_encoded_shards(rows, folder, roles=["chosen"], shard_pairs=shard_pairs, wanted=wanted)
         )
 
-    def teacher(self, engine: Engine, round_number: int, top_k: int, *, assemble: bool = True) -> None:
+    def teacher(self, engine: CheckedEngine, round_number: int, top_k: int, *, assemble: bool = True) -> None:
         """The teacher's pass to shards without advantages; a new cache each round, so that nothing is found.
 
         Args:
@@ -72,7 +73,7 @@ class WrittenPasses:
         else:
             list(results)
 
-    def reference(self, engine: Engine, round_number: int) -> None:
+    def reference(self, engine: CheckedEngine, round_number: int) -> None:
         """The reference's pass over what the teacher's wrote in the same round, to shards with advantages."""
         teacher = self._teacher(round_number)
         plan = PassPlan(self._cache(round_number), {"model": "reference"}, teacher=teacher)

@@ -1,7 +1,10 @@
-"""score-teacher --dry-run: what a run would do, need and cost, before anything is paid for."""
+"""score-teacher --dry-run: what a run would do, need and cost, before anything is paid for.
+
+All rows are read and encoded as the run would, and the cache is looked into; no model is loaded and nothing is written.
+Times come from counting operations: a data sheet's peak times an assumed utilisation, which no card has confirmed.
+"""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,17 +13,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from data.errors import ConfigurationError
-from data.files import adpa_home
 from data.hardware import CARDS, UTILISATION, Card, active_expert_share, attention_width
 from data.storage.store import store_folder
-from data.tokens.encoder import EncodedPair
-from teacher_scoring.engines.models import FoundModel
-from teacher_scoring.options import Report, ScoreOptions
-from teacher_scoring.passes.cache import PassPlan
-from teacher_scoring.passes.tasks import Task, group_pairs, pair_rows, tasks_of
-from teacher_scoring.request import ScoringRequest, prepare_request
+from teacher_scoring.engines.models import ResolvedModel
+from teacher_scoring.options import ScoreOptions
+from teacher_scoring.passes.tasks import Task, group_pairs, tasks_of
+from teacher_scoring.request import prepare_request
 
-__all__ = ["ModelSize", "Plan", "model_size", "plan_scoring"]
+__all__ = ["ModelSize", "ScoringPlan", "describe_plan", "model_size", "plan_scoring"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class ModelSize:
     """What scoring with a model costs.
 
     Attributes:
-        parameters: all of them.
+        parameters: how many there are.
         body_parameters: those that every token goes through: no embedding, no head, the chosen experts alone.
         head_parameters: those of the LM head, which only response positions go through.
         attention_width: sum over the layers of heads times head dimension.
@@ -55,7 +55,7 @@ class ModelSize:
 
 
 def model_size(folder: Path, *, trust_remote_code: bool) -> ModelSize:
-    """Measure a configuration: the model is laid out without memory behind its parameters.
+    """Measure a configuration: the model is laid out without memory for its parameters.
 
     Raises:
         ConfigurationError: for a configuration that no causal language model is made of.
@@ -90,71 +90,45 @@ _SHARD_BYTES = {"rounded": (23.0, 3.3), "exact": (25.0, 7.1)}
 _PASS_BYTES = {"teacher": (6.0, 4.2), "reference": (6.0, 2.9)}
 
 
-@dataclass(slots=True)
-class Plan:
+# Bytes of a weight; the others' names are those of 16-bit floats.
+_WEIGHT_BYTES = {"float32": 4, "float8_e4m3fn": 1}
+
+
+@dataclass(slots=True, kw_only=True)
+class ScoringPlan:
     """What a run would do.
 
     Attributes:
+        card: the accelerator that times are estimated for.
+        num_cards: how many of them the options name.
+        engine: the engine of the run.
         rows: responses by role.
         positions: response positions by role.
         tokens: prompt and response tokens that go through each model.
         cached: positions by model that are in the cache already; None where the weights are not there to tell.
         dataset_bytes: expected size of the dataset.
         cache_bytes: expected growth of the pass cache.
+        sizes: of the models.
+        dtypes: of the models' weights, as they would be loaded.
         flops: by model, for what is not cached.
         hours: by model, on one card.
+        folders: where the dataset and the pass cache would be.
     """
 
+    card: Card
+    num_cards: int
+    engine: str
     rows: dict[str, int] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
     tokens: int = 0
     cached: dict[str, int | None] = field(default_factory=dict)
     dataset_bytes: float = 0.0
     cache_bytes: float = 0.0
+    sizes: dict[str, ModelSize] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
     flops: dict[str, float] = field(default_factory=dict)
     hours: dict[str, float] = field(default_factory=dict)
-
-
-def plan_scoring(options: ScoreOptions, *, report: Report) -> Plan:
-    """Read and encode all data, look into the cache, and reckon; nothing is written, no model is loaded.
-
-    Model folders need no weights, only configuration and tokenizer.
-
-    Args:
-        options: the command's.
-        report: takes the plan, line by line.
-    Raises:
-        AdpaError: whatever would stop the run itself at its beginning.
-    """
-    card = CARDS[options.card]
-    request = prepare_request(options, report, need_weights=False)
-    rollouts = request.rollouts_by_pair()
-    request.check_data(rollouts)
-    cache = Path(options.pass_cache) if options.pass_cache else adpa_home() / "passes"
-    models = [model for model in (request.teacher, request.reference) if model is not None]
-    found = zip((model.option.removeprefix("--") for model in models), request.plans(cache), strict=False)
-    plans = {name: passes for name, passes in found if passes is not None}
-    plan = Plan(cached={name: _can_tell(model) for name, model in zip(plans, models, strict=True)})
-    todo = {name: _Work() for name in plans}
-    for shard in group_pairs(pair_rows(_encoded(request), rollouts), options.shard_pairs):
-        for task in tasks_of(shard, options.roles):
-            plan.rows[task.role] = plan.rows.get(task.role, 0) + task.rows
-            plan.positions[task.role] = plan.positions.get(task.role, 0) + task.positions
-            plan.tokens += task.tokens
-            for name, passes in plans.items():
-                _look_up(task, name, passes, plan, todo[name])
-    report(request.reader.describe())
-    report(request.encoder.describe())
-    if rollouts is not None and (dropped := rollouts.describe()) is not None:
-        report(dropped)
-    request.encoder.require_rows()
-    sizes = {
-        name: model_size(model.folder, trust_remote_code=options.trust_remote_code)
-        for name, model in zip(plans, models, strict=True)
-    }
-    _reckon(plan, options, todo, sizes, card)
-    _describe(plan, options, sizes, card, cache, report)
-    return plan
+    folders: dict[str, Path] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -165,38 +139,116 @@ class _Work:
     tokens: int = 0
     positions: int = 0
 
+    def add(self, task: Task) -> None:
+        self.rows += task.rows
+        self.tokens += task.tokens
+        self.positions += task.positions
 
-def _can_tell(model: FoundModel) -> int | None:
+
+def plan_scoring(options: ScoreOptions) -> ScoringPlan:
+    """Read and encode all data, look into the cache, and estimate; nothing is written, no model is loaded.
+
+    Model folders need no weights, only configuration and tokenizer.
+
+    Args:
+        options: the command's.
+    Raises:
+        AdpaError: whatever would stop the run itself at its beginning.
+    """
+    request = prepare_request(options, need_weights=False)
+    rollouts = request.rollouts_by_pair()
+    request.check_data(rollouts)
+    models = {model.option.removeprefix("--"): model for model in request.models}
+    passes = dict(zip(models, request.plans(), strict=True))
+    plan = ScoringPlan(
+        card=CARDS[options.card],
+        num_cards=options.workers * options.tensor_parallel_size * options.pipeline_parallel_size,
+        engine=request.options.engine,
+        cached={name: _can_tell(model) for name, model in models.items()},
+        dtypes={
+            name: model.dtype if options.dtype == "auto" else options.dtype for name, model in models.items()
+        },
+        folders={
+            "dataset": store_folder() if options.out is None else Path(options.out),
+            "pass cache": request.cache,
+        },
+    )
+    todo = {name: _Work() for name in models}
+    for shard in group_pairs(request.rows(rollouts), options.shard_pairs):
+        for task in tasks_of(shard, options.roles):
+            plan.rows[task.role] = plan.rows.get(task.role, 0) + task.rows
+            plan.positions[task.role] = plan.positions.get(task.role, 0) + task.positions
+            plan.tokens += task.tokens
+            for name, cache in passes.items():
+                found = plan.cached[name]
+                if found is not None and cache.path(task.content).exists():
+                    plan.cached[name] = found + task.positions
+                else:
+                    todo[name].add(task)
+    request.report_rows(rollouts)
+    plan.sizes = {
+        name: model_size(model.folder, trust_remote_code=options.trust_remote_code)
+        for name, model in models.items()
+    }
+    _estimate(plan, options, todo)
+    return plan
+
+
+def describe_plan(plan: ScoringPlan) -> list[str]:
+    """A plan as lines for the terminal."""
+    lines = [
+        f"{role}: {rows:,} responses, {plan.positions[role]:,} positions" for role, rows in plan.rows.items()
+    ]
+    lines.append(f"tokens through each model: {plan.tokens:,}")
+    card = plan.card
+    for name, size in plan.sizes.items():
+        known, dtype = plan.cached[name], plan.dtypes[name]
+        cached = "cannot be told without its weights" if known is None else f"{known:,} positions"
+        weights_gib = _WEIGHT_BYTES.get(dtype, 2) * size.parameters / 2**30
+        fits = weights_gib < 0.8 * card.memory_gib
+        too_much = "" if fits else f", too much for one {card.name} ({card.memory_gib} GiB)"
+        lines.append(
+            f"{name}: {size.parameters / 1e9:.2f} billion parameters, {weights_gib:.1f} GiB in {dtype}{too_much}; "
+            f"cached: {cached}; {plan.flops[name]:.3g} FLOPs to do, {_duration(plan.hours[name])}"
+        )
+    hours = sum(plan.hours.values())
+    shared = ""
+    if plan.num_cards > 1:
+        shared = f"; {_duration(hours / plan.num_cards)} on the {plan.num_cards} that the options name"
+    lines.append(f"in all {_duration(hours)} on one {card.name} with {plan.engine}{shared}")
+    lines.append(
+        "a live teacher takes as long in every epoch of every student: stored signals are ahead from the second on"
+    )
+    lines.append(
+        f"estimated with {card.peak_tflops:g} TFLOP/s (dense bfloat16, by its data sheet) at an assumed utilisation of "
+        f"{UTILISATION:.0%}; start-up, loading and what several cards lose between them are not in it"
+    )
+    for (what, folder), needed in zip(
+        plan.folders.items(), (plan.dataset_bytes, plan.cache_bytes), strict=True
+    ):
+        free = shutil.disk_usage(_existing(folder)).free
+        verdict = "" if needed < free else "; NOT ENOUGH: choose another disk"
+        lines.append(
+            f"{what}: about {needed / 1e9:.2f} GB to write, {free / 1e9:.1f} GB free at {folder}{verdict}"
+        )
+    return lines
+
+
+def _can_tell(model: ResolvedModel) -> int | None:
     return None if model.identity["weights_sha256"] is None else 0
 
 
-def _encoded(request: ScoringRequest) -> Iterator[EncodedPair]:
-    return (pair for row in request.reader if (pair := request.encoder.encode(row)) is not None)
-
-
-def _look_up(task: Task, name: str, passes: PassPlan, plan: Plan, work: _Work) -> None:
-    found = plan.cached[name]
-    if found is not None and passes.path(task.content).exists():
-        plan.cached[name] = found + task.positions
-        return
-    work.rows += task.rows
-    work.tokens += task.tokens
-    work.positions += task.positions
-
-
-def _reckon(
-    plan: Plan, options: ScoreOptions, todo: dict[str, _Work], sizes: dict[str, ModelSize], card: Card
-) -> None:
-    total = sum(plan.positions.values())
+def _estimate(plan: ScoringPlan, options: ScoreOptions, todo: dict[str, _Work]) -> None:
+    """Fill in bytes, operations and hours."""
     # Without a reference a shard holds what the teacher's pass does.
     per_position = _SHARD_BYTES[options.precision] if len(todo) > 1 else _PASS_BYTES["teacher"]
-    plan.dataset_bytes = total * _position_bytes(per_position, options.top_k)
+    plan.dataset_bytes = sum(plan.positions.values()) * _position_bytes(per_position, options.top_k)
     for name, work in todo.items():
         plan.cache_bytes += work.positions * _position_bytes(_PASS_BYTES[name], options.top_k)
-        plan.flops[name] = sizes[name].flops(
+        plan.flops[name] = plan.sizes[name].flops(
             tokens=work.tokens, positions=work.positions, mean_length=work.tokens / max(1, work.rows)
         )
-        plan.hours[name] = plan.flops[name] / (card.peak_tflops * 1e12 * UTILISATION) / 3600
+        plan.hours[name] = plan.flops[name] / (plan.card.peak_tflops * 1e12 * UTILISATION) / 3600
 
 
 def _position_bytes(line: tuple[float, float], top_k: int) -> float:
@@ -204,49 +256,11 @@ def _position_bytes(line: tuple[float, float], top_k: int) -> float:
     return fixed + per_token * top_k
 
 
-def _describe(
-    plan: Plan, options: ScoreOptions, sizes: dict[str, ModelSize], card: Card, cache: Path, report: Report
-) -> None:
-    for role, rows in plan.rows.items():
-        report(f"{role}: {rows:,} responses, {plan.positions[role]:,} positions")
-    report(f"tokens through each model: {plan.tokens:,}")
-    for name, size in sizes.items():
-        known = plan.cached[name]
-        cached = "cannot be told without its weights" if known is None else f"{known:,} positions"
-        weights_gib = 2 * size.parameters / 2**30
-        fits = (
-            ""
-            if weights_gib < 0.8 * card.memory_gib
-            else f", too much for one {card.name} ({card.memory_gib} GiB)"
-        )
-        report(
-            f"{name}: {size.parameters / 1e9:.2f} billion parameters, {weights_gib:.1f} GiB in bfloat16{fits}; "
-            f"cached: {cached}; {plan.flops[name]:.3g} FLOPs to do, {_duration(plan.hours[name])}"
-        )
-    num_cards = options.workers * options.tensor_parallel_size * options.pipeline_parallel_size
-    hours = sum(plan.hours.values())
-    shared = (
-        f"; {_duration(hours / num_cards)} on the {num_cards} that the options name" if num_cards > 1 else ""
-    )
-    report(f"in all {_duration(hours)} on one {card.name}{shared}")
-    report(
-        f"reckoned with {card.peak_tflops:g} TFLOP/s (dense bfloat16, by its data sheet) at an assumed utilisation of "
-        f"{UTILISATION:.0%}; start-up, loading and what several cards lose between them are not in it"
-    )
-    for what, folder, needed in (
-        ("dataset", store_folder() if options.out is None else Path(options.out), plan.dataset_bytes),
-        ("pass cache", cache, plan.cache_bytes),
-    ):
-        free = shutil.disk_usage(_existing(folder)).free
-        verdict = "" if needed < free else "; NOT ENOUGH: choose another disk"
-        report(f"{what}: about {needed / 1e9:.2f} GB to write, {free / 1e9:.1f} GB free at {folder}{verdict}")
-
-
 def _duration(hours: float) -> str:
     return f"{hours:,.1f} hours" if hours >= 2 else f"{60 * hours:.1f} minutes"
 
 
 def _existing(folder: Path) -> Path:
-    """The folder itself or the nearest one above it that is there."""
+    """The folder itself or the nearest one above it that exists."""
     folder = folder.absolute()
     return next(path for path in (folder, *folder.parents) if path.exists())

@@ -5,9 +5,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from teacher_scoring.engines.checked import LostAnswersError
+from teacher_scoring.engines.checked import CheckedEngine, LostAnswersError
 from teacher_scoring.engines.contract import (
-    Engine,
     EngineOptions,
     GivenScores,
     SampledResponse,
@@ -61,7 +60,7 @@ class EngineModel:
             "quantization": self._options.quantization,
             "engine_args": list(self._options.engine_args),
         }
-        self._engine: Engine | None = None
+        self._engine: CheckedEngine | None = None
 
     def sample(
         self,
@@ -103,7 +102,7 @@ class EngineModel:
             self._engine.close()
             self._engine = None
 
-    def _opened(self) -> Engine:
+    def _opened(self) -> CheckedEngine:
         if self._engine is None:
             self._engine = open_engine(self._kind, self._options)
         return self._engine

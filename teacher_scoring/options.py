@@ -1,7 +1,6 @@
 """The options of score-teacher and sample-student."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -20,10 +19,7 @@ from data.preferences.options import (
 from data.signals.schema import ROLES
 from teacher_scoring.engines.contract import DTYPES, ENGINES, EngineOptions
 
-__all__ = ["ALL_SHARDS", "Part", "Report", "SampleOptions", "ScoreOptions", "engine_options"]
-
-
-Report = Callable[[str], None]
+__all__ = ["ALL_SHARDS", "Part", "SampleOptions", "ScoreOptions", "engine_options"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +171,7 @@ class ScoreOptions(_EngineFlags):
         False, help="print what would be scored, written and paid for, and stop", determining=False
     )
     card: str = option(
-        "h100-sxm", help="for --dry-run: the GPU to reckon with", choices=tuple(CARDS), determining=False
+        "h100-sxm", help="for --dry-run: the GPU to estimate for", choices=tuple(CARDS), determining=False
     )
 
     def __post_init__(self) -> None:

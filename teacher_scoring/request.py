@@ -1,26 +1,75 @@
 """What determines a signal dataset's numbers: models, tokenizer, rollouts, options; found and checked."""
 
-from collections.abc import Iterable
+import dataclasses
+import functools
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data.errors import ConfigurationError, DataError
+from data.files import adpa_home
+from data.options.command_line import command_line
 from data.preferences.options import reading
 from data.preferences.reader import PreferenceReader, read_preferences
 from data.signals.rollouts import RolloutDataset
 from data.signals.rounding import describe_rounding
+from data.signals.schema import ResponseSignals
 from data.storage.store import local_folder
 from data.tokens.encoder import PairEncoder
 from data.tokens.vocabulary import Vocabulary, check_agreement
-from teacher_scoring.engines.models import FoundModel, engine_request, find_model, longest_sequence
+from teacher_scoring.build.dataset_build import recorded_engine
+from teacher_scoring.engines.models import ResolvedModel, engine_request, find_model, longest_sequence
+from teacher_scoring.engines.open import engine_version, is_installed
 from teacher_scoring.engines.tokenizer import load_tokenizer
-from teacher_scoring.options import Report, ScoreOptions
+from teacher_scoring.options import SampleOptions, ScoreOptions
 from teacher_scoring.passes.cache import PassPlan
 from teacher_scoring.passes.rollouts_by_pair import RolloutsByPair
-from teacher_scoring.passes.tasks import SupportRule
+from teacher_scoring.passes.run import Pass
+from teacher_scoring.passes.scoring import score_given_ids, score_support
+from teacher_scoring.passes.tasks import EncodedShard, SupportRule, pair_rows
+from teacher_scoring.workers.run import request_engine
 
-__all__ = ["ScoringRequest", "prepare_request"]
+__all__ = ["ScoringRequest", "describe_engine", "prepare_request", "settle_engine"]
+
+logger = logging.getLogger(__name__)
+
+_Options = TypeVar("_Options", ScoreOptions, SampleOptions)
+
+
+def settle_engine(options: _Options) -> _Options:
+    """Options with a named engine: for `auto` the one that the folder is made with, else the best one installed.
+
+    Raises:
+        ConfigurationError: the folder's engine is not installed.
+    """
+    if options.engine != "auto":
+        return options
+    recorded = recorded_engine(options.out)
+    if recorded is None:
+        return dataclasses.replace(options, engine="vllm" if is_installed("vllm") else "transformers")
+    name = recorded["name"]
+    if not is_installed(name):
+        raise ConfigurationError(
+            f"--engine: {options.out} is made with {name} {recorded['version']}, which is not installed here; install "
+            f"that version with the extra [{name}] and run the same command, or choose another --out; all is as it was"
+        )
+    return dataclasses.replace(options, engine=name)
+
+
+def describe_engine(options: ScoreOptions | SampleOptions, models: Iterable[ResolvedModel]) -> str:
+    """One line: engine, version, dtype of each model, device."""
+    import torch  # noqa: PLC0415  (the command line imports this file's neighbours before it knows the command)
+
+    dtypes = ", ".join(
+        f"{model.option.removeprefix('--')} in {model.dtype if options.dtype == 'auto' else options.dtype}"
+        for model in models
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    workers = f", {options.workers} workers" if options.workers > 1 else ""
+    return f"{options.engine} {engine_version(options.engine)} on {device}{workers}: {dtypes}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +77,7 @@ class ScoringRequest:
     """All that a run of score-teacher needs, checked before it does anything.
 
     Attributes:
-        options: the command's.
+        options: the command's, with a named engine.
         teacher: the model that chooses the support.
         reference: the model that is asked about it; None without one.
         tokenizer: the teacher's.
@@ -37,17 +86,24 @@ class ScoringRequest:
         reader: the preference rows.
         rollouts: the student's samples; None without any.
         known: the determining part of the manifest, but for the hash of data that have not been read yet.
+        cache: folder of pass files; absolute, because workers may run elsewhere.
     """
 
     options: ScoreOptions
-    teacher: FoundModel
-    reference: FoundModel | None
+    teacher: ResolvedModel
+    reference: ResolvedModel | None
     tokenizer: Any
     encoder: PairEncoder
     max_length: int
     reader: PreferenceReader
     rollouts: RolloutDataset | None
     known: dict[str, Any]
+    cache: Path
+
+    @property
+    def models(self) -> list[ResolvedModel]:
+        """Teacher and, where there is one, reference."""
+        return [self.teacher] if self.reference is None else [self.teacher, self.reference]
 
     @property
     def support_rule(self) -> SupportRule:
@@ -58,24 +114,37 @@ class ScoringRequest:
             reference_vocab_size=self.reference.vocab_size if self.reference is not None else None,
         )
 
-    def plans(self, cache: Path) -> tuple[PassPlan, PassPlan | None]:
-        """Where the results of the teacher's and the reference's pass lie."""
+    def plans(self) -> list[PassPlan]:
+        """Where the results of the teacher's and, where there is one, the reference's pass are."""
         engine = engine_request(self.options)
-        teacher = PassPlan(cache, {**engine, "model": self.teacher.identity, "top_k": self.options.top_k})
+        teacher = PassPlan(
+            self.cache, {**engine, "model": self.teacher.identity, "top_k": self.options.top_k}
+        )
         if self.reference is None:
-            return teacher, None
-        return teacher, PassPlan(cache, {**engine, "model": self.reference.identity}, teacher=teacher)
+            return [teacher]
+        return [teacher, PassPlan(self.cache, {**engine, "model": self.reference.identity}, teacher=teacher)]
+
+    def passes(self, work_folder: Path) -> list[Pass]:
+        """The passes to run, in order.
+
+        Args:
+            work_folder: where the token ids are.
+        """
+        work = [functools.partial(score_support, top_k=self.options.top_k), score_given_ids]
+        return [
+            Pass(request_engine(self.options, model, shared_folders=(work_folder, self.cache)), plan, do)
+            for model, plan, do in zip(self.models, self.plans(), work, strict=False)
+        ]
 
     def rollouts_by_pair(self) -> RolloutsByPair | None:
         """The rollouts, ready to be looked up by pair."""
         if self.rollouts is None:
             return None
-        models = [self.teacher] if self.reference is None else [self.teacher, self.reference]
         return RolloutsByPair(
             self.rollouts,
             truncated=self.options.truncate,
             max_length=self.max_length,
-            vocab_size=min(model.vocab_size for model in models),
+            vocab_size=min(model.vocab_size for model in self.models),
         )
 
     def check_data(self, rollouts: RolloutsByPair | None) -> None:
@@ -96,22 +165,65 @@ class ScoringRequest:
                 f"{self.options.rollouts}: none of its pairs is in {self.options.data}; sample from the same data"
             )
 
+    def rows(self, rollouts: RolloutsByPair | None) -> Iterator[list[ResponseSignals]]:
+        """The rows of each pair, ids only; what became of the data is known after the last one."""
+        pairs = (pair for row in self.reader if (pair := self.encoder.encode(row)) is not None)
+        return pair_rows(pairs, rollouts)
 
-def prepare_request(options: ScoreOptions, report: Report, *, need_weights: bool = True) -> ScoringRequest:
+    def report_rows(self, rollouts: RolloutsByPair | None) -> None:
+        """Say what became of the rows.
+
+        Raises:
+            DataError: no row is left.
+        """
+        logger.info("%s", self.reader.describe())
+        logger.info("%s", self.encoder.describe())
+        if rollouts is not None and (dropped := rollouts.describe()) is not None:
+            logger.info("%s", dropped)
+        self.encoder.require_rows()
+
+    def check_shards(self, shards: Sequence[EncodedShard]) -> None:
+        """Refuse a dataset in which a role that was asked for has no response left.
+
+        Raises:
+            DataError: naming the role.
+        """
+        found = {task.role for shard in shards for task in shard.tasks}
+        for role in self.options.roles:
+            if role not in found:
+                raise DataError(
+                    f"{self.options.data}: no {role} response is left to score; leave it out of --score"
+                )
+
+    def created(self) -> dict[str, Any]:
+        """What is worth knowing of how the dataset came about but does not determine it; no times, no hosts."""
+        options = self.options
+        return {
+            "by": f"adpa {version('adpa')}",
+            "teacher": options.teacher,
+            "reference": options.reference,
+            "data": options.data,
+            "rollouts": options.rollouts,
+            # What verify --repair says to run; it adds the folder that the dataset is in by then.
+            "command": command_line("score-teacher", options, determining=True, without=("out",)),
+        }
+
+
+def prepare_request(options: ScoreOptions, *, need_weights: bool = True) -> ScoringRequest:
     """Find models, tokenizers, data and rollouts, and check them against each other.
 
     Args:
         options: the command's.
-        report: takes notes for the user.
         need_weights: whether model folders have to hold weights, too; a plan does without.
     Raises:
         AdpaError: for whatever is missing or does not fit.
     """
+    options = settle_engine(options)
     teacher, reference = _find_models(options, need_weights)
     tokenizer = load_tokenizer(
         teacher.folder, option="--teacher", trust_remote_code=options.trust_remote_code
     )
-    _check_models(options, teacher, reference, tokenizer, report)
+    _check_models(options, teacher, reference, tokenizer)
     rollouts = None
     if options.rollouts is not None:
         rollouts = RolloutDataset.open(local_folder(options.rollouts))
@@ -144,10 +256,11 @@ def prepare_request(options: ScoreOptions, report: Report, *, need_weights: bool
             "encoding": options.encoding,
             "shard_pairs": options.shard_pairs,
         },
+        cache=Path(options.pass_cache or adpa_home() / "passes").absolute(),
     )
 
 
-def _find_models(options: ScoreOptions, need_weights: bool) -> tuple[FoundModel, FoundModel | None]:
+def _find_models(options: ScoreOptions, need_weights: bool) -> tuple[ResolvedModel, ResolvedModel | None]:
     teacher = find_model(
         "--teacher",
         options.teacher,
@@ -169,8 +282,8 @@ def _find_models(options: ScoreOptions, need_weights: bool) -> tuple[FoundModel,
     return teacher, reference
 
 
-def _check_terminator(encoder: PairEncoder, models: Iterable[FoundModel | None]) -> None:
-    """Refuse a model that has no place for the token that every answer ends with."""
+def _check_terminator(encoder: PairEncoder, models: Iterable[ResolvedModel | None]) -> None:
+    """Refuse a model without the token that every answer ends with."""
     for model in models:
         if model is not None and encoder.terminator_id >= model.vocab_size:
             raise ConfigurationError(
@@ -181,7 +294,7 @@ def _check_terminator(encoder: PairEncoder, models: Iterable[FoundModel | None])
 
 
 def _check_models(
-    options: ScoreOptions, teacher: FoundModel, reference: FoundModel | None, tokenizer: Any, report: Report
+    options: ScoreOptions, teacher: ResolvedModel, reference: ResolvedModel | None, tokenizer: Any
 ) -> None:
     """Refuse before any work what would fail or mislead after hours of it."""
     if options.top_k > teacher.vocab_size:
@@ -201,4 +314,4 @@ def _check_models(
         role="reference",
     )
     for note in notes:
-        report(f"note: {note}")
+        logger.info("note: %s", note)

@@ -1,8 +1,8 @@
 """`signals verify --deep`: score a sample again with the models that a dataset names, and compare every column."""
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,50 @@ from data.signals.dataset import SignalDataset
 from data.signals.rounding import grids
 from data.signals.schema import ResponseSignals
 from teacher_scoring.build.assemble import signals_of
-from teacher_scoring.engines.contract import Engine, EngineOptions, GivenScores, SupportScores, TokenSequence
-from teacher_scoring.engines.models import FoundModel, find_model
-from teacher_scoring.options import Report
+from teacher_scoring.engines.checked import CheckedEngine
+from teacher_scoring.engines.contract import EngineOptions, GivenScores, SupportScores, TokenSequence
+from teacher_scoring.engines.models import ResolvedModel, find_model
 from teacher_scoring.passes.tasks import SupportRule
 from teacher_scoring.workers.run import EngineRequest, needs_own_process, run_on_engine
 
-__all__ = ["rescore_sample"]
+__all__ = ["RescoringResult", "rescore_sample"]
 
 
-def rescore_sample(folder: Path, options: SignalsVerifyOptions, report: Report) -> None:
+@dataclass(frozen=True, slots=True)
+class RescoringResult:
+    """How far a sample is from its models.
+
+    Attributes:
+        responses: how many were scored again; 0 for a dataset that carries token ids alone.
+        positions: their response positions.
+        differences: by column the largest absolute difference, nats, rounding included; `probability`, the largest one
+            between probabilities beyond what rounding explains; `support`, by how much a token outside a support is
+            more probable than the least probable one in it, nats.
+    """
+
+    responses: int
+    positions: int
+    differences: dict[str, float]
+
+    def __str__(self) -> str:
+        """The result in one line."""
+        if not self.responses:
+            return "the dataset carries token ids alone; there is nothing to score again"
+        nats = ", ".join(
+            f"{name} {value:.2g}" for name, value in self.differences.items() if name != "probability"
+        )
+        return (
+            f"{self.responses:,} responses ({self.positions:,} positions) scored again with transformers; largest "
+            f"differences: in probability {self.differences['probability']:.2g} beyond rounding; in nats: {nats}"
+        )
+
+
+def rescore_sample(folder: Path, options: SignalsVerifyOptions) -> RescoringResult:
     """Score some responses of a dataset again and compare probabilities.
 
     Args:
         folder: the dataset.
         options: how many responses, where the models are, and what difference passes.
-        report: takes lines for the user.
     Raises:
         ConfigurationError: models that are not there, or whose weights are not those of the manifest.
         ShardError: a dataset that is no signal dataset, or whose numbers are not the models'.
@@ -41,19 +69,28 @@ def rescore_sample(folder: Path, options: SignalsVerifyOptions, report: Report) 
     reference = None
     if request.get("reference") is not None:
         reference = _find(dataset, "reference", options.reference, options.reference_adapter, options)
+    rows = _sample_rows(dataset, options.deep)
+    if not rows:
+        return RescoringResult(0, 0, {})
 
-    def engine(model: FoundModel) -> EngineRequest:
-        return _transformers_request(
-            model,
+    def engine(model: ResolvedModel) -> EngineRequest:
+        # transformers on this machine, whatever the dataset was made with.
+        settings = EngineOptions(
+            model=str(model.folder),
+            adapter=str(model.adapter) if model.adapter is not None else None,
             dtype=request["dtype"],
             trust_remote_code=options.trust_remote_code,
             max_length=request["max_length"],
         )
+        return EngineRequest(
+            kind="transformers",
+            settings=settings,
+            option=model.option,
+            vocab_size=model.vocab_size,
+            own_process=needs_own_process("transformers"),
+        )
 
-    rows = _sample_rows(dataset, options.deep)
-    if not rows:
-        report(f"{folder}: carries token ids alone; there is nothing to score again")
-        return
+    # The stored support is taken as it is, however it was cut.
     rule = SupportRule(
         top_p=1.0,
         teacher_vocab_size=teacher.vocab_size,
@@ -65,12 +102,6 @@ def rescore_sample(folder: Path, options: SignalsVerifyOptions, report: Report) 
         engine(reference) if reference is not None else None,
         rule,
         rounded=request["precision"] == "rounded",
-    )
-    largest = {name: max(differences[name] for differences in found) for name in found[0]}
-    positions = sum(row.num_scored for row in rows)
-    report(
-        f"{len(rows):,} responses ({positions:,} positions) scored again with transformers; "
-        f"{_describe(largest)}"
     )
     wrong = [
         (differences["probability"], row)
@@ -84,36 +115,38 @@ def rescore_sample(folder: Path, options: SignalsVerifyOptions, report: Report) 
             f"{options.tolerance:g}, most the {row.role} one of pair {row.pair_id}: {worst:.2g} in probability; "
             "delete the dataset and the passes that it was made of, and score again"
         )
+    largest = {name: max(differences[name] for differences in found) for name in found[0]}
+    return RescoringResult(len(rows), sum(row.num_scored for row in rows), largest)
 
 
 def _find(
     dataset: SignalDataset, name: str, given: str | None, adapter: str | None, options: SignalsVerifyOptions
-) -> FoundModel:
+) -> ResolvedModel:
     """A model of the dataset, where the user or the manifest says that it is, with the weights of the manifest."""
     manifest = dataset.manifest
     recorded: dict[str, Any] = manifest.request[name]
     option = f"--{name}"
-    place = given or str(manifest.created.get(name) or recorded["source"])
+    source = given or str(manifest.created.get(name) or recorded["source"])
     made_with = recorded.get("adapter")
     if (made_with is None) != (adapter is None):
         told = "had none" if made_with is None else f"had one ({made_with['source']})"
         action = "leave the option out" if made_with is None else "say where it is"
         raise ConfigurationError(f"{option}-adapter: the {name} of {dataset.path} {told}; {action}")
-    revision = None if Path(place).exists() else recorded["revision"]
+    revision = None if Path(source).exists() else recorded["revision"]
     found = find_model(
-        option, place, revision=revision, adapter=adapter, trust_remote_code=options.trust_remote_code
+        option, source, revision=revision, adapter=adapter, trust_remote_code=options.trust_remote_code
     )
     now = found.describe()
-    _compare_weights(option, place, recorded, now)
+    _compare_weights(option, source, recorded, now)
     if made_with is not None:
         _compare_weights(f"{option}-adapter", str(adapter), made_with, now["adapter"])
     return found
 
 
-def _compare_weights(option: str, place: str, recorded: dict[str, Any], now: dict[str, Any]) -> None:
+def _compare_weights(option: str, source: str, recorded: dict[str, Any], now: dict[str, Any]) -> None:
     if recorded["weights_sha256"] != now["weights_sha256"]:
         raise ConfigurationError(
-            f"{option}: {place} has weights {now['weights_sha256'][:12]}..., the dataset was made with "
+            f"{option}: {source} has weights {now['weights_sha256'][:12]}..., the dataset was made with "
             f"{recorded['weights_sha256'][:12]}...; say where those are"
         )
 
@@ -136,39 +169,6 @@ def _sample_rows(dataset: SignalDataset, number: int) -> list[ResponseSignals]:
         scored = [row for row in dataset.pair(pair) if row.is_scored]
         rows += draw.sample(scored, min(1, len(scored)))
     return rows
-
-
-def _transformers_request(
-    model: FoundModel, *, dtype: str, trust_remote_code: bool, max_length: int
-) -> EngineRequest:
-    """The engine that scores again: transformers on this machine, whatever the dataset was made with.
-
-    Args:
-        model: what to open.
-        dtype: as in `EngineOptions`.
-        trust_remote_code: likewise.
-        max_length: likewise.
-    """
-    settings = EngineOptions(
-        model=str(model.folder),
-        adapter=str(model.adapter) if model.adapter is not None else None,
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
-        max_length=max_length,
-    )
-    return EngineRequest(
-        kind="transformers",
-        settings=settings,
-        option=model.option,
-        vocab_size=model.vocab_size,
-        own_process=needs_own_process("transformers"),
-    )
-
-
-def _describe(differences: Mapping[str, float]) -> str:
-    """The largest differences in words."""
-    shown = ", ".join(f"{name} {value:.2g}" for name, value in differences.items() if name != "probability")
-    return f"largest differences: in probability {differences['probability']:.2g} beyond rounding; in nats: {shown}"
 
 
 def _row_differences(
@@ -201,8 +201,6 @@ def _row_differences(
         if reference is None
         else [given for given, _ in run_on_engine(reference, _score, rows)]
     )
-    # The stored support is taken as it is, however it was cut.
-    rule = replace(rule, top_p=1.0)
     columns = _COLUMNS if reference is not None else _COLUMNS[:3]
     differences = []
     for row, (given, best), other in zip(rows, found, others, strict=True):
@@ -258,7 +256,9 @@ def _probability_difference(
     return largest
 
 
-def _score(engine: Engine, rows: Iterable[ResponseSignals]) -> Iterator[tuple[GivenScores, np.ndarray]]:
+def _score(
+    engine: CheckedEngine, rows: Iterable[ResponseSignals]
+) -> Iterator[tuple[GivenScores, np.ndarray]]:
     """Scores at the stored ids, and the same number of best log-probabilities of all tokens."""
     for row in rows:
         sequence = TokenSequence(row.prompt_ids, row.response_ids, row.response_mask)

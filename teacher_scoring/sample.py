@@ -4,93 +4,105 @@ import contextlib
 import functools
 import hashlib
 import logging
-import sys
-from collections import deque
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from data.errors import AdpaError, ConfigurationError, ScoringError
 from data.options.command_line import command_line
 from data.preferences.messages import PreferenceRow
 from data.preferences.options import reading
 from data.preferences.reader import PreferenceReader, read_preferences
-from data.signals.card import write_card
-from data.signals.fingerprint import fingerprint
-from data.signals.manifest import Manifest, write_manifest
+from data.progress import Progress
 from data.signals.rollouts import Rollout, RolloutDataset, write_rollout_shard
 from data.signals.schema import ResponseSignals
 from data.signals.shards import read_signal_shard
 from data.tokens.encoder import PairEncoder
-from teacher_scoring.build.complete import write_failed
-from teacher_scoring.build.work_folder import (
-    LostResponse,
-    ShardRecord,
-    Workplace,
-    is_finished,
-    open_destination,
-)
-from teacher_scoring.engines.checked import LostAnswersError
-from teacher_scoring.engines.contract import Engine, SampledResponse, Sampling
-from teacher_scoring.engines.models import FoundModel, engine_request, find_model, longest_sequence
+from teacher_scoring.build.dataset_build import DatasetBuild, LostResponse, ShardRecord
+from teacher_scoring.engines.checked import CheckedEngine, LostAnswersError
+from teacher_scoring.engines.contract import SampledResponse, Sampling
+from teacher_scoring.engines.models import ResolvedModel, engine_request, find_model, longest_sequence
 from teacher_scoring.engines.tokenizer import load_tokenizer
-from teacher_scoring.options import ALL_SHARDS, Report, SampleOptions
+from teacher_scoring.options import SampleOptions
 from teacher_scoring.passes.cache import Lost
-from teacher_scoring.passes.tasks import EncodedShard, write_encoded_shards
+from teacher_scoring.passes.scoring import LOST_ADVICE
+from teacher_scoring.passes.tasks import EncodedShard
+from teacher_scoring.request import describe_engine, settle_engine
 from teacher_scoring.workers.run import request_engine, run_on_engine
 from teacher_scoring.workers.sigterm import exit_on_sigterm
 
-__all__ = ["SampleOptions", "response_seed", "sample_student"]
-
+__all__ = ["SampleOptions", "SamplingResult", "response_seed", "sample_student"]
 
 logger = logging.getLogger(__name__)
 
 
-def sample_student(options: SampleOptions, *, report: Report = logger.info) -> RolloutDataset:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingResult:
+    """What a run of sample-student did.
+
+    Attributes:
+        path: the folder of the rollouts.
+        responses: rows of it.
+        prompts: prompts that were answered.
+        tokens: response tokens.
+        found: responses that an earlier run had sampled; all of them where the rollouts were finished.
+        lost: responses without a valid answer, whose prompts are left out.
+        reused: whether the rollouts were there already.
+        seconds: time that it took.
+    """
+
+    path: Path
+    responses: int
+    prompts: int
+    tokens: int
+    found: int = 0
+    lost: int = 0
+    reused: bool = False
+    seconds: float = 0.0
+
+    def open(self) -> RolloutDataset:
+        """The rollouts, for reading."""
+        return RolloutDataset.open(self.path)
+
+    def __str__(self) -> str:
+        """The result in one line."""
+        return (
+            f"{self.path}: {self.responses:,} responses to {self.prompts:,} prompts, {self.tokens:,} tokens"
+        )
+
+
+def sample_student(options: SampleOptions) -> SamplingResult:
     """Sample a student's responses to the prompts of preference data, and write rollouts.
 
     Running the same request again continues with the first unfinished shard; a finished one is only opened.
 
     Args:
         options: which student, which prompts, how to draw.
-        report: takes lines for the user.
     Raises:
         AdpaError: for unusable options, model or data, before any sampling; or for an engine that fails.
         SystemExit: with code 143, after SIGTERM.
     """
+    started = time.monotonic()
     with exit_on_sigterm():
-        student = find_model(
-            "--student",
-            options.student,
-            revision=options.revision,
-            adapter=options.adapter,
-            trust_remote_code=options.trust_remote_code,
-        )
-        tokenizer = load_tokenizer(
-            student.folder, option="--student", trust_remote_code=options.trust_remote_code
-        )
-        longest, limited_by = longest_sequence(options.max_length, [student])
-        if options.max_new_tokens >= longest:
-            raise ConfigurationError(
-                f"--max-new-tokens: {options.max_new_tokens} leaves no room for a prompt within "
-                f"{'--max-length' if limited_by is None else 'the positions of the student'}, {longest}"
+        request = _prepare(options)
+        with DatasetBuild.open(options.out, request.known, request.reader, kind=RolloutDataset.kind) as build:
+            found = None if build.is_complete else _sample(request, build)
+            rollouts = RolloutDataset.open(build.out)
+            return SamplingResult(
+                path=build.out,
+                responses=rollouts.num_rows,
+                prompts=rollouts.num_pairs,
+                tokens=rollouts.num_positions,
+                found=rollouts.num_rows if found is None else found,
+                lost=len(build.lost),
+                reused=build.is_complete,
+                seconds=time.monotonic() - started,
             )
-        encoder = PairEncoder(
-            tokenizer,
-            max_length=longest - options.max_new_tokens,
-            limited_by=limited_by,
-            truncate=options.truncate,
-        )
-        known = _known_request(options, student, encoder)
-        reader = read_preferences(options.data, reading(options), need="prompt")
-        with open_destination(options.out, known, reader, ALL_SHARDS, report) as out:
-            if is_finished(out, known, reader, report):
-                return RolloutDataset.open(out)
-            return _Run(options, student, encoder, tokenizer, reader, known, out, report).run()
 
 
 def response_seed(seed: int, pair_id: str, sample_index: int) -> int:
@@ -99,7 +111,53 @@ def response_seed(seed: int, pair_id: str, sample_index: int) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def _known_request(options: SampleOptions, student: FoundModel, encoder: PairEncoder) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """All that a run of sample-student needs, found and checked."""
+
+    options: SampleOptions
+    student: ResolvedModel
+    tokenizer: Any
+    encoder: PairEncoder
+    reader: PreferenceReader
+    known: dict[str, Any]
+
+
+def _prepare(options: SampleOptions) -> _Request:
+    options = settle_engine(options)
+    student = find_model(
+        "--student",
+        options.student,
+        revision=options.revision,
+        adapter=options.adapter,
+        trust_remote_code=options.trust_remote_code,
+    )
+    tokenizer = load_tokenizer(
+        student.folder, option="--student", trust_remote_code=options.trust_remote_code
+    )
+    longest, limited_by = longest_sequence(options.max_length, [student])
+    if options.max_new_tokens >= longest:
+        raise ConfigurationError(
+            f"--max-new-tokens: {options.max_new_tokens} leaves no room for a prompt within "
+            f"{'--max-length' if limited_by is None else 'the positions of the student'}, {longest}"
+        )
+    encoder = PairEncoder(
+        tokenizer,
+        max_length=longest - options.max_new_tokens,
+        limited_by=limited_by,
+        truncate=options.truncate,
+    )
+    return _Request(
+        options=options,
+        student=student,
+        tokenizer=tokenizer,
+        encoder=encoder,
+        reader=read_preferences(options.data, reading(options), need="prompt"),
+        known=_known_request(options, student, encoder),
+    )
+
+
+def _known_request(options: SampleOptions, student: ResolvedModel, encoder: PairEncoder) -> dict[str, Any]:
     names = (
         "num_samples",
         "temperature",
@@ -128,148 +186,90 @@ def _prompts(reader: Iterable[PreferenceRow], encoder: PairEncoder) -> Iterator[
             yield [ResponseSignals(encoded.pair_id, "student", 0, encoded.prompt_ids, nothing)]
 
 
-class _Run:
-    """One run of sample-student, everything found and checked."""
-
-    def __init__(
-        self,
-        options: SampleOptions,
-        student: FoundModel,
-        encoder: PairEncoder,
-        tokenizer: Any,
-        reader: PreferenceReader,
-        known: dict[str, Any],
-        out: Path,
-        report: Report,
-    ) -> None:
-        self._options = options
-        self._student = student
-        self._encoder = encoder
-        self._tokenizer = tokenizer
-        self._reader = reader
-        self._known = known
-        self._report = report
-        self._out = out
-
-    def run(self) -> RolloutDataset:
-        """Read the data once for their hash, then encode and sample what is missing, and complete the dataset."""
-        # Every shard carries the dataset's fingerprint, so all rows have to be seen before the first prompt is
-        # sampled; and no bad row can then turn up after hours of sampling.
-        data_hash = self._reader.read_data_hash()
-        place = Workplace.claim(self._out, self._known)
-        try:
-            return self._sample_into(place, {**self._known, "data": data_hash})
-        except AdpaError:
-            place.abandon()
-            raise
-
-    def _sample_into(self, place: Workplace, request: dict[str, Any]) -> RolloutDataset:
-        records = self._sample(place, fingerprint(request))
-        lost = [response for record in records for response in record.lost]
-        manifest = Manifest(
-            kind=RolloutDataset.kind,
-            request=request,
-            shards=tuple(record.entry for record in records),
-            files=write_failed(self._out, lost, self._report),
-            created={
-                "by": f"adpa {version('adpa')}",
-                "student": self._options.student,
-                "data": self._options.data,
-                "command": command_line("sample-student", self._options, determining=True, without=("out",)),
-            },
+def _sample(request: _Request, build: DatasetBuild) -> int:
+    """Encode all prompts, sample the shards that are not there yet; the number of responses that were there."""
+    options = request.options
+    build.begin()
+    try:
+        prompts = _prompts(request.reader, request.encoder)
+        shards = build.encode(prompts, request.reader, roles=(), shard_pairs=options.shard_pairs)
+        logger.info("%s", request.reader.describe())
+        logger.info("%s", request.encoder.describe())
+        request.encoder.require_rows()
+        todo = [shard for shard in shards if not build.reuse(shard.index)]
+        found = build.num_rows
+        logger.info("%s", describe_engine(options, [request.student]))
+        logger.info(
+            "student: %d shards of prompts, %d of them sampled before", len(shards), len(shards) - len(todo)
         )
-        write_card(self._out, manifest)
-        write_manifest(self._out, manifest)
-        place.release()
-        return RolloutDataset.open(self._out)
-
-    def _sample(self, place: Workplace, dataset: str) -> list[ShardRecord]:
-        """Sample every shard that is not there yet."""
-        records: dict[int, ShardRecord] = {}
-        todo: deque[EncodedShard] = deque()
-
-        def missing() -> Iterator[EncodedShard]:
-            num_found = 0
-            for shard in self._encoded(place):
-                if (record := place.find(shard.index, dataset)) is not None:
-                    records[shard.index] = record
-                    num_found += 1
-                else:
-                    todo.append(shard)
-                    yield shard
-            num_shards = len(records) + len(todo)
-            self._report(f"student: {num_shards:,} shards of prompts, {num_found:,} of them sampled before")
-
-        engine = request_engine(self._options, self._student, shared_folders=[place.folder])
-        results = run_on_engine(engine, self._work(), missing())
-        with (
-            contextlib.closing(results),
-            tqdm(desc="student", unit="shard", disable=not sys.stderr.isatty()) as bar,
-        ):
+        engine = request_engine(options, request.student, shared_folders=[build.folder])
+        results = run_on_engine(engine, _work(request), todo)
+        total = options.num_samples * request.encoder.counts.kept - found
+        with contextlib.closing(results), Progress("student", unit="responses", total=total) as progress:
             # The engine is at the next shard while this one is decoded and written.
-            for answers in results:
-                shard = todo.popleft()
-                record = self._write(shard, answers, place, dataset)
-                place.keep(record, dataset)
-                records[shard.index] = record
-                bar.update()
-        return [records[index] for index in sorted(records)]
+            for shard, answers in zip(todo, results, strict=True):
+                build.keep(_write(request, build, shard, answers))
+                progress.update(len(answers))
+        build.complete(
+            {
+                "by": f"adpa {version('adpa')}",
+                "student": options.student,
+                "data": options.data,
+                "command": command_line("sample-student", options, determining=True, without=("out",)),
+            }
+        )
+    except AdpaError:
+        build.abandon()
+        raise
+    return found
 
-    def _encoded(self, place: Workplace) -> Iterator[EncodedShard]:
-        """Shards of prompts, as far ahead as they are taken; at the end, what became of the rows."""
-        prompts = _prompts(self._reader, self._encoder)
-        yield from write_encoded_shards(
-            prompts, place.folder, roles=(), shard_pairs=self._options.shard_pairs, wanted=place.part
-        )
-        self._report(self._reader.describe())
-        self._report(self._encoder.describe())
-        self._encoder.require_rows()
 
-    def _work(self) -> functools.partial:
-        options = self._options
-        stop = {self._encoder.terminator_id, self._tokenizer.eos_token_id} - {None}
-        sampling = Sampling(
-            max_new_tokens=options.max_new_tokens,
-            temperature=options.temperature,
-            top_p=options.top_p,
-            stop_token_ids=tuple(sorted(stop)),
-        )
-        return functools.partial(
-            _sample_shards, sampling=sampling, num_samples=options.num_samples, seed=options.seed
-        )
+def _work(request: _Request) -> functools.partial:
+    options = request.options
+    stop = {request.encoder.terminator_id, request.tokenizer.eos_token_id} - {None}
+    sampling = Sampling(
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        stop_token_ids=tuple(sorted(stop)),
+    )
+    return functools.partial(
+        _sample_shards, sampling=sampling, num_samples=options.num_samples, seed=options.seed
+    )
 
-    def _write(
-        self, shard: EncodedShard, answers: Sequence[SampledResponse | Lost], place: Workplace, dataset: str
-    ) -> ShardRecord:
-        asked = _asked(shard, self._options.num_samples)
-        lost = [
-            LostResponse(row.pair_id, "student", index, "student", answer.reason)
-            for (row, index), answer in zip(asked, answers, strict=True)
-            if isinstance(answer, Lost)
-        ]
-        failed = {response.pair_id for response in lost}
-        kept = [
-            (row, index, answer)
-            for (row, index), answer in zip(asked, answers, strict=True)
-            if isinstance(answer, SampledResponse) and row.pair_id not in failed
-        ]
-        texts = self._tokenizer.batch_decode(
-            [answer.response_ids.tolist() for _, _, answer in kept], skip_special_tokens=True
+
+def _write(
+    request: _Request, build: DatasetBuild, shard: EncodedShard, answers: Sequence[SampledResponse | Lost]
+) -> ShardRecord:
+    asked = list(zip(_asked(shard, request.options.num_samples), answers, strict=True))
+    lost = [
+        LostResponse(row.pair_id, "student", index, "student", answer.reason)
+        for (row, index), answer in asked
+        if isinstance(answer, Lost)
+    ]
+    failed = {response.pair_id for response in lost}
+    kept = [
+        (row, index, answer)
+        for (row, index), answer in asked
+        if isinstance(answer, SampledResponse) and row.pair_id not in failed
+    ]
+    texts = request.tokenizer.batch_decode(
+        [answer.response_ids.tolist() for _, _, answer in kept], skip_special_tokens=True
+    )
+    rollouts = [
+        Rollout(
+            row.pair_id,
+            index,
+            row.prompt_ids,
+            answer.response_ids,
+            text,
+            answer.token_logprobs,
+            answer.finish_reason,
         )
-        rollouts = [
-            Rollout(
-                row.pair_id,
-                index,
-                row.prompt_ids,
-                answer.response_ids,
-                text,
-                answer.token_logprobs,
-                answer.finish_reason,
-            )
-            for (row, index, answer), text in zip(kept, texts, strict=True)
-        ]
-        entry = write_rollout_shard(place.shard_path(shard.index), rollouts, fingerprint=dataset)
-        return ShardRecord(shard.index, entry, tuple(lost))
+        for (row, index, answer), text in zip(kept, texts, strict=True)
+    ]
+    entry = write_rollout_shard(build.shard_path(shard.index), rollouts, fingerprint=build.fingerprint)
+    return ShardRecord(shard.index, entry, tuple(lost))
 
 
 def _asked(shard: EncodedShard, num_samples: int) -> list[tuple[ResponseSignals, int]]:
@@ -278,7 +278,7 @@ def _asked(shard: EncodedShard, num_samples: int) -> list[tuple[ResponseSignals,
 
 
 def _sample_shards(
-    engine: Engine, shards: Iterable[EncodedShard], *, sampling: Sampling, num_samples: int, seed: int
+    engine: CheckedEngine, shards: Iterable[EncodedShard], *, sampling: Sampling, num_samples: int, seed: int
 ) -> Iterator[Sequence[SampledResponse | Lost]]:
     """The responses to the prompts of each shard, in the order of `_asked`."""
     for shard in shards:
@@ -290,7 +290,7 @@ def _sample_shards(
             if len(error.reasons) == len(asked):
                 raise ScoringError(
                     f"all {len(asked)} responses of shard {shard.index} were lost "
-                    f"({error.reasons[min(error.reasons)]}); the model or its --dtype is not sound"
+                    f"({error.reasons[min(error.reasons)]}); {LOST_ADVICE}"
                 ) from error
             yield [
                 Lost(error.reasons[number]) if answer is None else answer

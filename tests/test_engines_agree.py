@@ -37,7 +37,7 @@ def datasets(tiny_world, tmp_path_factory):
         "pass_cache": str(folder / "passes"),
     }
     return {
-        engine: score_teacher(ScoreOptions(engine=engine, out=str(folder / engine), **common))
+        engine: score_teacher(ScoreOptions(engine=engine, out=str(folder / engine), **common)).open()
         for engine in ("transformers", "vllm")
     }
 

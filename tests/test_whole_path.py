@@ -40,7 +40,7 @@ def signals(tiny_world, tmp_path_factory):
         out=str(folder / "signals"),
         **common,
     )
-    return score_teacher(options)
+    return score_teacher(options).open()
 
 
 def dense_loss(method, tiny_world, signals, student):

@@ -54,7 +54,7 @@ def load_failure(options: EngineOptions, library: str, error: BaseException) -> 
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if unknown is not None and unknown[1] in parse_engine_args(options.engine_args):
         return ConfigurationError(
-            f"--engine-arg: {library} has no argument {unknown[1]!r} for this model; leave it out, or take one that "
+            f"engine_arg: {library} has no argument {unknown[1]!r} for this model; leave it out, or take one that "
             f"{'vllm.LLM' if library == 'vLLM' else 'from_pretrained'} documents"
         )
     return ScoringError(f"{options.model}: {library} cannot load this model: {one_line(error)}")

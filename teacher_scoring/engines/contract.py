@@ -1,7 +1,7 @@
-"""What stage one asks of an engine: score responses, score given ids, sample."""
+"""What stage one asks of a library that runs models: score responses, score given ids, sample."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from data.errors import ConfigurationError
 __all__ = [
     "DTYPES",
     "ENGINES",
-    "Engine",
+    "Backend",
     "EngineOptions",
     "GivenScores",
     "SampledResponse",
@@ -60,7 +60,7 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise ConfigurationError(f"--dtype: {self.dtype!r} is not one of {', '.join(DTYPES)}")
+            raise ConfigurationError(f"dtype: {self.dtype!r} is not one of {', '.join(DTYPES)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,63 +148,70 @@ class SampledResponse:
     finish_reason: str
 
 
-class Engine(Protocol):
-    """One model in memory that scores and samples.
+class Backend(Protocol):
+    """One model in memory, as a library serves it.
 
-    Answers come in the order of the questions. They do not depend on what else is asked in the same call,
-    beyond float rounding.
+    Answers come in the order of the questions. They do not depend on what else is asked in the same call, beyond float
+    rounding. A string in the place of an answer says why it got lost. What is asked has been checked, and what is
+    answered will be: `CheckedEngine` does both for every backend, and asks again for what is missing or wrong.
+
+    A further engine is one file: a class with these members, a function that opens it, and its name in `ENGINES` and
+    in `teacher_scoring.engines.open`.
 
     Attributes:
-        name: `vllm` or `transformers`.
+        name: of the engine, such as `transformers`.
         version: of that library.
         vocab_size: width of the model's logits; may be above the tokenizer's (padded embeddings).
+        max_length: longest prompt plus response that it can hold, tokens; None for any.
         dtype: of the weights as loaded, such as `bfloat16`.
+        device: where they are, `cpu` or `cuda`.
     """
 
     name: str
     version: str
     vocab_size: int
+    max_length: int | None
     dtype: str
+    device: str
 
-    def score_support(self, sequences: Sequence[TokenSequence], top_k: int) -> list[SupportScores]:
+    def score_support(self, sequences: Sequence[TokenSequence], top_k: int) -> Iterable[SupportScores | str]:
         """Score the `top_k` most probable tokens at every response position.
 
         Raises:
-            ConfigurationError: `top_k` outside 1 to `vocab_size`.
-            ScoringError: answers that are missing or fail the checks.
+            ScoringError: a library that fails altogether.
         """
         ...
 
-    def score_given(self, sequences: Sequence[TokenSequence], ids: Sequence[np.ndarray]) -> list[GivenScores]:
+    def score_given(
+        self, sequences: Sequence[TokenSequence], ids: Sequence[np.ndarray]
+    ) -> Iterable[GivenScores | str]:
         """Score given ids at every response position.
 
         Args:
             sequences: what to score.
             ids: for each sequence int32 of shape (T, K), no id twice at a position; K may differ between
                 sequences. Positions with fewer ids are filled up with -1, which scores -inf.
-
         Raises:
-            ScoringError: answers that are missing or fail the checks.
+            ScoringError: a library that fails altogether.
         """
         ...
 
     def sample(
         self, prompts: Sequence[np.ndarray], seeds: Sequence[int], sampling: Sampling
-    ) -> list[SampledResponse]:
-        """Draw one response to each prompt; repeat a prompt with other seeds for more.
+    ) -> Iterable[SampledResponse | str]:
+        """Draw one response to each prompt.
 
         Args:
-            prompts: int32 of shape (P,) each.
+            prompts: int32 of shape (P,) each; the same one may come several times, with other seeds.
             seeds: one for each prompt, 0 <= seed < 2**63; the same prompt and seed draw the same response.
             sampling: what all of them share.
-
         Raises:
-            ScoringError: answers that are missing or fail the checks.
+            ScoringError: a library that fails altogether.
         """
         ...
 
     def close(self) -> None:
-        """Give the model's memory back; the engine cannot be used afterwards."""
+        """Give the model's memory back; the backend cannot be used afterwards."""
         ...
 
 
@@ -218,7 +225,7 @@ def parse_engine_args(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, separator, text = pair.partition("=")
         if not key or not separator:
-            raise ConfigurationError(f"--engine-arg: {pair!r} is not KEY=VALUE")
+            raise ConfigurationError(f"engine_arg: {pair!r} is not KEY=VALUE")
         try:
             arguments[key.replace("-", "_")] = json.loads(text)
         except json.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""A model found on this machine and identified, but not loaded; and what of its engine determines its numbers."""
+"""A model that is on this machine and identified, but not loaded; and what of its engine determines its numbers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from data.model_identity import resolve_model
 from teacher_scoring.engines.open import engine_version, resolve_engine
 from teacher_scoring.options import SampleOptions, ScoreOptions
 
-__all__ = ["FoundModel", "engine_request", "find_model", "longest_sequence"]
+__all__ = ["ResolvedModel", "engine_request", "find_model", "longest_sequence"]
 
 
 @dataclass(frozen=True, slots=True)
-class FoundModel:
+class ResolvedModel:
     """A model to open.
 
     Attributes:
@@ -26,6 +26,7 @@ class FoundModel:
         identity: what identifies weights and adapter in manifests.
         vocab_size: width of its logits by its configuration.
         max_positions: longest sequence that it has positions for, tokens; None where its configuration names none.
+        dtype: of its weights by its configuration.
     """
 
     option: str
@@ -34,6 +35,7 @@ class FoundModel:
     identity: dict[str, Any]
     vocab_size: int
     max_positions: int | None
+    dtype: str
 
     def describe(self) -> dict[str, Any]:
         """What a manifest says of the model."""
@@ -48,7 +50,7 @@ def find_model(
     adapter: str | None,
     trust_remote_code: bool,
     need_weights: bool = True,
-) -> FoundModel:
+) -> ResolvedModel:
     """Find a model and read its configuration.
 
     Args:
@@ -77,10 +79,11 @@ def find_model(
         reason = str(error).strip().splitlines()[0]
         raise ConfigurationError(f"{option}: {name} is not a language model: {reason}") from error
     positions = getattr(config, "max_position_embeddings", None)
-    return FoundModel(option, folder, adapter_folder, description, vocab_size, positions)
+    dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    return ResolvedModel(option, folder, adapter_folder, description, vocab_size, positions, dtype)
 
 
-def longest_sequence(max_length: int, models: Iterable[FoundModel | None]) -> tuple[int, str | None]:
+def longest_sequence(max_length: int, models: Iterable[ResolvedModel | None]) -> tuple[int, str | None]:
     """The longest sequence that can be run, tokens, and whose positions set that limit.
 
     Args:

@@ -4,9 +4,11 @@ import importlib.util
 from importlib.metadata import PackageNotFoundError, version
 
 from data.errors import ConfigurationError
-from teacher_scoring.engines.contract import ENGINES, Engine, EngineOptions
+from teacher_scoring.engines.checked import CheckedEngine
+from teacher_scoring.engines.checkpoint import check_checkpoint
+from teacher_scoring.engines.contract import ENGINES, EngineOptions
 
-__all__ = ["engine_version", "open_engine", "resolve_engine"]
+__all__ = ["engine_version", "is_installed", "open_engine", "resolve_engine"]
 
 
 def resolve_engine(kind: str) -> str:
@@ -16,10 +18,15 @@ def resolve_engine(kind: str) -> str:
         ConfigurationError: an unknown engine.
     """
     if kind not in ENGINES:
-        raise ConfigurationError(f"--engine: {kind!r} is not one of {', '.join(ENGINES)}")
+        raise ConfigurationError(f"engine: {kind!r} is not one of {', '.join(ENGINES)}")
     if kind == "auto":
-        return "vllm" if importlib.util.find_spec("vllm") else "transformers"
+        return "vllm" if is_installed("vllm") else "transformers"
     return kind
+
+
+def is_installed(name: str) -> bool:
+    """Whether the library that an engine stands on is installed."""
+    return importlib.util.find_spec(name) is not None
 
 
 def engine_version(name: str) -> str:
@@ -28,17 +35,17 @@ def engine_version(name: str) -> str:
     Raises:
         ConfigurationError: it is not installed.
     """
-    if importlib.util.find_spec(name) is not None:
+    if is_installed(name):
         # The CPU build of vLLM is a distribution of another name.
         for distribution in (name, f"{name}-cpu"):
             try:
                 return version(distribution)
             except PackageNotFoundError:
                 continue
-    raise ConfigurationError(f"--engine: {name} is not installed; install it with the extra [{name}]")
+    raise ConfigurationError(f"engine: {name} is not installed; install it with the extra [{name}]")
 
 
-def open_engine(kind: str, options: EngineOptions) -> Engine:
+def open_engine(kind: str, options: EngineOptions) -> CheckedEngine:
     """Load a model into an engine.
 
     Args:
@@ -49,12 +56,14 @@ def open_engine(kind: str, options: EngineOptions) -> Engine:
         ConfigurationError: an unknown or missing engine, or options that it cannot serve.
         ScoringError: a model that does not load.
     """
-    kind = resolve_engine(kind)
+    check_checkpoint(options)
     # Imported here: each engine brings a large library, and only one of them is needed.
-    if kind == "vllm":
-        from teacher_scoring.engines.vllm.engine import open_vllm_engine  # noqa: PLC0415
+    if resolve_engine(kind) == "vllm":
+        from teacher_scoring.engines.vllm.engine import open_vllm  # noqa: PLC0415
 
-        return open_vllm_engine(options)
-    from teacher_scoring.engines.transformers.engine import open_transformers_engine  # noqa: PLC0415
+        backend = open_vllm(options)
+    else:
+        from teacher_scoring.engines.transformers.engine import open_transformers  # noqa: PLC0415
 
-    return open_transformers_engine(options)
+        backend = open_transformers(options)
+    return CheckedEngine(backend, label=options.model)

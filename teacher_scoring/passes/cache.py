@@ -1,4 +1,4 @@
-"""Results of passes on disk: where they lie, whether they are sound, writing and reading them.
+"""Results of passes on disk: where they are, whether they are valid, writing and reading them.
 
 A pass file is named by a hash of everything that determines it: the model, the engine's arithmetic, the token ids,
 and for a reference also the teacher's pass that gave the ids. Passes are therefore found again by any later dataset
@@ -67,7 +67,7 @@ _STALE_AFTER_S = 3600
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Stands where a model gave no sound answer, however often it was asked.
+    """In the place of an answer that a model did not give, however often it was asked.
 
     Attributes:
         reason: what was wrong with the last answer.
@@ -78,13 +78,13 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class PassFile:
-    """One task of one pass, and where its result lies or will lie.
+    """One task of one pass, and the file of its result.
 
     Attributes:
         shard: the shard that the task belongs to.
         task: the task.
         path: the result's file, once it has all rows.
-        teacher: for a reference pass, where the teacher's result lies.
+        teacher: for a reference pass, the file of the teacher's result.
         base: an earlier result of the same rows, some of which were lost or scored at other ids.
     """
 
@@ -100,7 +100,7 @@ class PassFile:
 
 
 class PassPlan:
-    """Where the results of one pass lie, and what of them is there."""
+    """Where the results of one pass are stored, and which of them exist."""
 
     def __init__(self, cache: Path, request: Mapping[str, Any], *, teacher: "PassPlan | None" = None) -> None:
         """Plan a pass.
@@ -115,7 +115,7 @@ class PassPlan:
         self._teacher = teacher
 
     def path(self, content: str) -> Path:
-        """Where the complete result for some token ids lies."""
+        """The file of the complete result for some token ids."""
         teacher = self._teacher.path(content).stem if self._teacher is not None else None
         key = {**self._request, "content": content, "teacher": teacher}
         return self._cache / f"{fingerprint(key)}.parquet"
@@ -125,46 +125,47 @@ class PassPlan:
         teacher = self._teacher.path(task.content) if self._teacher is not None else None
         return PassFile(shard, task, self.path(task.content), teacher)
 
-    def is_done(self, file: PassFile) -> bool:
-        """Whether a complete and sound result is there; a damaged one is removed, to be scored again.
+    def files(self, shard: EncodedShard) -> dict[str, PassFile]:
+        """The pass files of a shard by role."""
+        return {task.role: self.file(shard, task) for task in shard.tasks}
+
+    def missing(self, file: PassFile) -> PassFile | None:
+        """What an engine has to do for a file: None where a complete and valid result is in the cache.
+
+        Else the file, with an earlier result to start from where there is one. A damaged result is none; what is
+        scored anew replaces it.
 
         Raises:
             ShardError: for a reference's file whose teacher's scores cannot be read.
         """
         if not file.path.exists():
-            return False
+            if not (incomplete := _incomplete(file.path)).exists():
+                return file
+            note_use(incomplete, self._cache)
+            return replace(file, base=incomplete)
         note_use(file.path, self._cache)
         supports = (
             None if file.teacher is None else [support_digest(row) for row in read_teacher(file.teacher)]
         )
         try:
-            if supports is None:
-                rows = [row for row in _columns(file.path, _TEACHER_SCHEMA) if row["lost"] is None]
-            else:
-                found = list(_columns(file.path, _REFERENCE_SCHEMA))
-                rows = [
-                    row
-                    for row, support in zip(found, supports, strict=False)
-                    if row["lost"] is None and row["support_digest"] == support
-                ]
-            num_positions = sum(len(row["token_logprobs"]) for row in rows)
-            is_whole = (len(rows), num_positions) == (file.task.rows, file.task.positions)
-            if not is_whole and supports is None:
-                raise ShardError(f"{file.path}: not the rows that its name stands for")
+            num_rows, num_positions = _count_valid(file.path, supports)
         except ShardError:
-            file.path.unlink(missing_ok=True)
-            return False
-        return is_whole
+            return file
+        if (num_rows, num_positions) == (file.task.rows, file.task.positions):
+            return None
+        # A reference's file may be complete while some of the supports that it was asked for are others by now; a
+        # teacher's is not what its name stands for.
+        return file if supports is None else replace(file, base=file.path)
 
-    def with_base(self, file: PassFile) -> PassFile:
-        """The same file with an earlier result to start from, where there is one."""
-        if (incomplete := _incomplete(file.path)).exists():
-            note_use(incomplete, self._cache)
-            return replace(file, base=incomplete)
-        if file.path.exists():
-            # Complete, but some of the supports that it was asked for are others by now.
-            return replace(file, base=file.path)
-        return file
+
+def _count_valid(path: Path, supports: Sequence[int] | None) -> tuple[int, int]:
+    """Rows with scores and their positions; of a reference's file those that were scored at these supports."""
+    if supports is None:
+        rows = [row for row in _columns(path, _TEACHER_SCHEMA) if row["lost"] is None]
+    else:
+        found = zip(_columns(path, _REFERENCE_SCHEMA), supports, strict=False)
+        rows = [row for row, support in found if row["lost"] is None and row["support_digest"] == support]
+    return len(rows), sum(len(row["token_logprobs"]) for row in rows)
 
 
 def read_teacher(path: Path) -> Iterator[SupportScores | Lost]:
@@ -203,7 +204,7 @@ def read_reference(path: Path, supports: Iterable[SupportScores | Lost]) -> Iter
 
 
 def write_teacher(file: PassFile, rows: Sequence[SupportScores | Lost]) -> None:
-    """Write a teacher's result atomically; one with lost rows lies beside the name of a complete one.
+    """Write a teacher's result atomically; one with lost rows gets a name beside that of a complete one.
 
     Raises:
         ShardError: when it cannot be written.
@@ -229,7 +230,7 @@ def write_reference(
 
 
 def result_of(path: Path) -> Path:
-    """Where a pass's result lies: under its name, or beside it when some rows were lost."""
+    """The file of a pass's result: under its name, or beside it when some rows were lost."""
     return path if path.exists() else _incomplete(path)
 
 
@@ -274,7 +275,7 @@ def _write(file: PassFile, columns: Mapping[str, list[Any]], rows: Sequence[Any]
 
 
 def _columns(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
-    """The rows of a pass file, list columns as arrays; a missing one of a complete result may lie beside it."""
+    """The rows of a pass file, list columns as arrays; of an incomplete result where there is no complete one."""
     path = result_of(path)
     name = path.name.split(".")[0]
     for index in range(num_row_groups(path, rebuild=_REBUILD)):

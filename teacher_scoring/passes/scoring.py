@@ -1,32 +1,31 @@
-"""One model's pass over tasks: skip what is there, score the rest on an engine, read and write beside the scoring."""
+"""What an engine does with the files of a pass: read the next one, score this one, write the last one, all at once.
 
-import contextlib
-import sys
+This runs where the engine is, in a process of its own or on another machine. Reading and writing have a thread each, so
+that the model waits for neither; no more than `_MAX_WAITING` results are held for a slow disk.
+"""
+
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from tqdm import tqdm
+import numpy as np
 
 from data.errors import ScoringError, ShardError
-from teacher_scoring.engines.checked import LostAnswersError
-from teacher_scoring.engines.contract import Engine, GivenScores, SupportScores, TokenSequence
-from teacher_scoring.options import Report
+from teacher_scoring.engines.checked import CheckedEngine, LostAnswersError
+from teacher_scoring.engines.contract import GivenScores, SupportScores, TokenSequence
 from teacher_scoring.passes.cache import (
     Lost,
     PassFile,
-    PassPlan,
     read_reference,
     read_teacher,
     write_reference,
     write_teacher,
 )
 from teacher_scoring.passes.tasks import read_rows
-from teacher_scoring.workers.run import EngineRequest, Work, run_on_engine
 
-__all__ = ["PassResult", "PassRun", "score_given_ids", "score_support"]
+__all__ = ["LOST_ADVICE", "PassResult", "score_given_ids", "score_support"]
 
 
 # Results that wait for the writer, at most: what they hold in memory is what a slow disk costs.
@@ -34,6 +33,9 @@ _MAX_WAITING = 2
 
 # A whole task lost is a model that gives no numbers, not a mishap; the last task may be a single row.
 _SUSPICIOUS_LOSSES = 8
+
+#: What helps where a model's every answer is lost.
+LOST_ADVICE = "with 16-bit floats try --dtype bfloat16 or float32, else check the model's weights"
 
 _Item = TypeVar("_Item")
 
@@ -46,14 +48,16 @@ class PassResult:
         file: the file; its result is on the disk.
         positions: response positions that were scored for it, without those found in an earlier result.
         lost: rows without scores.
+        reason: what was wrong with the first of them; None where none was lost.
     """
 
     file: PassFile
     positions: int
     lost: int
+    reason: str | None
 
 
-def score_support(engine: Engine, files: Iterable[PassFile], *, top_k: int) -> Iterator[PassResult]:
+def score_support(engine: CheckedEngine, files: Iterable[PassFile], *, top_k: int) -> Iterator[PassResult]:
     """Score the teacher's top-k of every task.
 
     Args:
@@ -81,7 +85,7 @@ def score_support(engine: Engine, files: Iterable[PassFile], *, top_k: int) -> I
     return _run(files, read, score)
 
 
-def score_given_ids(engine: Engine, files: Iterable[PassFile]) -> Iterator[PassResult]:
+def score_given_ids(engine: CheckedEngine, files: Iterable[PassFile]) -> Iterator[PassResult]:
     """Score a reference at the teacher's ids of every task; otherwise as `score_support`."""
 
     def read(file: PassFile) -> _Inputs:
@@ -118,7 +122,7 @@ class _Writer:
         self._pool = pool
         self._waiting: deque[Future[PassResult]] = deque()
 
-    def submit(self, *call) -> None:
+    def submit(self, *call: Any) -> None:
         self._waiting.append(self._pool.submit(*call))
 
     def finished(self, *, keep: int) -> Iterator[PassResult]:
@@ -145,7 +149,7 @@ def _run(
 
 
 def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
-    """The same items, each taken before the one in front of it is handed out."""
+    """The same items, each taken before the previous one is handed out."""
     ahead: list[_Item] = []
     for item in items:
         yield from ahead
@@ -153,7 +157,9 @@ def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
     yield from ahead
 
 
-def _fill(inputs: _Inputs, ask, file: PassFile):
+def _fill(
+    inputs: _Inputs, ask: Callable[[Sequence[int]], Sequence[Any]], file: PassFile
+) -> tuple[list[Any], int]:
     """Complete the rows of a task: those known, those that cannot be asked, and the engine's answers to the rest.
 
     Returns:
@@ -162,27 +168,27 @@ def _fill(inputs: _Inputs, ask, file: PassFile):
     sequences, known = inputs.sequences, inputs.known
     rows = [*known[: len(sequences)], *[None] * (len(sequences) - len(known))]
     unaskable = {i for i, row in enumerate(inputs.supports) if isinstance(row, Lost)}
-    for place in unaskable:
-        rows[place] = Lost("no teacher scores")
+    for number in unaskable:
+        rows[number] = Lost("no teacher scores")
     todo = [i for i, row in enumerate(rows) if i not in unaskable and (row is None or isinstance(row, Lost))]
     try:
         answers = ask(todo) if todo else []
     except LostAnswersError as error:
         if len(error.reasons) == len(sequences) >= _SUSPICIOUS_LOSSES:
             raise ScoringError(
-                f"all {len(todo)} answers to {file} were lost ({error.reasons[min(error.reasons)]}); "
-                "the model or its --dtype is not sound, nothing was written for them"
+                f"all {len(todo)} answers to {file} were lost ({error.reasons[min(error.reasons)]}); nothing was "
+                f"written for them; {LOST_ADVICE}"
             ) from error
         answers = [
             Lost(error.reasons[number]) if answer is None else answer
             for number, answer in enumerate(error.answers)
         ]
-    for place, answer in zip(todo, answers, strict=True):
-        rows[place] = answer
+    for number, answer in zip(todo, answers, strict=True):
+        rows[number] = answer
     return rows, sum(len(sequences[i].scored_ids) for i in todo)
 
 
-def _readable(rows: Iterator) -> list:
+def _readable(rows: Iterator[Any]) -> list[Any]:
     """As many rows of an earlier result as can be read."""
     found = []
     try:
@@ -194,14 +200,14 @@ def _readable(rows: Iterator) -> list:
     return found
 
 
-def _ids(row: SupportScores | Lost):
+def _ids(row: SupportScores | Lost) -> np.ndarray:
     assert isinstance(row, SupportScores), "rows without a support are never asked for"
     return row.topk_ids
 
 
 def _write_teacher(file: PassFile, rows: Sequence[SupportScores | Lost], positions: int) -> PassResult:
     write_teacher(file, rows)
-    return PassResult(file, positions, _count_lost(rows))
+    return _result(file, positions, rows)
 
 
 def _write_reference(
@@ -211,64 +217,9 @@ def _write_reference(
     positions: int,
 ) -> PassResult:
     write_reference(file, rows, supports)
-    return PassResult(file, positions, _count_lost(rows))
+    return _result(file, positions, rows)
 
 
-def _count_lost(rows: Sequence[object]) -> int:
-    return sum(isinstance(row, Lost) for row in rows)
-
-
-class PassRun:
-    """Runs one model over tasks.
-
-    Attributes:
-        reused: response positions found in earlier results.
-        scored: response positions that the engine was asked for.
-        lost: responses without scores.
-    """
-
-    def __init__(self, engine: EngineRequest, plan: PassPlan, work: Work, report: Report) -> None:
-        """Prepare a pass; the engine is opened when something turns out to be missing.
-
-        Args:
-            engine: the engine.
-            plan: says what is there already.
-            work: what the engine does with the files.
-            report: takes a line at the end.
-        """
-        self.reused = self.scored = self.lost = 0
-        self._engine = engine
-        self._plan = plan
-        self._work = work
-        self._report = report
-
-    def run(self, files: Iterable[PassFile]) -> Iterator[PassResult]:
-        """Bring all files into being.
-
-        Args:
-            files: in order; taken a few ahead of the engine.
-        Yields:
-            A result for each file that was not there, in order.
-        """
-        name = self._engine.option.removeprefix("--")
-        results = run_on_engine(self._engine, self._work, self._missing(files))
-        with (
-            contextlib.closing(results),
-            tqdm(desc=name, unit="pos", unit_scale=True, disable=not sys.stderr.isatty()) as bar,
-        ):
-            for result in results:
-                self.scored += result.positions
-                self.reused += result.file.task.positions - result.positions
-                self.lost += result.lost
-                bar.update(result.positions)
-                yield result
-        lost = f"; {self.lost:,} responses lost their scores" if self.lost else ""
-        total = self.scored + self.reused
-        self._report(f"{name}: {total:,} positions, {self.reused:,} of them scored before{lost}")
-
-    def _missing(self, files: Iterable[PassFile]) -> Iterator[PassFile]:
-        for file in files:
-            if self._plan.is_done(file):
-                self.reused += file.task.positions
-            else:
-                yield self._plan.with_base(file)
+def _result(file: PassFile, positions: int, rows: Sequence[object]) -> PassResult:
+    lost = [row for row in rows if isinstance(row, Lost)]
+    return PassResult(file, positions, len(lost), lost[0].reason if lost else None)

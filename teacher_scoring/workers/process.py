@@ -15,7 +15,7 @@ from typing import Any
 
 import data.errors
 from data.errors import AdpaError, ScoringError
-from teacher_scoring.engines.contract import Engine
+from teacher_scoring.engines.checked import CheckedEngine
 from teacher_scoring.workers.work import STOP_WITHIN_S, EngineRequest, Work, work_here
 
 __all__ = ["EngineDiedError", "EngineProcess", "work_apart"]
@@ -197,7 +197,7 @@ def _serve(connection: Connection, request: EngineRequest, work: Work) -> None:
     os.setsid()
     _end_with_parent()
 
-    def in_runs(engine: Engine, runs: Iterator[Iterator[Any]]) -> Iterator[Any]:
+    def in_runs(engine: CheckedEngine, runs: Iterator[Iterator[Any]]) -> Iterator[Any]:
         connection.send(("open", None))
         for run in runs:
             yield from work(engine, run)

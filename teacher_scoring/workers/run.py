@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import ConfigurationError
-from teacher_scoring.engines.models import FoundModel
+from teacher_scoring.engines.models import ResolvedModel
 from teacher_scoring.engines.open import resolve_engine
 from teacher_scoring.options import SampleOptions, ScoreOptions, engine_options
 from teacher_scoring.workers.process import work_apart
@@ -17,7 +17,7 @@ __all__ = ["EngineRequest", "Work", "needs_own_process", "request_engine", "run_
 
 
 def request_engine(
-    options: ScoreOptions | SampleOptions, model: FoundModel, *, shared_folders: Sequence[Path] = ()
+    options: ScoreOptions | SampleOptions, model: ResolvedModel, *, shared_folders: Sequence[Path] = ()
 ) -> EngineRequest:
     """The engine, or the engines, that a command's options ask for.
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import ScoringError
-from teacher_scoring.engines.contract import Engine, EngineOptions
+from teacher_scoring.engines.checked import CheckedEngine
+from teacher_scoring.engines.contract import EngineOptions
 from teacher_scoring.engines.open import open_engine
 
 __all__ = ["STOP_WITHIN_S", "EngineRequest", "Work", "work_here"]
@@ -16,7 +17,7 @@ __all__ = ["STOP_WITHIN_S", "EngineRequest", "Work", "work_here"]
 STOP_WITHIN_S = 5.0
 
 #: Takes an engine and items, and yields one result for each item, in order.
-Work = Callable[[Engine, Iterator[Any]], Iterator[Any]]
+Work = Callable[[CheckedEngine, Iterator[Any]], Iterator[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,19 @@
 """Responses that lose their scores: named, counted, their pairs left out, asked for again by a later run."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from data.checks.verify import verify_dataset
 from data.errors import ScoringError
 from data.signals.dataset import SignalDataset
 from teacher_scoring.engines.checked import LostAnswersError
 from teacher_scoring.engines.open import open_engine
+from teacher_scoring.passes.run import PassCounts
 from teacher_scoring.sample import SampleOptions, sample_student
 from teacher_scoring.score import ScoreOptions, score_teacher
 from teacher_scoring.workers import work as engine_work
@@ -60,7 +64,6 @@ def forget(monkeypatch):
 @pytest.fixture
 def score(tiny_world, tmp_path):
     def run(out="out", **changed):
-        lines = []
         given = {
             "teacher": str(tiny_world.teacher),
             "reference": str(tiny_world.reference),
@@ -71,7 +74,8 @@ def score(tiny_world, tmp_path):
             "top_k": 8,
             "shard_pairs": 4,
         }
-        return score_teacher(ScoreOptions(**{**given, **changed}), report=lines.append), "\n".join(lines)
+        result = score_teacher(ScoreOptions(**{**given, **changed}))
+        return result.open(), result
 
     return run
 
@@ -82,7 +86,7 @@ def test_a_lost_response_is_named_and_its_pair_left_out(model, tiny_world, score
     victim = next(row for n, row in enumerate(whole.iterate()) if n == 5)
     assert victim.role == "rejected"
     forget(model, lambda sequence: np.array_equal(sequence.response_ids, victim.response_ids))
-    dataset, said = score()
+    dataset, result = score()
     failed = [json.loads(line) for line in (dataset.path / "failed.jsonl").read_text().splitlines()]
     assert failed == [
         {
@@ -93,7 +97,7 @@ def test_a_lost_response_is_named_and_its_pair_left_out(model, tiny_world, score
             "reason": "nothing came back",
         }
     ]
-    assert "1 responses got no scores (1 rejected): their 1 pairs are left out" in said
+    assert result.lost == 1
     assert victim.pair_id not in {row.pair_id for row in dataset.iterate()}
     assert dataset.num_pairs == 9
     assert verify_dataset(dataset.path) == []
@@ -106,10 +110,10 @@ def test_a_later_run_asks_for_what_was_lost_and_for_nothing_else(tiny_world, sco
     victim.append(next(whole.iterate()).response_ids)
     score("with-loss")
     forget("teacher", None)
-    dataset, said = score("again")
+    dataset, result = score("again")
     total = dataset.num_positions
-    assert f"teacher: {total:,} positions, {total - len(victim[0]):,} of them scored before" in said
-    assert f"reference: {total:,} positions, {total - len(victim[0]):,} of them scored before" in said
+    assert result.teacher == PassCounts(positions=total, found=total - len(victim[0]))
+    assert result.reference == PassCounts(positions=total, found=total - len(victim[0]))
     assert dataset.num_pairs == 10
     assert not (dataset.path / "failed.jsonl").exists()
     assert SignalDataset.open(dataset.path, check_shards=True).num_pairs == 10
@@ -122,19 +126,50 @@ def test_a_model_that_loses_a_whole_task_is_an_error(score, forget, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("reference", [True, False])
+def test_a_model_whose_every_score_is_not_finite_ends_in_an_error_and_no_dataset(
+    tiny_world, score, tmp_path, reference
+):
+    """As an overflow in float16 does; one row, so that few answers are lost."""
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_world.teacher, broken)
+    model = AutoModelForCausalLM.from_pretrained(broken)
+    torch.nn.init.constant_(model.model.norm.weight, float("nan"))
+    model.save_pretrained(broken)
+    one = tmp_path / "one.jsonl"
+    one.write_text(tiny_world.pairs.read_text().splitlines(keepends=True)[0])
+    given = {} if reference else {"reference": None}
+    with pytest.raises(
+        ScoringError, match=r"all 2 responses lost their scores: scores that are not finite; .*--dtype"
+    ):
+        score(teacher=str(broken), data=str(one), **given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pairs_that_all_lost_a_response_make_no_dataset(tiny_world, score, forget, tmp_path):
+    """Every rejected response is lost, every chosen one scored: no pair is left, though half of all scores are."""
+    whole, _ = score("whole", pass_cache=str(tmp_path / "other"))
+    rejected = {row.response_ids.tobytes() for row in whole.iterate() if row.role == "rejected"}
+    forget("teacher", lambda sequence: sequence.response_ids.tobytes() in rejected)
+    with pytest.raises(
+        ScoringError, match="no pair is left, all of them lost a response; the first: teacher"
+    ):
+        score()
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
 def test_prompts_without_an_answer_are_named_and_left_out_of_the_rollouts(tiny_world, forget, tmp_path):
     seen = []
     forget("student", lambda prompt: seen.append(prompt) or len(seen) == 3)
-    lines = []
-    rollouts = sample_student(
+    result = sample_student(
         SampleOptions(
             student=str(tiny_world.student), data=str(tiny_world.pairs), engine="transformers", max_new_tokens=4,
             out=str(tmp_path / "rollouts"),
-        ),
-        report=lines.append,
+        )
     )  # fmt: skip
+    rollouts = result.open()
     failed = [json.loads(line) for line in (rollouts.path / "failed.jsonl").read_text().splitlines()]
     assert [(entry["role"], entry["model"]) for entry in failed] == [("student", "student")]
     assert rollouts.num_pairs == 9
     assert failed[0]["pair_id"] not in {row.pair_id for row in rollouts.iterate()}
-    assert "1 responses got no scores (1 student)" in "\n".join(lines)
+    assert (result.lost, result.responses, result.found) == (1, 9, 0)

@@ -130,7 +130,7 @@ def test_a_disk_that_is_full_at_any_one_write_is_an_error_after_which_the_same_c
             engine="transformers", top_k=8, shard_pairs=10, pass_cache=str(folder / "passes"),
             out=str(folder / "out"),
         )  # fmt: skip
-        return score_teacher(options, report=lambda line: None)
+        return score_teacher(options)
 
     score(tmp_path / "whole")
     whole = contents(tmp_path / "whole" / "out")

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from data.checks.verify import verify_dataset
 from data.errors import ConfigurationError, DataError, ShardError
 from data.signals.dataset import SignalDataset
+from teacher_scoring.passes.run import PassCounts
 from teacher_scoring.sample import SampleOptions, sample_student
 from teacher_scoring.score import ScoreOptions, score_teacher
 
@@ -57,9 +58,9 @@ def contents(folder):
 
 
 def score(options):
-    """Run and return the dataset with what was said."""
-    lines = []
-    return score_teacher(options, report=lines.append), "\n".join(lines)
+    """Run and return the dataset with the result."""
+    result = score_teacher(options)
+    return result.open(), result
 
 
 def write_rows(path, rows):
@@ -71,14 +72,24 @@ ROW = {"prompt": "w1 w2", "chosen": "w3 w4", "rejected": "w5"}
 
 
 def test_a_finished_dataset_passes_its_own_verification_and_holds_every_response_in_order(
-    options, tiny_world
+    options, tiny_world, caplog
 ):
-    dataset, said = score(options())
+    with caplog.at_level("INFO", logger="teacher_scoring"):
+        dataset, result = score(options())
     assert verify_dataset(dataset.path) == []
     assert [row.role for row in dataset.iterate()] == ["chosen", "rejected"] * 10
     assert len(dataset.manifest.shards) == 3
-    assert "10 rows, 10 kept" in said
-    assert f"teacher: {dataset.num_positions:,} positions, 0 of them scored before" in said
+    assert (result.path, result.responses, result.pairs, result.positions) == (
+        dataset.path, dataset.num_rows, dataset.num_pairs, dataset.num_positions,
+    )  # fmt: skip
+    assert result.teacher == result.reference == PassCounts(positions=dataset.num_positions)
+    assert (result.lost, result.reused, result.part) == (0, False, None)
+    rows, encoded, engine, *_ = caplog.messages
+    # What became of the rows is said before a model is loaded, and then with what they are scored.
+    assert rows.endswith("10 rows, 10 kept")
+    assert encoded.endswith("10 rows, 10 kept")
+    version = dataset.manifest.request["engine"]["version"]
+    assert engine == f"transformers {version} on cpu: teacher in float32, reference in float32; top-k 8"
     assert sorted(path.name for path in dataset.path.iterdir()) == [
         "README.md", "manifest.json", "shard-00000.parquet", "shard-00001.parquet", "shard-00002.parquet", "tokenizer",
     ]  # fmt: skip
@@ -87,15 +98,17 @@ def test_a_finished_dataset_passes_its_own_verification_and_holds_every_response
 def test_the_same_request_again_changes_nothing(options):
     dataset, _ = score(options())
     before = contents(dataset.path)
-    _, said = score(options())
-    assert "nothing to do" in said
+    _, result = score(options())
+    assert result.reused
+    assert result.teacher is None
+    assert result.positions == dataset.num_positions
     assert contents(dataset.path) == before
 
 
 def test_top_p_keeps_the_fewest_tokens_that_hold_the_mass(options):
     whole, _ = score(options(precision="exact"))
-    cut, said = score(options(precision="exact", top_p=0.5, out=options().out + "-cut"))
-    assert f"{whole.num_positions:,} of them scored before" in said
+    cut, result = score(options(precision="exact", top_p=0.5, out=options().out + "-cut"))
+    assert result.teacher.found == whole.num_positions
     for full, row in zip(whole.iterate(), cut.iterate(), strict=True):
         assert (row.support_sizes >= 1).all()
         start = 0
@@ -108,12 +121,12 @@ def test_top_p_keeps_the_fewest_tokens_that_hold_the_mass(options):
 
 
 def test_without_a_reference_there_are_no_advantages(options):
-    dataset, said = score(options(reference=None))
+    dataset, result = score(options(reference=None))
     assert not dataset.has_advantages
     assert dataset.roles == ("chosen", "rejected")
     assert verify_dataset(dataset.path) == []
     assert all(row.advantages is None and row.reference_tail_logprobs is None for row in dataset.iterate())
-    assert "reference" not in said
+    assert result.reference is None
 
 
 def test_roles_that_were_not_asked_for_carry_ids_only(options, rollouts):
@@ -161,11 +174,12 @@ def test_ids_that_a_smaller_reference_lacks_fold_into_both_tails(options, tiny_w
     assert cut > 0
 
 
-def test_rows_whose_answers_are_the_same_are_dropped_and_counted(options, tmp_path):
+def test_rows_whose_answers_are_the_same_are_dropped_and_counted(options, tmp_path, caplog):
     data = write_rows(tmp_path / "d.jsonl", [ROW, {**ROW, "rejected": ROW["chosen"]}])
-    dataset, said = score(options(data=data))
+    with caplog.at_level("INFO", logger="teacher_scoring"):
+        dataset, _ = score(options(data=data))
     assert dataset.num_pairs == 1
-    assert "dropped: 1 chosen equals rejected" in said
+    assert "dropped: 1 chosen equals rejected" in caplog.text
 
 
 BAD_ROWS = {

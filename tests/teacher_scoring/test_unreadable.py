@@ -38,58 +38,63 @@ def with_positions(folder, number, path):
     return str(path)
 
 
-def test_rows_beyond_a_models_positions_are_dropped_and_counted_and_the_limit_is_said(options):
-    lines = []
-    dataset = score_teacher(options(), report=lines.append)
+def test_rows_beyond_a_models_positions_are_dropped_and_counted_and_the_limit_is_said(options, caplog):
+    caplog.set_level("INFO", logger="teacher_scoring")
+    dataset = score_teacher(options()).open()
     assert dataset.num_pairs == 1
-    assert any("dropped: 1 longer than 256 tokens (--teacher has no room for more)" in line for line in lines)
+    assert any(
+        "dropped: 1 longer than 256 tokens (--teacher has no room for more)" in line
+        for line in caplog.messages
+    )
     assert dataset.manifest.request["max_length"] == 2048, "what was asked for names the dataset"
 
 
-def test_the_reference_may_be_the_limit_and_cut_prompts_fit_it(options, tiny_world, tmp_path):
+def test_the_reference_may_be_the_limit_and_cut_prompts_fit_it(options, tiny_world, tmp_path, caplog):
+    caplog.set_level("INFO", logger="teacher_scoring")
     reference = with_positions(tiny_world.reference, 100, tmp_path / "short")
-    lines = []
-    score_teacher(options(reference=reference, out=str(tmp_path / "dropped")), report=lines.append)
+    score_teacher(options(reference=reference, out=str(tmp_path / "dropped")))
     assert any(
-        "dropped: 1 longer than 100 tokens (--reference has no room for more)" in line for line in lines
+        "dropped: 1 longer than 100 tokens (--reference has no room for more)" in line
+        for line in caplog.messages
     )
-    dataset = score_teacher(options(reference=reference, truncate=True), report=lines.append)
+    dataset = score_teacher(options(reference=reference, truncate=True)).open()
     longest = max(len(row.prompt_ids) + len(row.response_ids) for row in dataset.iterate())
     assert (dataset.num_pairs, longest) == (2, 100)
 
 
-def test_sampling_leaves_room_within_the_students_positions(options):
-    lines = []
-    rollouts = sample_student(options(SampleOptions, max_new_tokens=8), report=lines.append)
+def test_sampling_leaves_room_within_the_students_positions(options, caplog):
+    caplog.set_level("INFO", logger="teacher_scoring")
+    rollouts = sample_student(options(SampleOptions, max_new_tokens=8)).open()
     assert rollouts.num_pairs == 1
-    assert any("dropped: 1 longer than 248 tokens (--student has no room for more)" in line for line in lines)
+    assert any(
+        "dropped: 1 longer than 248 tokens (--student has no room for more)" in line
+        for line in caplog.messages
+    )
     with pytest.raises(
         ConfigurationError, match=r"--max-new-tokens: 256 leaves no room .* positions of the student, 256"
     ):
         sample_student(options(SampleOptions, max_new_tokens=256))
 
 
-def test_rollouts_that_are_longer_than_what_is_scored_are_dropped_and_counted(options, tmp_path):
+def test_rollouts_that_are_longer_than_what_is_scored_are_dropped_and_counted(options, tmp_path, caplog):
     rollouts = sample_student(
         options(
             SampleOptions, max_new_tokens=8, num_samples=40, temperature=5.0, out=str(tmp_path / "rollouts")
-        ),
-        report=lambda line: None,
-    )
+        )
+    ).open()
     lengths = sorted(len(row.prompt_ids) + len(row.response_ids) for row in rollouts.iterate())
     assert lengths[0] < lengths[-1], "the world must have short and long answers"
     scoring = options(rollouts=str(rollouts.path), max_length=lengths[-1] - 1)
     num_short = sum(length < lengths[-1] for length in lengths)
     dropped = f"rollouts dropped: {40 - num_short} longer than {lengths[-1] - 1} tokens"
-    lines = []
-    assert plan_scoring(scoring, report=lines.append).rows["student"] == num_short
-    dataset = score_teacher(scoring, report=lines.append)
-    assert sum(line.endswith(dropped) for line in lines) == 2
+    caplog.set_level("INFO", logger="teacher_scoring")
+    assert plan_scoring(scoring).rows["student"] == num_short
+    dataset = score_teacher(scoring).open()
+    assert sum(line.endswith(dropped) for line in caplog.messages) == 2
     assert [row.role for row in dataset.iterate()].count("student") == num_short
     with pytest.raises(DataError, match="no student response is left to score"):
         score_teacher(
-            options(rollouts=str(rollouts.path), max_length=lengths[0] - 1, out=str(tmp_path / "none")),
-            report=lambda line: None,
+            options(rollouts=str(rollouts.path), max_length=lengths[0] - 1, out=str(tmp_path / "none"))
         )
 
 
@@ -102,18 +107,21 @@ def with_vocabulary(folder, size, path):
     return str(path)
 
 
-def test_rollouts_with_tokens_of_the_students_padding_are_dropped_and_counted(options, tiny_world, tmp_path):
+def test_rollouts_with_tokens_of_the_students_padding_are_dropped_and_counted(
+    options, tiny_world, tmp_path, caplog
+):
     student = with_vocabulary(tiny_world.student, 512, tmp_path / "padded")
     rollouts = sample_student(
         options(SampleOptions, student=student, max_new_tokens=2, num_samples=40, temperature=5.0,
-                out=str(tmp_path / "rollouts")),
-        report=lambda line: None,
-    )  # fmt: skip
+                out=str(tmp_path / "rollouts"))).open()  # fmt: skip
     num_foreign = sum((row.response_ids >= 128).any() for row in rollouts.iterate())
     assert 0 < num_foreign < 40, "the world must have answers with and without such tokens"
-    lines = []
-    dataset = score_teacher(options(rollouts=str(rollouts.path)), report=lines.append)
-    assert f"{rollouts.path}: rollouts dropped: {num_foreign} holds a token that a model lacks" in lines
+    caplog.set_level("INFO", logger="teacher_scoring")
+    dataset = score_teacher(options(rollouts=str(rollouts.path))).open()
+    assert (
+        f"{rollouts.path}: rollouts dropped: {num_foreign} holds a token that a model lacks"
+        in caplog.messages
+    )
     assert [row.role for row in dataset.iterate()].count("student") == 40 - num_foreign
 
 
@@ -131,5 +139,5 @@ def test_a_reference_without_the_token_that_ends_answers_is_refused_before_any_w
     with pytest.raises(
         ConfigurationError, match=r"--reference: base has token ids 0 to 104, but answers end with id 105"
     ):
-        score_teacher(options(teacher=str(teacher), reference=reference), report=lambda line: None)
+        score_teacher(options(teacher=str(teacher), reference=reference))
     assert not (tmp_path / "out").exists()

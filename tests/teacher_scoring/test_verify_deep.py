@@ -1,7 +1,6 @@
 """`signals verify --deep`: a sample scored again with the models that the dataset names."""
 
 import dataclasses
-import re
 import shutil
 
 import pytest
@@ -28,27 +27,24 @@ def dataset(tiny_world, tmp_path_factory):
             engine="transformers",
             top_k=8,
         )
-    )
+    ).open()
 
 
 def verify(dataset, **changed):
-    lines = []
     options = SignalsVerifyOptions(**{"signals": str(dataset.path), "deep": 4, **changed})
-    rescore_sample(dataset.path, options, lines.append)
-    return lines
+    return rescore_sample(dataset.path, options)
 
 
-def test_a_sound_dataset_differs_from_its_models_by_its_rounding_alone(dataset):
-    (line,) = verify(dataset)
-    found = re.match(
-        r"4 responses \((\d+) positions\) scored again with transformers; largest differences: "
-        r"in probability ([\d.e+-]+) beyond rounding; in nats: teacher_logprobs ([\d.e+-]+)",
-        line,
-    )
-    assert int(found[1]) > 4
+def test_an_intact_dataset_differs_from_its_models_by_its_rounding_alone(dataset):
+    result = verify(dataset)
+    assert result.responses == 4
+    assert result.positions > 4
     # The same engine in other batches: float32 sums in another order. Rounding itself shows in the nats.
-    assert float(found[2]) < 1e-5
-    assert float(found[3]) > 1e-3
+    assert result.differences["probability"] < 1e-5
+    assert result.differences["teacher_logprobs"] > 1e-3
+    assert str(result).startswith(
+        f"4 responses ({result.positions} positions) scored again with transformers; largest"
+    )
 
 
 def test_it_is_a_command_and_the_models_may_have_moved(dataset, tiny_world, tmp_path):
@@ -57,9 +53,9 @@ def test_it_is_a_command_and_the_models_may_have_moved(dataset, tiny_world, tmp_
     command = ["signals", "verify", "--signals", str(dataset.path), "--deep", "2",
                "--teacher", str(tmp_path / "teacher"), "--reference", str(tmp_path / "reference")]  # fmt: skip
     finished = CliRunner().invoke(cli.commands, command, catch_exceptions=False)
-    again, valid = finished.output.splitlines()
+    again, verdict = finished.output.splitlines()
     assert again.startswith("2 responses (")
-    assert valid == f"{dataset.path}: valid"
+    assert verdict == f"{dataset.path}: valid"
 
 
 def test_other_weights_than_the_manifests_are_refused_before_anything_is_scored(dataset, tiny_world):

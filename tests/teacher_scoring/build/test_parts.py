@@ -1,6 +1,5 @@
 """A dataset made in parts, and its plan."""
 
-import re
 import shutil
 
 import pytest
@@ -8,10 +7,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from data.errors import ConfigurationError, ShardError
-from teacher_scoring.build.complete import merge_parts
-from teacher_scoring.dry_run import model_size, plan_scoring
+from teacher_scoring.build.dataset_build import merge_parts
+from teacher_scoring.dry_run import describe_plan, model_size, plan_scoring
 from teacher_scoring.options import ScoreOptions
-from teacher_scoring.score import score_shard_range, score_teacher
+from teacher_scoring.score import score_teacher
 
 
 @pytest.fixture
@@ -39,31 +38,37 @@ def contents(folder):
 def test_parts_in_any_order_merge_to_the_bytes_of_one_run(options):
     whole = score_teacher(options("whole"))
     out = whole.path.with_name("parts")
-    lines = []
-    for part in ("3/3", "1/3"):
-        score_shard_range(options("parts", shard_range=part), report=lines.append)
+    parts = [score_teacher(options("parts", shard_range=part)) for part in ("3/3", "1/3")]
     with pytest.raises(ShardError, match="parts 2/3 are not finished"):
-        merge_parts(out, report=lines.append)
+        merge_parts(out)
     assert not (out / "manifest.json").exists()
-    score_shard_range(options("parts", shard_range="2/3"), report=lines.append)
-    merged = merge_parts(out, report=lines.append)
+    parts.append(score_teacher(options("parts", shard_range="2/3")))
+    merged = merge_parts(out)
     assert merged.num_pairs == 10
     assert contents(out) == contents(whole.path)
-    merge_parts(out, report=lines.append)
-    assert "nothing to do" in lines[-1]
+    assert merge_parts(out).manifest == merged.manifest
+    assert contents(out) == contents(whole.path)
     # Each shard was scored once: the parts' counts add up to the whole.
-    scored = [int(n.replace(",", "")) for n in re.findall(r"teacher: ([\d,]+) positions", "\n".join(lines))]
-    assert len(scored) == 3
-    assert sum(scored) == whole.num_positions
+    assert [part.part for part in parts] == ["3/3", "1/3", "2/3"]
+    assert sum(part.teacher.scored for part in parts) == whole.positions
+    assert sum(part.positions for part in parts) == whole.positions
+    assert sum(part.pairs for part in parts) == whole.pairs
+
+
+def test_a_part_of_a_finished_dataset_is_there_already(options):
+    whole = score_teacher(options())
+    part = score_teacher(options(shard_range="1/2"))
+    assert part.reused
+    assert (part.part, part.positions) == (None, whole.positions)
 
 
 def test_parts_of_different_data_are_not_merged(options, tiny_world, tmp_path):
     fewer = tmp_path / "fewer.jsonl"
     fewer.write_text("".join(tiny_world.pairs.read_text().splitlines(keepends=True)[:8]))
-    score_shard_range(options(shard_range="1/2"))
-    score_shard_range(options(shard_range="2/2", data=str(fewer)))
+    score_teacher(options(shard_range="1/2"))
+    score_teacher(options(shard_range="2/2", data=str(fewer)))
     with pytest.raises(ShardError, match="part 2-of-2 differs from part 1-of-2 in data"):
-        merge_parts(tmp_path / "out", report=print)
+        merge_parts(tmp_path / "out")
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
@@ -74,15 +79,15 @@ def test_a_range_that_is_none_is_refused(options, text):
 
 def test_a_plan_counts_what_the_run_then_does_and_writes_nothing(options, tmp_path):
     given = options()
-    plan = plan_scoring(given, report=lambda line: None)
+    plan = plan_scoring(given)
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "passes-out").exists()
-    dataset = score_teacher(given)
+    dataset = score_teacher(given).open()
     assert sum(plan.positions.values()) == dataset.num_positions
     assert plan.rows == {"chosen": 10, "rejected": 10}
     assert plan.cached == {"teacher": 0, "reference": 0}
     assert plan.tokens == sum(len(row.prompt_ids) + len(row.response_ids) for row in dataset.iterate())
-    again = plan_scoring(given, report=lambda line: None)
+    again = plan_scoring(given)
     assert again.cached == {"teacher": dataset.num_positions, "reference": dataset.num_positions}
     assert again.hours == {"teacher": 0.0, "reference": 0.0}
 
@@ -96,9 +101,8 @@ def test_a_plan_needs_no_weights(options, tiny_world, tmp_path):
         "mistral", vocab_size=32000, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
         num_attention_heads=32, num_key_value_heads=8, tie_word_embeddings=False,
     ).save_pretrained(large)  # fmt: skip
-    lines = []
-    plan = plan_scoring(options(teacher=str(large), card="a100-80gb"), report=lines.append)
-    said = "\n".join(lines)
+    plan = plan_scoring(options(teacher=str(large), card="a100-80gb", dtype="bfloat16"))
+    said = "\n".join(describe_plan(plan))
     assert (
         "teacher: 7.24 billion parameters, 13.5 GiB in bfloat16; cached: cannot be told without its weights"
         in said

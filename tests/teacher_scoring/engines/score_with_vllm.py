@@ -35,7 +35,7 @@ def score(folder: Path) -> None:
         for i, scores in enumerate(engine.score_given(sequences, given)):
             answers |= {f"given{i}": scores.logprobs, f"given_tokens{i}": scores.token_logprobs}
         # Which of the two ways to score this was.
-        answers["way"] = np.array(type(engine._requests).__name__)
+        answers["way"] = np.array(type(engine.backend._requests).__name__)
         engine.close()
     except AdpaError as error:
         (folder / "error.txt").write_text(str(error))

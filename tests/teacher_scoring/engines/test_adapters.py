@@ -22,11 +22,8 @@ def score(tiny_world, tmp_path):
             "precision": "exact",
             "pass_cache": str(tmp_path / "passes"),
         }
-        lines = []
-        dataset = score_teacher(
-            ScoreOptions(out=str(tmp_path / name), **common, **options), report=lines.append
-        )
-        return dataset, "\n".join(lines)
+        result = score_teacher(ScoreOptions(out=str(tmp_path / name), **common, **options))
+        return result.open(), result
 
     return score
 
@@ -45,8 +42,8 @@ def test_a_teacher_with_an_adapter_is_scored_as_the_merged_model_and_told_from_i
         largest = max(largest, float(np.abs(one.advantages).max()))
     # The reference is the base: what the adapter changed is all the advantage there is.
     assert largest > 0.1
-    plain, said = score("base", teacher=str(base))
-    assert ", 0 of them scored before" in said.split("reference: ")[0]
+    plain, result = score("base", teacher=str(base))
+    assert result.teacher.found == 0
     assert max(float(np.abs(row.advantages).max()) for row in plain.iterate()) == 0.0
 
 

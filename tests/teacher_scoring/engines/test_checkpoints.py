@@ -54,7 +54,7 @@ class TestNotAModel:
 def test_an_engine_argument_that_the_library_does_not_have_is_named(kind, make_checkpoint):
     error = refusal(kind, model=str(make_checkpoint()), engine_args=("no-such-thing=3",))
     assert isinstance(error, ConfigurationError)
-    assert "--engine-arg: " in str(error)
+    assert "engine_arg: " in str(error)
     assert "has no argument 'no_such_thing'" in str(error)
 
 
@@ -74,7 +74,7 @@ def test_damaged_weights_are_one_line_of_error(make_checkpoint, folder):
 
 
 def test_an_unknown_engine_is_refused():
-    with pytest.raises(ConfigurationError, match="--engine: 'sglang' is not one of auto, vllm, transformers"):
+    with pytest.raises(ConfigurationError, match="engine: 'sglang' is not one of auto, vllm, transformers"):
         resolve_engine("sglang")
 
 
@@ -105,5 +105,5 @@ def test_an_engine_argument_without_key_or_value_is_refused(pair):
 
 
 def test_an_unknown_dtype_is_refused():
-    with pytest.raises(ConfigurationError, match="--dtype: 'int8' is not one of auto, float32"):
+    with pytest.raises(ConfigurationError, match="dtype: 'int8' is not one of auto, float32"):
         EngineOptions(model="model", dtype="int8")

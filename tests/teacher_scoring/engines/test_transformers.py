@@ -164,7 +164,7 @@ def test_top_p_draws_only_from_the_smallest_mass_of_most_probable_tokens(
 
 @pytest.mark.parametrize("top_k", [0, 98])
 def test_a_support_outside_the_vocabulary_is_refused(engine, make_sequences, top_k):
-    with pytest.raises(ConfigurationError, match=rf"--top-k: {top_k} .* 1 to 97"):
+    with pytest.raises(ConfigurationError, match=rf"top_k: {top_k} .* 1 to 97"):
         engine.score_support(make_sequences(1), top_k)
 
 
@@ -188,9 +188,9 @@ def test_missing_weights_are_refused_instead_of_drawn_at_random(make_checkpoint,
 
 
 def test_options_of_the_other_engine_are_refused(checkpoint):
-    with pytest.raises(ConfigurationError, match="--tensor-parallel-size: 2"):
+    with pytest.raises(ConfigurationError, match="tensor_parallel_size: 2"):
         open_engine("transformers", EngineOptions(model=str(checkpoint), tensor_parallel_size=2))
-    with pytest.raises(ConfigurationError, match="--quantization"):
+    with pytest.raises(ConfigurationError, match="quantization"):
         open_engine("transformers", EngineOptions(model=str(checkpoint), quantization="fp8"))
 
 

@@ -93,13 +93,13 @@ def test_how_many_requests_go_in_one_call_is_bounded_by_their_scores_and_changes
     sequences = make_sequences(12)
     ids = [np.tile(np.arange(7, dtype=np.int32), (len(s.response_ids), 1)) for s in sequences]
     whole = [*engine.score_support(sequences, 7), *engine.score_given(sequences, ids)]
-    generate, asked = engine._llm.generate, []
+    generate, asked = engine.backend._llm.generate, []
 
     def count(prompts, *arguments, **options):
         asked.append(sum(8 * (len(prompt["prompt_token_ids"]) + 1) for prompt in prompts))
         return generate(prompts, *arguments, **options)
 
-    monkeypatch.setattr(engine._llm, "generate", count)
+    monkeypatch.setattr(engine.backend._llm, "generate", count)
     monkeypatch.setattr(vllm_engine, "_MAX_SCORES", 500)
     pieces = [*engine.score_support(sequences, 7), *engine.score_given(sequences, ids)]
     assert len(asked) > 4
@@ -148,20 +148,20 @@ def test_the_longest_sequence_allowed_is_scored_and_one_more_token_is_refused(en
 
 @pytest.mark.parametrize("top_k", [0, 98])
 def test_a_support_outside_the_vocabulary_is_refused(engine, make_sequences, top_k):
-    with pytest.raises(ConfigurationError, match=rf"--top-k: {top_k} .* 1 to 97"):
+    with pytest.raises(ConfigurationError, match=rf"top_k: {top_k} .* 1 to 97"):
         engine.score_support(make_sequences(1), top_k)
 
 
 def test_scores_that_get_lost_on_the_worker_are_asked_for_again(engine, oracle, make_sequences, monkeypatch):
     sequences = make_sequences(5)
-    take, calls = engine._requests._call_workers, []
+    take, calls = engine.backend._requests._call_workers, []
 
     def lose_some(method, args=()):
         taken = take(method, args=args)
         calls.append(len(args[0]))
         return [[answer for answer in worker if answer[0] % 2 == 0 or len(calls) > 1] for worker in taken]
 
-    monkeypatch.setattr(engine._requests, "_call_workers", lose_some)
+    monkeypatch.setattr(engine.backend._requests, "_call_workers", lose_some)
     for ours, theirs in zip(
         engine.score_support(sequences, 5), oracle.score_support(sequences, 5), strict=True
     ):
@@ -175,6 +175,6 @@ def test_an_engine_that_dies_is_an_error_that_names_the_model(engine, make_seque
     def die(*_, **__):
         raise EngineDeadError()
 
-    monkeypatch.setattr(engine._llm, "generate", die)
+    monkeypatch.setattr(engine.backend._llm, "generate", die)
     with pytest.raises(ScoringError, match=r"llama.*: vLLM failed while it was scoring: "):
         engine.score_support(make_sequences(2), 3)

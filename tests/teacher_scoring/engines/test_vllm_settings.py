@@ -74,7 +74,7 @@ def test_further_overrides_of_the_configuration_leave_the_head_in_float32(argume
 def test_engine_arguments_that_would_make_numbers_wrong_or_have_an_option_are_refused(
     arguments, pair, reason
 ):
-    with pytest.raises(ConfigurationError, match=f"^--engine-arg: {reason}.*; leave it out$"):
+    with pytest.raises(ConfigurationError, match=f"^engine_arg: {reason}.*; leave it out$"):
         arguments(engine_args=(pair,))
 
 

@@ -1,7 +1,6 @@
 """Finished passes are found again: what a later run of another request still has to score."""
 
 import json
-import re
 import shutil
 
 import numpy as np
@@ -22,7 +21,6 @@ def run(tiny_world, tmp_path):
     number = iter(range(100))
 
     def start(**changed):
-        lines = []
         given = {
             "teacher": str(tiny_world.teacher),
             "reference": str(tiny_world.reference),
@@ -33,13 +31,10 @@ def run(tiny_world, tmp_path):
             "top_k": 8,
             "shard_pairs": 4,
         }
-        dataset = score_teacher(ScoreOptions(**{**given, **changed}), report=lines.append)
-        found = re.findall(
-            r"^(teacher|reference): ([\d,]+) positions, ([\d,]+) of them scored before$",
-            "\n".join(lines),
-            re.M,
-        )
-        return dataset, {model: (int(total), int(reused)) for model, total, reused in found}
+        result = score_teacher(ScoreOptions(**{**given, **changed}))
+        counts = {"teacher": result.teacher, "reference": result.reference}
+        found = {name: (count.positions, count.found) for name, count in counts.items() if count is not None}
+        return result.open(), found
 
     start.cache = cache
     return start

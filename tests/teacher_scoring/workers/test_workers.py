@@ -119,8 +119,7 @@ def test_rollouts_of_two_workers_are_those_of_one_engine(tiny_world, tmp_path):
             SampleOptions(
                 student=str(tiny_world.student), data=str(tiny_world.pairs), engine="transformers",
                 max_new_tokens=6, shard_pairs=2, out=str(tmp_path / name), **options,
-            ),
-            report=lambda line: None,
+            )
         )  # fmt: skip
         return {path.name: path.read_bytes() for path in rollouts.path.rglob("*") if path.is_file()}
 

@@ -39,14 +39,16 @@ def lose(folder):
     os.truncate(folder / "shard-00001.parquet", 1000)
 
 
-def test_the_same_command_makes_lost_shards_again_and_keeps_the_sound_ones(options):
+def test_the_same_command_makes_lost_shards_again_and_keeps_the_intact_ones(options, caplog):
     made = score_teacher(options).path
     before = contents(made)
     lose(made)
     kept = (made / "shard-00002.parquet").stat().st_ino
-    lines = []
-    score_teacher(options, report=lines.append)
-    assert f"{made}: 1 of 3 shards are sound; making again what is missing or damaged" in lines
+    with caplog.at_level("INFO", logger="teacher_scoring"):
+        again = score_teacher(options)
+    assert f"{made}: 1 of 3 shards are intact; making again what is missing or damaged" in caplog.messages
+    assert not again.reused
+    assert again.teacher.scored == 0
     assert contents(made) == before
     assert (made / "shard-00002.parquet").stat().st_ino == kept
 
@@ -54,12 +56,12 @@ def test_the_same_command_makes_lost_shards_again_and_keeps_the_sound_ones(optio
 @pytest.mark.parametrize(
     "moment",
     [
-        "teacher_scoring.build.work_folder.Workplace.keep",  # before the first record of a sound shard
-        "teacher_scoring.build.work_folder.Workplace.claim",  # without a manifest
-        "teacher_scoring.score.complete_dataset",  # before there is one again
+        "teacher_scoring.build.dataset_build.DatasetBuild._note",  # before the first record of an intact shard
+        "teacher_scoring.build.dataset_build.DatasetBuild._claim",  # without a manifest
+        "teacher_scoring.build.dataset_build.DatasetBuild.complete",  # before there is one again
     ],
 )
-def test_mending_that_was_stopped_is_taken_up_again(options, moment, monkeypatch):
+def test_a_repair_that_was_stopped_is_taken_up_again(options, moment, monkeypatch):
     made = score_teacher(options).path
     before = contents(made)
 
@@ -90,7 +92,7 @@ def test_lost_rollouts_are_sampled_again(tiny_world, tmp_path):
     assert contents(made) == before
 
 
-def test_the_lines_of_the_repair_plan_mend_a_dataset_typed_as_they_stand(options):
+def test_the_lines_of_the_repair_plan_repair_a_dataset_typed_as_they_stand(options):
     made = score_teacher(options).path
     before = contents(made)
     content = bytearray(before[Path("shard-00001.parquet")])
