@@ -83,6 +83,11 @@ class RunOptions:
     trust_remote_code: bool = option(
         False, help="run code that comes with the student's checkpoint", group="data", expert=True
     )
+    translate: bool = option(
+        False,
+        help="put signals of another tokenizer on the student's ids first, as `signals translate` does, into the store",
+        group="data",
+    )
     check_shards: bool = option(
         True,
         help="verify every shard's checksum before training",

@@ -1,6 +1,7 @@
 """What a run trains on: opened, checked against the method and the student, split and weighted."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import logging
@@ -9,13 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from transformers import AutoTokenizer
 
 from data.errors import ConfigurationError, DataError
+from data.model_identity import resolve_model
 from data.preferences.options import reading
 from data.signals.dataset import SignalDataset
 from data.signals.rollouts import RolloutDataset
 from data.storage.transfer import open_signals
 from data.tokens.vocabulary import Vocabulary, check_agreement
+from data.translation.dataset import translate_dataset
 from student_training.inputs.behavior import behavior_logprobs
 from student_training.inputs.pairs import (
     ConcatenatedPairs,
@@ -184,9 +188,15 @@ def _open_signals(
     for path in paths:
         dataset = open_signals(path, check_shards=options.check_shards)
         teacher = Vocabulary.from_folder(dataset.tokenizer_folder)
-        notes = check_agreement(
-            teacher, student, teacher_name=f"{path} (teacher)", student_name=options.student
-        )
+        names = {"teacher_name": f"{path} (teacher)", "student_name": options.student}
+        try:
+            notes = check_agreement(teacher, student, **names)
+        except DataError as error:
+            if not options.translate:
+                raise DataError(f"{error}, or add --translate (docs/cross_tokenizer.md)") from error
+            dataset = _translated(dataset, options)
+            teacher = Vocabulary.from_folder(dataset.tokenizer_folder)
+            notes = check_agreement(teacher, student, **names)
         for note in notes:
             logger.info("note: %s", note)
         logger.info(
@@ -195,6 +205,23 @@ def _open_signals(
         )
         _check_needs(needs, options.method, path, dataset)
         yield dataset, max(teacher.tokens.values())
+
+
+def _translated(dataset: SignalDataset, options: TrainOptions) -> SignalDataset:
+    """The dataset on the student's ids, from the store or made now."""
+    folder, _ = resolve_model(
+        options.student, revision=options.revision, option="--student", need_weights=False
+    )
+    load = functools.partial(AutoTokenizer.from_pretrained, trust_remote_code=options.trust_remote_code)
+    result = translate_dataset(dataset, folder, load_tokenizer=load)
+    logger.info(
+        "%s: signals on the student's ids, %s; %.1f%% of the positions align, %.2f%% of the mass has a place",
+        dataset.path,
+        result.path,
+        100 * result.aligned_share,
+        100 * result.placed_mass,
+    )
+    return SignalDataset.open(result.path)
 
 
 def _check_needs(needs: Needs, method: str, path: str, dataset: SignalDataset) -> None:
