@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,11 @@ def inspect_lines(summary: DatasetSummary) -> Iterator[str]:
         f"  {manifest.rows:,} responses of {manifest.pairs:,} pairs, {manifest.positions:,} scored positions,"
         f" {summary.bytes_per_position:.1f} bytes a position, fingerprint {manifest.fingerprint[:12]}"
     )
-    yield from _facts("how it came about", manifest.created.items())
+    created = dict(manifest.created)
+    translation = created.pop("translation", None)
+    yield from _facts("how it came about", created.items())
+    if translation is not None:
+        yield from _translation_lines(translation)
     yield from _facts("what determines it", describe_request(manifest.request))
     if summary.num_groups < summary.num_all_groups:
         yield f"  (statistics of {summary.num_groups} of {summary.num_all_groups} row groups)"
@@ -46,6 +50,21 @@ def inspect_lines(summary: DatasetSummary) -> Iterator[str]:
             yield ""
             yield f"tokens that the teacher has {title} most, mean advantage in nats (times seen):"
             yield from _lines(_token(token, texts) for token in tokens)
+
+
+def _translation_lines(translation: Mapping[str, Any]) -> Iterator[str]:
+    """What putting the signals on another tokenizer's ids kept."""
+    yield "  translated from another tokenizer:"
+    yield f"    aligned positions  {translation['aligned_share']:.1%} (the others carry no distribution)"
+    yield (
+        f"    placed mass        {translation['placed_mass']:.2%} of the teacher's top-k"
+        f" ({translation['exact_mass']:.1%} exactly)"
+    )
+    for reason, count in translation["dropped"].items():
+        yield f"    dropped            {count:,} {reason}"
+    if translation["unplaced_tokens"]:
+        texts = ", ".join(repr(text) for text, _ in translation["unplaced_tokens"][:8])
+        yield f"    without a place    {texts}"
 
 
 def _lines(entries: Iterable[str]) -> Iterator[str]:

@@ -12,6 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from data.checks.verify import verify_dataset
 from data.errors import DataError, ShardError
 from data.preferences.messages import PreferenceRow
+from data.report.summary import summarize_dataset
+from data.report.terminal import inspect_lines
 from data.signals.dataset import TOKENIZER_FOLDER, SignalDataset
 from data.signals.manifest import Manifest, describe_files, write_manifest
 from data.signals.shards import write_signal_shard
@@ -259,3 +261,10 @@ def test_translation_drops_a_pair_whose_renderings_differ(source, student_tokeni
 def _saved(tokenizer, folder):
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def test_inspect_says_what_a_translation_kept(source, student_folder, tmp_path):
+    result = translate_dataset(source, student_folder, load_tokenizer=load, out=str(tmp_path / "out"))
+    lines = "\n".join(inspect_lines(summarize_dataset(SignalDataset.open(result.path))))
+    assert f"aligned positions  {result.aligned_share:.1%}" in lines
+    assert f"placed mass        {result.placed_mass:.2%}" in lines
