@@ -17,12 +17,12 @@ from tqdm import tqdm
 from data.errors import DataError
 from data.model_identity import resolve_model
 from data.signals.dataset import SignalDataset
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ROLES, ResponseSignals
 from data.tokens.vocabulary import Vocabulary, check_agreement
 from student_training.batching.collator import PairCollator, model_inputs
 from student_training.head.fused import SparseLogprobs, sparse_logprobs
 from student_training.head.lm_head import read_head, split_model
-from student_training.methods.base import ROLES, Needs
+from student_training.methods.base import Needs
 from student_training.model.loading import load_student, load_tokenizer
 from student_training.objectives import expected_advantage, forward_kl
 
@@ -158,11 +158,12 @@ def _position_values(
                 entropy=torch.zeros_like(batch["teacher_tail"]),
             )
             values["teacher_expected_advantage"] = _expected_advantage(teacher, batch)
-    lengths = batch["row_length"].cpu().numpy()
-    starts = np.concatenate([[0], np.cumsum(lengths)])[:-1]
+    row_of_position = batch["position_row"].cpu().numpy()
+    lengths = np.bincount(row_of_position, minlength=len(rows))
     sums = {}
     for key, column in values.items():
-        sums[key] = np.add.reduceat(column.double().cpu().numpy(), starts)
+        weights = column.double().cpu().numpy()
+        sums[key] = np.bincount(row_of_position, weights=weights, minlength=len(rows))
         if key not in ("nll", "entropy"):
             sums[key][~with_signals] = np.nan
     empty = np.full(len(rows), np.nan)
