@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import logging
 import os
+import shutil
 import sys
 import typing
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from data.errors import AdpaError, ConfigurationError
 from data.options.config_file import read_config
 from data.options.fields import flag_name, option_type
 from data.translation.command import SignalsTranslateOptions
-from evaluation.options import SignalsEvaluationOptions, WinRateOptions
+from evaluation.options import ChatOptions, ReportOptions, SignalsEvaluationOptions, WinRateOptions
 from small_world.options import DemoOptions
 from student_training.options import TrainOptions
 from teacher_scoring.options import SampleOptions, ScoreOptions
@@ -268,6 +269,31 @@ def _translate(options: SignalsTranslateOptions) -> str:
 signals.add_command(
     command_from(SignalsTranslateOptions, _show(_translate), "translate", SignalsTranslateOptions.__doc__)
 )
+
+
+@commands.add_command
+@options_from(ReportOptions)
+def report(options: ReportOptions) -> None:
+    """Write one HTML page over training runs and evaluations, also unfinished ones."""
+    from evaluation.report.page import write_run_report  # noqa: PLC0415
+
+    click.echo(str(write_run_report(options)))
+
+
+@commands.add_command
+@options_from(ChatOptions)
+def chat(options: ChatOptions) -> None:
+    """Talk to one or several checkpoints side by side. Off a terminal every line of standard input is answered."""
+    from evaluation.chat import run_chat, typed_lines  # noqa: PLC0415
+
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    run_chat(
+        options,
+        _model_opener(options),
+        lines=typed_lines() if on_terminal else sys.stdin,
+        write=click.echo,
+        columns=shutil.get_terminal_size().columns if on_terminal else None,
+    )
 
 
 @signals.command("merge")

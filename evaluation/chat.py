@@ -19,7 +19,7 @@ from evaluation.answers import Answer, GenerationSettings
 from evaluation.language_model import LanguageModel, ModelOpener, model_labels
 from evaluation.options import ChatOptions
 
-__all__ = ["run_chat", "side_by_side"]
+__all__ = ["run_chat", "side_by_side", "typed_lines"]
 
 
 logger = logging.getLogger(__name__)
@@ -131,6 +131,17 @@ def run_chat(
             number += 1
             write(_shown(line, talkers, answers, columns))
     return number
+
+
+def typed_lines() -> Iterator[str]:
+    """What is typed at the terminal, line by line, with the arrow keys for earlier lines where readline is there."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401, PLC0415  (changes what `input` does, so only here)
+    while True:
+        try:
+            yield input("> ")
+        except EOFError:
+            return
 
 
 def _messages(lines: Iterable[str]) -> Iterator[str]:

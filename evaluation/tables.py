@@ -7,7 +7,11 @@ from evaluation.metrics.judge_trust import JudgeAgreement
 from evaluation.metrics.statistics import Estimate
 from evaluation.metrics.win_rate import Comparison, WinRateResult
 
-__all__ = ["comparison_table", "markdown_table", "with_interval"]
+__all__ = ["comparison_table", "grouped_findings", "markdown_table", "with_interval"]
+
+
+# Comparisons that are named beside a finding; the others are counted.
+_MOST_NAMED = 3
 
 
 def comparison_table(
@@ -26,12 +30,8 @@ def comparison_table(
     if comparison.matrix is not None and len(comparison.matrix.names) > 2:
         parts.append(_matrix(comparison))
     parts.append(_judge(comparison.results, judge, agreement))
-    findings = [
-        f"- {result.model} against {result.baseline}: {finding}"
-        for result in comparison.results
-        for finding in result.findings
-    ]
-    parts += ["\n".join(findings)] if findings else []
+    findings = grouped_findings([(f"{r.model} against {r.baseline}", r.findings) for r in comparison.results])
+    parts += ["\n".join(f"- {finding}" for finding in findings)] if findings else []
     return "\n\n".join(parts)
 
 
@@ -49,6 +49,27 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         "| " + " | ".join(str(cell).ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
         for line in lines
     )
+
+
+def grouped_findings(found: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """What a reader must know, each sentence once with the comparisons that it is about.
+
+    Args:
+        found: each comparison's name with its findings.
+    """
+    about: dict[str, list[str]] = {}
+    for name, findings in found:
+        for finding in findings:
+            about.setdefault(finding, []).append(name)
+    lines = []
+    for finding, pairs in about.items():
+        whom = ", ".join(pairs[:_MOST_NAMED])
+        if len(pairs) == len(found) > 1:
+            whom = "every comparison"
+        elif len(pairs) > _MOST_NAMED:
+            whom += f" and {len(pairs) - _MOST_NAMED} more"
+        lines.append(f"{whom}: {finding}")
+    return lines
 
 
 def _win_rates(results: Sequence[WinRateResult]) -> str:

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from evaluation.report.collect import Evaluation
+from evaluation.tables import grouped_findings
 
 __all__ = ["describe_evaluation"]
 
@@ -90,11 +91,12 @@ def _win_rates(result: Mapping[str, Any]) -> list[str]:
         parts.append(
             f"<details><summary>Differences between models, paired over prompts</summary>{table}</details>"
         )
-    findings = [
-        f"{entry['model']} against {entry['baseline']}: {finding}"
-        for entry in comparison["results"]
-        for finding in entry["findings"]
-    ]
+    findings = grouped_findings(
+        [
+            (f"{entry['model']} against {entry['baseline']}", entry["findings"])
+            for entry in comparison["results"]
+        ]
+    )
     parts += [f'<p class="finding">{escape(finding)}</p>' for finding in findings]
     return parts
 
