@@ -84,6 +84,11 @@ def resolve_model(
     else:
         folder = _snapshot(name, revision, option, need_weights)
         commit = folder.name
+    if folder.suffix == ".gguf" or (folder.is_dir() and _holds_gguf_alone(folder)):
+        raise ConfigurationError(
+            f"{option}: {name}: GGUF is not read here; give the checkpoint that it was made from (a folder with "
+            "config.json and *.safetensors)"
+        )
     if not folder.is_dir() or not any((folder / config).is_file() for config in _CONFIG_NAMES):
         raise ConfigurationError(f"{option}: {name} is not a model folder: it has no config.json")
     weights = sorted(path for path in folder.iterdir() if path.suffix in _WEIGHT_SUFFIXES)
@@ -97,6 +102,10 @@ def resolve_model(
         raise ConfigurationError(f"{option}: {error.filename}: cannot be read: {error.strerror}") from error
     identity = ModelIdentity(name if commit else folder.resolve().name, commit, digest)
     return folder, identity
+
+
+def _holds_gguf_alone(folder: Path) -> bool:
+    return any(folder.glob("*.gguf")) and not any((folder / config).is_file() for config in _CONFIG_NAMES)
 
 
 def unusable_tokenizer(folder: Path, option: str, error: Exception) -> ConfigurationError:

@@ -1,6 +1,7 @@
 """`signals verify`: every file, checksum and row of a dataset, and what to run where something is wrong."""
 
 import contextlib
+import importlib.util
 import json
 import logging
 import os
@@ -215,6 +216,7 @@ def repair_plan(path: str | os.PathLike[str], findings: list[Finding]) -> list[s
             *([f"  {_removal(folder, [MANIFEST_NAME])}"] if lost and _has_manifest(folder) else []),
             f"  adpa signals pull --address ADDRESS --out {shlex.quote(str(folder))}",
             "or make them again; what was scored before is taken from the cache of passes:",
+            *_engine_needed(folder),
             f"  {f'rm -rf {shlex.quote(str(folder))}' if lost else _removal(folder, damaged)}",
             f"  {_command(folder)}",
         ]
@@ -223,6 +225,25 @@ def repair_plan(path: str | os.PathLike[str], findings: list[Finding]) -> list[s
 
 def _removal(folder: Path, files: list[str]) -> str:
     return "rm -f " + " ".join(shlex.quote(str(folder / file)) for file in files)
+
+
+def _engine(folder: Path) -> dict[str, str] | None:
+    """Name and version of the engine that a manifest names."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        engine = json.loads((folder / MANIFEST_NAME).read_bytes())["request"]["engine"]
+        return {"name": str(engine["name"]), "version": str(engine["version"])}
+    return None
+
+
+def _engine_needed(folder: Path) -> list[str]:
+    """What to install before anything is deleted."""
+    engine = _engine(folder)
+    if engine is None or importlib.util.find_spec(engine["name"]) is not None:
+        return []
+    return [
+        f"(first install {engine['name']} {engine['version']}, which made the dataset and is not here: without it "
+        "nothing that is deleted can be made again)"
+    ]
 
 
 def _command(folder: Path) -> str:
@@ -235,6 +256,10 @@ def _command(folder: Path) -> str:
         kind = str(content["kind"])
         command = content["created"]["command"]
     if command:
+        engine = _engine(folder)
+        # Datasets of earlier versions may have been made with whatever `auto` meant then.
+        if engine is not None and "--engine" not in command:
+            command = f"{command} --engine {engine['name']}"
         return f"{command} {place}"
     rebuild = _REBUILD_COMMANDS.get(kind, SignalDataset.rebuild_command)
     return f"adpa {rebuild} ... {place}    (with the options that made the dataset)"

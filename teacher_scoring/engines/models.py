@@ -1,5 +1,6 @@
 """A model that is on this machine and identified, but not loaded; and what of its engine determines its numbers."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,12 @@ def find_model(
         ConfigurationError: for a folder or name that is not a language model.
     """
     folder, identity = resolve_model(name, revision=revision, option=option, need_weights=need_weights)
+    if not (folder / "config.json").is_file():
+        adapter_option = "--adapter" if option == "--student" else f"{option}-adapter"
+        raise ConfigurationError(
+            f"{option}: {name} is a LoRA adapter{_base_of(folder)}; give its base as {option} and this folder as "
+            f"{adapter_option}"
+        )
     description: dict[str, Any] = identity.as_dict()
     adapter_folder = None
     if adapter is not None:
@@ -81,6 +88,15 @@ def find_model(
     positions = getattr(config, "max_position_embeddings", None)
     dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     return ResolvedModel(option, folder, adapter_folder, description, vocab_size, positions, dtype)
+
+
+def _base_of(adapter: Path) -> str:
+    """What an adapter says that it belongs to, in words."""
+    try:
+        base = json.loads((adapter / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return f" for {base}" if base else ""
 
 
 def longest_sequence(max_length: int, models: Iterable[ResolvedModel | None]) -> tuple[int, str | None]:

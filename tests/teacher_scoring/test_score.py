@@ -241,6 +241,62 @@ def test_what_is_missing_or_does_not_fit_is_refused_before_any_work(options, tin
         assert not (tmp_path / "out").exists()
 
 
+def test_a_model_of_another_kind_is_named_with_what_to_give_instead(options, tiny_world, tmp_path):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    (adapter / "adapter_model.safetensors").write_bytes(b"not read before it is refused")
+    quantised = tmp_path / "model.gguf"
+    quantised.write_bytes(b"GGUF")
+    folder = tmp_path / "quantised"
+    folder.mkdir()
+    (folder / "model-q4.gguf").write_bytes(b"GGUF")
+    sample = SampleOptions(student=str(adapter), data=str(tiny_world.pairs), out=str(tmp_path / "out"))
+    refused = [
+        (score_teacher, options(teacher=str(adapter)), r"--teacher: .*adapter is a LoRA adapter for org/base; give its "
+         r"base as --teacher and this folder as --teacher-adapter$"),
+        (score_teacher, options(reference=str(adapter)), r"this folder as --reference-adapter$"),
+        (sample_student, sample, r"give its base as --student and this folder as --adapter$"),
+        (score_teacher, options(teacher=str(quantised)), r"--teacher: .*model\.gguf: GGUF is not read here; give the "),
+        (score_teacher, options(teacher=str(folder)), r"--teacher: .*quantised: GGUF is not read here; give the "),
+    ]  # fmt: skip
+    for run, given, message in refused:
+        with pytest.raises(ConfigurationError, match=message):
+            run(given)
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("state", ["finished", "begun"])
+def test_auto_over_a_folder_is_the_engine_that_made_it(options, tmp_path, monkeypatch, state):
+    result = score_teacher(options())
+    out = result.path
+    if state == "begun":
+        (out / ".work").mkdir()
+        request = json.loads((out / "manifest.json").read_text())["request"]
+        del request["data"]
+        (out / ".work" / "request.json").write_text(json.dumps(request))
+        (out / "manifest.json").unlink()
+    # The best one installed would be another one.
+    monkeypatch.setattr("teacher_scoring.request.is_installed", lambda name: True)
+    again = score_teacher(options(engine="auto"))
+    assert again.reused == (state == "finished")
+    manifest = again.open().manifest
+    assert manifest.request["engine"]["name"] == "transformers"
+    assert "--engine transformers" in manifest.created["command"]
+
+
+def test_auto_over_a_folder_whose_engine_is_not_installed_says_so_and_changes_nothing(options, monkeypatch):
+    out = score_teacher(options()).path
+    (out / "shard-00000.parquet").unlink()
+    before = contents(out)
+    monkeypatch.setattr("teacher_scoring.request.is_installed", lambda name: name != "transformers")
+    with pytest.raises(
+        ConfigurationError, match=r"out is made with transformers \S+, which is not installed here; install"
+    ):
+        score_teacher(options(engine="auto"))
+    assert contents(out) == before
+
+
 def test_a_reference_with_another_tokenizer_is_refused(options, tiny_world, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(tiny_world.reference, other)

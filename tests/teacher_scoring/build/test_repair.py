@@ -1,5 +1,6 @@
 """A finished dataset that was damaged: the same command, or the lines of `verify --repair`, make it whole again."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from data.checks.verify import repair_plan, verify_dataset
+from data.checks.verify import Finding, repair_plan, verify_dataset
 from data.errors import ShardError
 from teacher_scoring.sample import SampleOptions, sample_student
 from teacher_scoring.score import ScoreOptions, score_teacher
@@ -117,3 +118,21 @@ def test_a_damaged_manifest_in_the_store_is_said_and_not_written_over(options):
     with pytest.raises(ShardError, match=r"its manifest is damaged; run adpa signals verify .* --repair"):
         score_teacher(replace(options, out=None))
     assert (made / "manifest.json").read_text() == "{}"
+
+
+def test_the_repair_plan_names_the_engine_and_what_to_install_before_anything_is_deleted(
+    options, monkeypatch
+):
+    made = score_teacher(options).path
+    (made / "shard-00002.parquet").unlink()
+    manifest = json.loads((made / "manifest.json").read_text())
+    # As an earlier version wrote it, which was told nothing of the engine.
+    manifest["created"]["command"] = manifest["created"]["command"].replace(" --engine transformers", "")
+    (made / "manifest.json").write_text(json.dumps(manifest))
+    findings = [Finding("shard-00002.parquet", "missing")]
+    assert repair_plan(made, findings)[-1].endswith(f" --engine transformers --out {made}")
+    assert not any("first install" in line for line in repair_plan(made, findings))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    plan = repair_plan(made, findings)
+    installed = next(number for number, line in enumerate(plan) if "first install transformers" in line)
+    assert installed < next(number for number, line in enumerate(plan) if line.startswith("  rm -f"))
