@@ -23,7 +23,10 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from data.preferences.messages import Message, PreferenceRow
+    from data.preferences.options import Reading
     from data.preferences.reader import PreferenceReader, read_preferences
+    from data.preview.conversion import ConvertOptions, convert_data
+    from data.preview.preview import PreviewOptions, preview_data
     from data.signals.dataset import SignalDataset
     from data.signals.rollouts import Rollout, RolloutDataset
     from data.signals.schema import ResponseSignals
@@ -58,7 +61,10 @@ _HOMES = {
         "TrainingError",
     ),
     "data.preferences.messages": ("Message", "PreferenceRow"),
+    "data.preferences.options": ("Reading",),
     "data.preferences.reader": ("PreferenceReader", "read_preferences"),
+    "data.preview.conversion": ("ConvertOptions", "convert_data"),
+    "data.preview.preview": ("PreviewOptions", "preview_data"),
     "data.signals.dataset": ("SignalDataset",),
     "data.signals.rollouts": ("Rollout", "RolloutDataset"),
     "data.signals.schema": ("ResponseSignals",),

@@ -20,6 +20,8 @@ from data.commands import signals as signal_functions
 from data.errors import AdpaError, ConfigurationError
 from data.options.config_file import read_config
 from data.options.fields import flag_name, option_type
+from data.preview.conversion import ConvertOptions
+from data.preview.preview import PreviewOptions
 from data.translation.command import SignalsTranslateOptions
 from evaluation.options import ChatOptions, ReportOptions, SignalsEvaluationOptions, WinRateOptions
 from small_world.options import DemoOptions
@@ -77,7 +79,12 @@ def command_from(
     fields = sorted(
         dataclasses.fields(options_class), key=lambda field: field.name not in options_class.__annotations__
     )
-    parameters: list[click.Parameter] = [_click_option(field, hints[field.name]) for field in fields]
+    parameters: list[click.Parameter] = [
+        click.Argument([field.name], required=False)
+        if field.metadata["positional"]
+        else _click_option(field, hints[field.name])
+        for field in fields
+    ]
     config_help = "TOML or YAML file with values for these options; flags win over it"
     parameters.append(click.Option(["--config"], type=click.Path(dir_okay=False), help=config_help))
     return click.Command(name, callback=callback, params=parameters, help=help_text)
@@ -176,6 +183,39 @@ def train_student(options: TrainOptions) -> None:
 
     logging.getLogger("student_training").setLevel(logging.INFO)
     click.echo(str(plan_training(options) if options.dry_run else run(options)))
+
+
+@commands.group("data")
+def data_commands() -> None:
+    """Look at preference data, and convert it."""
+
+
+def _preview(options: PreviewOptions) -> None:
+    from data.preview.preview import preview_data  # noqa: PLC0415
+    from data.preview.rendering import render_preview  # noqa: PLC0415
+
+    def load_tokenizer(name: str, trust_remote_code: bool) -> Any:
+        from teacher_scoring.engines.tokenizer import load_tokenizer as load  # noqa: PLC0415
+
+        return load(Path(name), option="--tokenizer", trust_remote_code=trust_remote_code)
+
+    result = preview_data(options, load_tokenizer=load_tokenizer)
+    click.echo(render_preview(result, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+
+
+def _convert(options: ConvertOptions) -> None:
+    from data.preview.conversion import convert_data  # noqa: PLC0415
+
+    result = convert_data(options)
+    columns = ", ".join(f"{name} ({kind})" for name, kind in result.columns.items())
+    click.echo(f"{result.out}: {columns}; {result.counts}")
+
+
+for _name, _options_class, _function in (
+    ("preview", PreviewOptions, _preview),
+    ("convert", ConvertOptions, _convert),
+):
+    data_commands.add_command(command_from(_options_class, _function, _name, _options_class.__doc__))
 
 
 @commands.group()

@@ -1,9 +1,10 @@
-"""Write what the docs take from the code: command reference, tables of methods and of templates, file tree.
+"""Write what the docs take from the code: command reference, tables of methods, templates and forms, file tree.
 
 A test checks that all are current.
 """
 
 import ast
+import json
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from cli import commands  # noqa: E402  (the checkout's, wherever this is started from)
+from data.preferences.forms.detection import FORMS  # noqa: E402
 from student_training.methods import METHODS  # noqa: E402
 from student_training.methods.describe import methods_table, presets_table, settings_tables  # noqa: E402
 
@@ -21,6 +23,8 @@ ARCHITECTURE = ROOT / "docs" / "architecture.md"
 METHODS_PAGE = ROOT / "docs" / "methods.md"
 TEMPLATES = ROOT / "docs" / "templates.md"
 _TABLE_START, _TABLE_END = "<!-- table: make docs -->\n", "<!-- end of table -->"
+DATA = ROOT / "docs" / "data.md"
+_FORMS_START, _FORMS_END = "<!-- forms: make docs -->\n", "<!-- end of forms -->"
 _TREE_START, _TREE_END = "<!-- file tree: make docs -->\n", "<!-- end of file tree -->"
 _PACKAGES = ("data", "teacher_scoring", "student_training", "evaluation", "small_world", "benchmarks")
 
@@ -88,6 +92,17 @@ def render_methods() -> str:
     return page
 
 
+def render_data() -> str:
+    """docs/data.md with its table of forms made anew."""
+    before, _, rest = DATA.read_text().partition(_FORMS_START)
+    _, _, after = rest.partition(_FORMS_END)
+    lines = ["| `--form` | found in | rows |", "| --- | --- | --- |"]
+    for form in FORMS:
+        rows = "<br>".join(f"`{json.dumps(row, ensure_ascii=False)}`" for row in form.examples)
+        lines.append(f"| `{form.name}` | {form.used_by} | {rows} |")
+    return before + _FORMS_START + "\n".join([*lines, ""]) + _FORMS_END + after
+
+
 def _command(command: click.Command, name: str) -> str:
     if isinstance(command, click.Group):
         children = sorted(command.commands.items())
@@ -136,3 +151,4 @@ if __name__ == "__main__":
     ARCHITECTURE.write_text(render_architecture())
     METHODS_PAGE.write_text(render_methods())
     TEMPLATES.write_text(render_templates())
+    DATA.write_text(render_data())

@@ -32,3 +32,7 @@ def test_the_file_tree_gives_every_file_its_role(generate):
 
 def test_the_page_on_methods_is_current(generate):
     assert generate.METHODS_PAGE.read_text() == generate.render_methods(), "run `make docs`"
+
+
+def test_the_table_of_forms_is_current(generate):
+    assert generate.DATA.read_text() == generate.render_data(), "run `make docs`"

@@ -81,11 +81,9 @@ def reading(options: ReadOptions) -> Reading:
     )
 
 
-def data_option(*, required: bool = True) -> Any:
-    """The field `data`."""
-    if required:
-        return option(help=_DATA)
-    return option(None, help=_DATA)
+def data_option(*, positional: bool = False) -> Any:
+    """The field `data`, for commands that cannot do without."""
+    return option(help=_DATA, group="data", positional=positional)
 
 
 def split_option() -> Any:

@@ -14,7 +14,7 @@ from data.errors import DataError
 from data.preferences.compressed_files import COMPRESSED, Row
 from data.preferences.json_files import read_json
 from data.preferences.splits import SplitPart, files_of_split, parse_split
-from data.preferences.table_files import read_delimited, read_parquet
+from data.preferences.table_files import json_decoders, read_delimited, read_parquet
 
 __all__ = ["RowSource", "file_type", "open_source"]
 
@@ -200,8 +200,13 @@ def _pick_split(splits: dict[Any, Any], split: str, name: str) -> Any:
 
 def _read_dataset(dataset: Any, label: str) -> Iterator[Row]:
     number = 0
+    features = getattr(dataset, "features", None)
+    decoders = {} if features is None else json_decoders(features.arrow_schema, decode=False)
     try:
         for number, row in enumerate(dataset, 1):
-            yield f"{label} {number}", row
+            yield (
+                f"{label} {number}",
+                {name: decoders[name](value) if name in decoders else value for name, value in row.items()},
+            )
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{label} {number}: the rows after it cannot be read: {error}") from error

@@ -99,31 +99,35 @@ def read_parquet(address: str) -> Iterator[Row]:
 Decoder = Callable[[Any], Any]
 
 
-def json_decoders(schema: pa.Schema) -> dict[str, Decoder]:
-    """What turns JSON text into values, for the columns that hold Arrow's type `arrow.json` at any depth.
+def json_decoders(schema: pa.Schema, *, decode: bool = True) -> dict[str, Decoder]:
+    """What turns Arrow's values into what was meant, for the columns that need it.
 
-    `datasets` writes messages of mixed fields as that type, and pyarrow hands it out as the text.
+    Columns that hold Arrow's type `arrow.json`, at any depth, are decoded: `datasets` writes messages of mixed fields
+    as that type, and pyarrow hands it out as text. Null fields of structs are left out: Arrow gives every struct of a
+    list the fields of all, so that the arguments of one tool call would appear, as null, in every other.
+
+    Args:
+        schema: of the columns.
+        decode: whether JSON comes as text; `datasets` has decoded it.
     """
-    decoders = {field.name: _json_decoder(field) for field in schema}
-    return {name: decode for name, decode in decoders.items() if decode is not None}
+    decoders = {field.name: _decoder(field, decode) for field in schema}
+    return {name: decoder for name, decoder in decoders.items() if decoder is not None}
 
 
-def _json_decoder(field: pa.Field) -> Decoder | None:
+def _decoder(field: pa.Field, decode: bool) -> Decoder | None:
     kind = field.type
-    name = (
-        getattr(kind, "extension_name", None)
-        or (field.metadata or {}).get(b"ARROW:extension:name", b"").decode()
-    )
+    name = getattr(kind, "extension_name", None)
+    name = name or (field.metadata or {}).get(b"ARROW:extension:name", b"").decode()
     if name == "arrow.json":
-        return _decode_json
+        return _decode_json if decode else None
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     if pa.types.is_struct(kind):
-        return _decode_struct(json_decoders(pa.schema(list(kind))))
+        return _decode_struct(json_decoders(pa.schema(list(kind)), decode=decode))
     if pa.types.is_map(kind):
-        return _decode_map(_json_decoder(kind.item_field))
+        return _decode_map(_decoder(kind.item_field, decode))
     if hasattr(kind, "value_field"):  # every kind of list
-        return _decode_list(_json_decoder(kind.value_field))
+        return _decode_list(_decoder(kind.value_field, decode))
     return None
 
 
@@ -131,18 +135,24 @@ def _decode_json(value: Any) -> Any:
     return None if value is None else json.loads(value)
 
 
-def _decode_struct(decoders: dict[str, Decoder]) -> Decoder | None:
-    if not decoders:
-        return None
-    return lambda value: (
-        value and {**value, **{name: decode(value[name]) for name, decode in decoders.items()}}
-    )
+def _decode_struct(decoders: dict[str, Decoder]) -> Decoder:
+    def decode(value: Any) -> Any:
+        if value is None:
+            return None
+        return {
+            name: decoders[name](item) if name in decoders else item
+            for name, item in value.items()
+            if item is not None
+        }
+
+    return decode
 
 
 def _decode_list(decode_item: Decoder | None) -> Decoder | None:
     if decode_item is None:
         return None
-    return lambda value: value and [decode_item(item) for item in value]
+    # `datasets` hands structs of lists out where Arrow has lists of structs, by a feature that is of old.
+    return lambda value: [decode_item(item) for item in value] if isinstance(value, list) else value
 
 
 def _decode_map(decode_item: Decoder | None) -> Decoder | None:

@@ -16,6 +16,7 @@ from data.signals.schema import ResponseSignals
 from data.tokens.chat import LEFT_OUT, Rendering, UnusableAnswerError
 from data.tokens.template import ChatTokenizer, template_text
 from data.tokens.template_format import TemplateFormat, choose_format
+from data.tokens.templated_text import TemplatedText
 from data.tokens.vocabulary import tokenizer_hash
 
 __all__ = ["TRAIN_ON", "EncodedPair", "EncodedResponse", "PairEncoder"]
@@ -141,6 +142,7 @@ class PairEncoder:
         self._train_on = train_on
         self._store_conversations = store_conversations
         self._shortest_dropped: int | None = None
+        self._templated_text = TemplatedText(tokenizer)
         self._format = choose_format(tokenizer, arguments=template_args, thinking=thinking)
         self.terminator_id = self._format.terminator_id
         # A template writes its own BOS or wants none; plain text gets what the tokenizer puts in front of it.
@@ -155,6 +157,8 @@ class PairEncoder:
         self.counts.read += 1
         row = self._split_conversation(row)
         try:
+            if self.template_hash is not None and (mark := self._templated_text.find(row)):
+                return self._drop(f"prompt holds {mark!r}")
             prompt_text = self._format.prompt(row)
             prompt_ids = self._ids(prompt_text)
             self._check_prompt(prompt_ids)

@@ -178,7 +178,9 @@ def _joined(prompt: Prompt | None, turns: tuple[Message, ...], name: str) -> tup
             f"`prompt` is not the beginning of `{name}`; write only the turns after it there, or all",
         )
     wanted = " ".join(prompt.split())
-    if any(wanted in " ".join(turn.content.split()) for turn in turns[:-1]):
+    said = [" ".join(turn.content.split()) for turn in turns[:-1]]
+    # A question may have been put together out of the prompt and more; a later turn has to be the prompt itself.
+    if any(wanted in question for question in said[:opening]) or wanted in said[opening:]:
         return turns
     if not asked:
         # The question is only in `prompt`: it comes after a system turn, before the answer.

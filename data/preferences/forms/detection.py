@@ -262,6 +262,14 @@ def _no_form(row: Mapping[str, Any]) -> str:
         what = "answers in steps with a label each, which say nothing of whole answers"
     else:
         what = "no known form"
+    wrapped = [
+        name for name in has if isinstance(row[name], list) and row[name] and isinstance(row[name][0], dict)
+    ]
+    if len(has) == 1 and wrapped:
+        return (
+            f"one object whose only column `{wrapped[0]}` is a list of objects; if those are the rows, write them into "
+            f"a file of their own (`jq -c '.{wrapped[0]}[]'`)"
+        )
     return (
         f"{what}; columns with content: {listed(has)}; forms are: {', '.join(form.name for form in FORMS)} "
         "(docs/data.md shows each; map NAME=COLUMN names a column, form NAME picks one)"

@@ -96,26 +96,61 @@ def _beside(name: str, prompt: str, title: str, used_by: str, example: dict[str,
     )
 
 
-def _renamed(
-    name: str, title: str, prompts: tuple[str, ...], chosen: str, rejected: str, **documented: Any
-) -> Form:
-    """A form whose answers stand under other names."""
+# Names of the better and the other answer, beside `chosen` and `rejected` themselves.
+_ANSWER_NAMES = (
+    ("chosen_response", "rejected_response"),
+    ("chosen_answer", "rejected_answer"),
+    ("response_chosen", "response_rejected"),
+    ("answer_chosen", "answer_rejected"),
+    ("preferred_response", "dispreferred_response"),
+    ("preferred_response", "rejected_response"),
+    ("preferred", "dispreferred"),
+    ("preferred", "rejected"),
+    ("accepted", "rejected"),
+    ("better", "worse"),
+    ("better_response", "worse_response"),
+    ("positive", "negative"),
+    ("winner_response", "loser_response"),
+    ("y_w", "y_l"),
+)
 
-    def prompt_column(row: Mapping[str, Any]) -> str | None:
-        return next((column for column in prompts if given(row, column)), None)
+_PROMPTS = (
+    "prompt",
+    "instruction",
+    "question",
+    "query",
+    "problem",
+    "input",
+    "messages",
+    "conversations",
+    "context",
+)
 
-    def describe(row: Mapping[str, Any]) -> str | None:
-        column = prompt_column(row)
-        return f"{title} ({column}, {chosen}, {rejected})" if column and has(row, chosen) else None
 
-    def parse(row: Mapping[str, Any], _: Pairing) -> Iterator[Content]:
-        column = prompt_column(row)
-        prompt = prompt_of(row, column) if column is not None else None
-        other = read_column(row, rejected) if given(row, rejected) else None
-        yield pair_content(row, prompt, read_column(row, chosen), other, names=(chosen, rejected))
+def _prompt_column(row: Mapping[str, Any]) -> str | None:
+    return next((column for column in _PROMPTS if given(row, column)), None)
 
-    columns = (*prompts, "input", "history", chosen, rejected)
-    return Form(name=name, kind=Kind.PAIR, columns=columns, describe=describe, parse=parse, **documented)
+
+def _answer_names(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    return next((names for names in _ANSWER_NAMES if has(row, *names)), None)
+
+
+def _describe_renamed(row: Mapping[str, Any]) -> str | None:
+    names = _answer_names(row)
+    if names is None or given(row, "chosen"):
+        return None
+    if (column := _prompt_column(row)) is None:
+        whole = all(column_kind(row, name) == "whole conversation" for name in names)
+        return f"whole conversations ({', '.join(names)})" if whole else None
+    return f"two named responses ({column}, {', '.join(names)})"
+
+
+def _parse_renamed(row: Mapping[str, Any], _: Pairing) -> Iterator[Content]:
+    names, column = _answer_names(row), _prompt_column(row)
+    if names is None:
+        raise RowError("an answer is missing", "one of the two answers holds nothing; remove the row")
+    prompt = None if column is None else prompt_of(row, column)
+    yield pair_content(row, prompt, read_column(row, names[0]), read_column(row, names[1]), names=names)
 
 
 def _describe_alpaca_list(row: Mapping[str, Any]) -> str | None:
@@ -239,6 +274,17 @@ PAIR_FORMS: tuple[Form, ...] = (
         {"system": "Be brief.", "input": "Name a river.", **_PAIR},
     ),
     _beside(
+        "query-pairs", "query", "query", "retrieval and reward sets", {"query": "Name a river.", **_PAIR}
+    ),
+    _beside("problem-pairs", "problem", "problem", "mathematics sets", {"problem": "Name a river.", **_PAIR}),
+    _beside(
+        "context-pairs",
+        "context",
+        "context",
+        "dialogue sets",
+        {"context": [_QUESTION], "chosen": _GOOD, "rejected": _BAD},
+    ),
+    _beside(
         "messages-pairs",
         "messages",
         "messages",
@@ -267,15 +313,16 @@ PAIR_FORMS: tuple[Form, ...] = (
             {"input": {"messages": [_QUESTION]}, "preferred_output": [_GOOD], "non_preferred_output": [_BAD]},
         ),
     ),
-    _renamed(
-        "responses",
-        "two named responses",
-        ("prompt", "instruction", "question", "input"),
-        "chosen_response",
-        "rejected_response",
+    Form(
+        name="responses",
+        kind=Kind.PAIR,
+        columns=(*_PROMPTS, "history", *dict.fromkeys(name for names in _ANSWER_NAMES for name in names)),
+        describe=_describe_renamed,
+        parse=_parse_renamed,
         used_by="argilla/ultrafeedback-binarized-preferences, axolotl (chatml.argilla)",
         examples=(
             {"instruction": "Name a river.", "chosen_response": "The Danube.", "rejected_response": "Water."},
+            {"query": "Name a river.", "better": "The Danube.", "worse": "Water."},
         ),
     ),
 )

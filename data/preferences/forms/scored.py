@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from data.preferences.forms.columns import RowError, given, number
+from data.preferences.forms.columns import RowError, given, number, parsed
 from data.preferences.forms.content import (
     Dropped,
     LabelledAnswer,
@@ -17,7 +17,13 @@ from data.preferences.forms.content import (
     prompt_content,
 )
 from data.preferences.forms.form import Form, Kind, Pairing, has, prompt_of
-from data.preferences.forms.turns import column_kind, helpsteer_prompt, read_column, read_turns
+from data.preferences.forms.turns import (
+    column_kind,
+    helpsteer_prompt,
+    is_messages_text,
+    read_column,
+    read_turns,
+)
 from data.preferences.messages import Prompt
 
 __all__ = ["SCORED_FORMS"]
@@ -46,15 +52,27 @@ def _first(row: Mapping[str, Any], columns: Sequence[str]) -> str | None:
 # --- Lists of answers with scores
 
 
+def _list(row: Mapping[str, Any], column: str) -> list[Any] | None:
+    """A column's list, from a table as JSON text; None for what is no list."""
+    value = row.get(column)
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = parsed(value, column)
+    return list(value) if isinstance(value, list | tuple) and value else None
+
+
+def _scores_column(row: Mapping[str, Any]) -> str | None:
+    return next((name for name in _SCORES if _list(row, name) is not None), None)
+
+
 def _describe_scored(row: Mapping[str, Any]) -> str | None:
     prompt, column = _first(row, _PROMPTS), _first(row, _LISTS)
-    if prompt is None or column is None or not isinstance(row[column], list | tuple):
+    if prompt is None or column is None or (items := _list(row, column)) is None:
         return None
-    first = row[column][0]
+    first = items[0]
     if isinstance(first, dict):
         text, score = _first(first, _TEXTS), next((name for name in _SCORE if name in first), None)
         return f"scored answers ({prompt}, {column} with {text} and {score})" if text and score else None
-    scores = next((name for name in _SCORES if isinstance(row.get(name), list | tuple)), None)
+    scores = _scores_column(row)
     return f"scored answers ({prompt}, {column}, {scores})" if isinstance(first, str) and scores else None
 
 
@@ -97,11 +115,10 @@ def _pairs(ranked: list[tuple[float, str]], pairing: Pairing) -> Iterator[tuple[
 
 def _scored_answers(row: Mapping[str, Any], column: str) -> list[tuple[float, str]]:
     """Score, the higher the better, and text of every answer that has both."""
-    items = row[column]
-    scores = next((name for name in _SCORES if isinstance(row.get(name), list | tuple)), None)
+    items, scores = _list(row, column) or [], _scores_column(row)
     found = []
-    if isinstance(items[0], str) and scores is not None:
-        values = row[scores]
+    if items and isinstance(items[0], str) and scores is not None:
+        values = _list(row, scores) or []
         if len(values) != len(items):
             raise RowError(
                 "answers and scores differ in number",
@@ -229,6 +246,11 @@ def _answer_form(
 
 
 def _conversation_form(name: str, column: str, title: str, used_by: str, example: dict[str, Any]) -> Form:
+    def describe(row: Mapping[str, Any]) -> str | None:
+        if not given(row, column) or (isinstance(row[column], str) and not is_messages_text(row[column])):
+            return None
+        return title
+
     def parse(row: Mapping[str, Any], _: Pairing) -> Iterator[Said]:
         yield conversation_content(row, read_turns(row[column], column), column)
 
@@ -236,7 +258,7 @@ def _conversation_form(name: str, column: str, title: str, used_by: str, example
         name=name,
         kind=Kind.ANSWER,
         columns=(column,),
-        describe=lambda row: title if given(row, column) and not isinstance(row[column], str) else None,
+        describe=describe,
         parse=parse,
         used_by=used_by,
         examples=(example,),

@@ -27,6 +27,7 @@ __all__ = [
     "check_order",
     "column_kind",
     "helpsteer_prompt",
+    "is_messages_text",
     "is_transcript",
     "read_column",
     "read_turns",
@@ -67,7 +68,7 @@ def column_kind(row: Mapping[str, Any], column: str) -> str:
         RowError: for what is neither text nor messages.
     """
     value = row[column]
-    if isinstance(value, str) and not _is_messages_text(value):
+    if isinstance(value, str) and not is_messages_text(value):
         return "text"
     turns = _items(value, column)
     first = turns[0] if turns else None
@@ -79,7 +80,7 @@ def column_kind(row: Mapping[str, Any], column: str) -> str:
 def read_column(row: Mapping[str, Any], column: str) -> Prompt:
     """A column's text, or its turns where it holds messages or a transcript with a question at its end."""
     value = row[column]
-    if isinstance(value, str) and not _is_messages_text(value):
+    if isinstance(value, str) and not is_messages_text(value):
         return text(value, column)
     return read_turns(value, column)
 
@@ -96,7 +97,8 @@ def read_turns(value: Any, column: str) -> tuple[Message, ...]:
     return tuple(_message(turn, number, column) for number, turn in enumerate(_items(value, column), 1))
 
 
-def _is_messages_text(value: str) -> bool:
+def is_messages_text(value: Any) -> bool:
+    """Whether text is JSON of messages, or messages as Python prints them."""
     if not looks_like_json(value):
         return False
     start = value.lstrip("[ \r\n\t{")[:12]
@@ -106,7 +108,7 @@ def _is_messages_text(value: str) -> bool:
 
 
 def _items(value: Any, column: str) -> list[Any]:
-    if isinstance(value, str) and _is_messages_text(value):
+    if isinstance(value, str) and is_messages_text(value):
         value = _decoded(value, column)
     if isinstance(value, dict):
         return _items_of_dict(value, column)

@@ -111,6 +111,40 @@ def _parse_votes(row: Mapping[str, Any], _: Pairing) -> Iterator[Said]:
     yield from _said(row, asked, answers, _preferred(row, names, column), names)
 
 
+# --- Two answers with a score each
+
+
+def _two_scores(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    names = _names(row)
+    if names is None:
+        return None
+    suffixes = [name[len(next(stem for stem in _STEMS if name.startswith(stem))) :] for name in names]
+    scores = f"score{suffixes[0]}", f"score{suffixes[1]}"
+    return scores if all(name in row for name in scores) else None
+
+
+def _describe_scores(row: Mapping[str, Any]) -> str | None:
+    names, scores, prompt = _names(row), _two_scores(row), _prompt_column(row)
+    if names is None or scores is None or prompt is None:
+        return None
+    return f"two scored answers ({prompt}, {', '.join(names)}, {', '.join(scores)})"
+
+
+def _parse_scores(row: Mapping[str, Any], _: Pairing) -> Iterator[Said]:
+    names, scores, prompt = _names(row), _two_scores(row), _prompt_column(row)
+    if names is None or scores is None or prompt is None:
+        raise RowError(
+            "an answer is missing", "the prompt or one of the two answers holds nothing; remove the row"
+        )
+    if row[scores[0]] is None or row[scores[1]] is None:
+        yield Dropped(_NO_VOTE)
+        return
+    first, second = (number(row[name], name) for name in scores)
+    answers = read_column(row, names[0]), read_column(row, names[1])
+    preferred = None if first == second else int(second > first)
+    yield from _said(row, prompt_of(row, prompt), answers, preferred, names)
+
+
 # --- Reddit comments (SHP)
 
 
@@ -225,6 +259,8 @@ def _parse_scaled(row: Mapping[str, Any], _: Pairing) -> Iterator[Said]:
 
 _NAMES = tuple(dict.fromkeys(name for names in _PAIRS_OF_NAMES for name in names))
 
+_TWO_SCORES = tuple(dict.fromkeys(f"score{suffix}" for pair in _SUFFIXES for suffix in pair))
+
 _TURNS = [{"role": "user", "content": "Name a river."}]
 
 VOTE_FORMS: tuple[Form, ...] = (
@@ -246,6 +282,23 @@ VOTE_FORMS: tuple[Form, ...] = (
                 "conversation_a": [*_TURNS, {"role": "assistant", "content": "The Danube."}],
                 "conversation_b": [*_TURNS, {"role": "assistant", "content": "Water."}],
                 "winner": "model_a",
+            },
+        ),
+    ),
+    Form(
+        name="two-scores",
+        kind=Kind.SCORES,
+        columns=(*_PROMPTS, *_NAMES, *_TWO_SCORES),
+        describe=_describe_scores,
+        parse=_parse_scores,
+        used_by="openai/webgpt_comparisons (`--map prompt=question.full_text`)",
+        examples=(
+            {
+                "prompt": "Name a river.",
+                "answer_0": "Water.",
+                "answer_1": "The Danube.",
+                "score_0": -0.5,
+                "score_1": 0.5,
             },
         ),
     ),

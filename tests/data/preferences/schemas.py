@@ -181,6 +181,34 @@ PAIRS = [
         [{"system": "Be brief.", "instruction": Q, "chosen_response": GOOD, "rejected_response": BAD}],
         SYSTEM,
     ),
+    *(
+        Schema(
+            f"answers named {better} and {worse}",
+            "responses",
+            [{prompt: Q, better: GOOD, worse: BAD, "source": "own"}],
+            TEXT,
+            unread=("source",),
+        )
+        for prompt, better, worse in (
+            ("query", "preferred", "dispreferred"),
+            ("prompt", "accepted", "rejected"),
+            ("problem", "better", "worse"),
+            ("input", "y_w", "y_l"),
+            ("question", "answer_chosen", "answer_rejected"),
+        )
+    ),
+    Schema(
+        "whole conversations under other names",
+        "responses",
+        [{"positive": [user(Q), assistant(GOOD)], "negative": [user(Q), assistant(BAD)]}],
+        TURNS,
+    ),
+    *(
+        Schema(
+            f"chosen beside {prompt}", f"{prompt}-pairs", [{prompt: Q, "chosen": GOOD, "rejected": BAD}], TEXT
+        )
+        for prompt in ("query", "problem", "context")
+    ),
     Schema(
         "kakao/diatool-dpo, JSON text",
         "conversations",
@@ -459,6 +487,35 @@ SCORES = [
         ],
         TEXT,
         {"tie": 1, "fewer than two scored answers": 1},
+    ),
+]
+
+TWO_SCORES = [
+    Schema(
+        "two scored answers",
+        "two-scores",
+        [
+            {"prompt": Q, "response_a": GOOD, "response_b": BAD, "score_a": 3, "score_b": 1, "source": "own"},
+            {
+                "prompt": "r",
+                "response_a": "x",
+                "response_b": "y",
+                "score_a": 2,
+                "score_b": 2,
+                "source": "own",
+            },
+            {
+                "prompt": "s",
+                "response_a": "x",
+                "response_b": "y",
+                "score_a": 2,
+                "score_b": None,
+                "source": "own",
+            },
+        ],
+        TEXT,
+        {"tie": 1, "no preference given": 1},
+        ("source",),
     ),
 ]
 

@@ -1,6 +1,8 @@
+import csv
 import itertools
 import json
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from data.errors import ConfigurationError, DataError
 from data.preferences.forms.content import Content, pair_content
-from data.preferences.forms.detection import FORMS
+from data.preferences.forms.detection import FORMS, detect_form
 from data.preferences.forms.turns import check_order, is_transcript, transcript_turns
 from data.preferences.messages import Message, as_turns
 from data.preferences.options import Reading
@@ -21,6 +23,7 @@ from tests.data.preferences.schemas import (
     PAIRS,
     SCORES,
     SINGLES,
+    TWO_SCORES,
     VOTES,
     Q,
     assistant,
@@ -29,7 +32,11 @@ from tests.data.preferences.schemas import (
     user,
 )
 
-ALL = [*PAIRS, *VOTES, *SCORES, *SINGLES, *ANSWERS]
+ALL = [*PAIRS, *VOTES, *SCORES, *TWO_SCORES, *SINGLES, *ANSWERS]
+
+
+# Its two outputs as JSON text are one answer that may be meant.
+NOT_IN_TABLES = {"LLaMA-Factory, older alpaca ranking"}
 
 
 @pytest.fixture
@@ -84,6 +91,47 @@ def test_rows_in_parquet_read_like_rows_in_json(tmp_path, schema):
     assert said(read_preferences(str(tmp_path / "rows.parquet"), need="prompt")) == schema.pairs
 
 
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+@pytest.mark.parametrize(
+    "schema", [schema for schema in ALL if schema.name not in NOT_IN_TABLES], ids=lambda schema: schema.name
+)
+def test_rows_in_tables_read_like_rows_in_json(tmp_path, schema, kind):
+    """Cells are text: numbers, labels and what is not text are read out of it."""
+    names = list(dict.fromkeys(name for row in schema.rows for name in row))
+    with open(tmp_path / f"rows.{kind}", "w", newline="") as file:
+        writer = csv.DictWriter(file, names, delimiter="," if kind == "csv" else "\t")
+        writer.writeheader()
+        for row in schema.rows:
+            writer.writerow(
+                {
+                    name: json.dumps(cell) if isinstance(cell, list | dict) else cell
+                    for name, cell in row.items()
+                }
+            )
+    assert said(read_preferences(str(tmp_path / f"rows.{kind}"), need="prompt")) == schema.pairs
+
+
+def test_arguments_of_other_calls_do_not_appear_as_null(tmp_path):
+    def calling(arguments):
+        return {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"function": {"name": "f", "arguments": arguments}}],
+        }
+
+    row = {"prompt": [user(Q)], "chosen": [calling({"a": 1})], "rejected": [calling({"b": "x"})]}
+    pq.write_table(
+        pa.Table.from_pylist([row, {**row, "chosen": [calling({"c": [1]})]}]), tmp_path / "rows.parquet"
+    )
+    datasets.Dataset.from_parquet(str(tmp_path / "rows.parquet"), cache_dir=str(tmp_path)).save_to_disk(
+        str(tmp_path / "saved")
+    )
+    for source in ("rows.parquet", "saved"):
+        first, second = said(read_preferences(str(tmp_path / source)))
+        assert first[1][0].extra["tool_calls"] == [{"function": {"name": "f", "arguments": {"a": 1}}}]
+        assert second[1][0].extra["tool_calls"] == [{"function": {"name": "f", "arguments": {"c": [1]}}}]
+
+
 def test_every_form_has_a_fixture_and_an_example_that_is_told_to_be_it(read):
     for form in FORMS:
         for example in form.examples if form.name not in ("labels", "helpsteer2") else ():
@@ -97,6 +145,23 @@ def test_every_form_has_a_fixture_and_an_example_that_is_told_to_be_it(read):
 
 def test_names_of_forms_are_unique():
     assert len({form.name for form in FORMS}) == len(FORMS)
+
+
+COLUMNS = st.text(st.characters(categories=["Ll", "Nd"]), min_size=1).map(lambda name: f"x_{name}")
+
+CELLS = st.one_of(
+    st.none(), st.integers(), st.text(st.characters(exclude_categories=["Cs"])), st.lists(st.integers())
+)
+
+
+@given(st.sampled_from(ALL), st.dictionaries(COLUMNS, CELLS, max_size=4), st.randoms(use_true_random=False))
+@settings(max_examples=300, deadline=None)
+def test_foreign_columns_in_any_order_change_no_form(schema, foreign, generator):
+    row = schema.rows[0] | foreign
+    names = list(row)
+    generator.shuffle(names)
+    found = detect_form({name: row[name] for name in names})
+    assert (found.form.name, found.description) == (schema.form, detect_form(schema.rows[0]).description)
 
 
 # --- Forms that cannot be told apart, and names of columns
@@ -180,6 +245,17 @@ def test_a_column_that_belongs_to_the_prompt_and_cannot_be_read_is_refused(read,
 def test_a_system_column_of_any_name_comes_first(read, column):
     ((prompt, *_),) = said(read({"prompt": Q, "chosen": GOOD, "rejected": BAD, column: "Be brief."}))
     assert prompt == (Message("system", "Be brief."), Message("user", Q))
+
+
+def test_rows_within_an_object_are_named_as_such(read):
+    with pytest.raises(DataError, match=r"only column `data` is a list of objects; .*jq -c '\.data\[\]'"):
+        list(read({"data": [{"prompt": Q}]}))
+
+
+def test_the_question_of_webgpt_is_found_by_a_path(read):
+    answers = {"answer_0": BAD, "answer_1": GOOD, "score_0": -1.0, "score_1": 1.0}
+    row = {"question": {"full_text": Q, "id": "x"}, "quotes_0": {"title": ["t"]}, **answers}
+    assert said(read(row, map=("prompt=question.full_text", "question="))) == [(Q, GOOD, BAD)]
 
 
 # --- Scored lists

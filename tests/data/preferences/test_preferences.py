@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import DataError
+from data.preferences.forms.detection import FORMS
 from data.preferences.messages import Message
 from data.preferences.reader import read_preferences
 
@@ -153,22 +154,23 @@ def test_ultrafeedback_binarized_takes_the_conversations_and_keeps_no_prompt_id(
 def _documented_examples():
     text = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
     for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL):
-        rest, rows = block.strip(), []
-        while rest:
-            row, end = json.JSONDecoder().raw_decode(rest)
-            rows.append(row)
-            rest = rest[end:].lstrip()
-        rated = "helpfulness" in rows[0]
-        yield from [rows] if rated else ([row] for row in rows)
+        yield from map(json.loads, block.strip().splitlines())
+    # In the table of forms; rated and labelled answers say something two by two.
+    for rows in re.findall(r"^\| `[\w-]+` \|.*\| (`{.*}`) \|$", text, re.MULTILINE):
+        yield from (json.loads(row.strip("`")) for row in rows.split("<br>"))
 
 
 def test_every_documented_example_is_accepted(read):
     examples = list(_documented_examples())
-    assert len(examples) == 9
-    for rows in examples:
-        need = "pair" if "rejected" in rows[0] or len(rows) == 2 else "prompt"
-        (row,) = read(*rows, need=need)
-        assert row.chosen in ("The Danube.", "No, 7 times 13.", None)
+    assert len(examples) == 3 + sum(len(form.examples) for form in FORMS)
+    singles = [row for row in examples if not {"helpfulness", "label"} & row.keys()]
+    for example in singles:
+        need = "pair" if "rejected" in example else "prompt"
+        (row,) = read(example, need=need)
+        assert row.chosen in ("The Danube.", None)
+    for column in ("helpfulness", "label"):
+        ((row),) = read(*(row for row in examples if column in row))
+        assert (row.chosen, row.rejected) == ("The Danube.", "Water.")
 
 
 def test_answers_without_a_twin_between_pairs_are_counted(read):

@@ -451,7 +451,7 @@ def _json_in_structs():
             _json_in_structs,
             [
                 {"turns": [{"role": "user", "args": [{"a": 1}, None]}]},
-                {"turns": [{"role": "user", "args": None}]},
+                {"turns": [{"role": "user"}]},
             ],
         ),
     ],
