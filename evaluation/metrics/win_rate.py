@@ -186,7 +186,8 @@ def prompt_preferences(judgments: Sequence[Judgment]) -> dict[str, float]:
 
 
 def _win_rate(judgments: Sequence[Judgment], *, seed: int) -> WinRateResult:
-    preferences = prompt_preferences(judgments)
+    # Sorted, so that intervals do not depend on the order in which verdicts came.
+    preferences = dict(sorted(prompt_preferences(judgments).items()))
     values = np.array(list(preferences.values()))
     discrete = np.where(values > 0.5, 1.0, np.where(values == 0.5, 0.5, 0.0))
     first = {judgment.prompt_id: judgment for judgment in reversed(judgments)}
@@ -259,7 +260,7 @@ def _differences(
     preferences: Mapping[tuple[str, str], Mapping[str, float]], *, seed: int
 ) -> Iterable[PairedDifference]:
     for (pair, own), (other_pair, others) in itertools.combinations(preferences.items(), 2):
-        shared = [prompt_id for prompt_id in own if prompt_id in others]
+        shared = sorted(own.keys() & others.keys())
         if pair[1] != other_pair[1] or not shared:
             continue
         gaps = np.array([own[prompt_id] - others[prompt_id] for prompt_id in shared])

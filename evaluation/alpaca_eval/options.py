@@ -1,0 +1,64 @@
+"""The options of `adpa evaluate alpaca-eval`."""
+
+import dataclasses
+
+from data.errors import ConfigurationError
+from data.options.fields import check_options, option
+from evaluation.options import GenerationFlags, JudgeFlags
+
+__all__ = ["AlpacaEvalOptions"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class AlpacaEvalOptions(GenerationFlags, JudgeFlags):
+    """Answer, judge and count AlpacaEval 2's questions; each of the three may be done elsewhere."""
+
+    questions: str | None = option(
+        None, help="AlpacaEval's question file (JSON), with or without the baseline's answers"
+    )
+    model: tuple[str, ...] = option((), help="checkpoint that answers --questions; repeat for several")
+    outputs: tuple[str, ...] = option(
+        (), help="model_outputs.json with answers from elsewhere; repeat for several"
+    )
+    baseline_outputs: str | None = option(
+        None, help="the baseline's model_outputs.json [the answers in --questions]"
+    )
+    annotations: tuple[str, ...] = option((), help="annotations.json judged elsewhere; repeat for several")
+    difficulty: str | None = option(
+        None, help="AlpacaEval's instruction_difficulty.csv, for the length-controlled win rate"
+    )
+    gamed: str | None = option(None, help="AlpacaEval's df_gamed.csv, for the length-controlled win rate")
+    join: str = option(
+        "instruction",
+        help="how a question finds its difficulty; position: row by row, as AlpacaEval does it, even where rows miss",
+        choices=("instruction", "position"),
+    )
+    inverse_regularization: float | None = option(
+        None, help="C of the length control [chosen by cross-validation]", minimum=1e-9
+    )
+    resamples: int = option(200, help="refits for the length-controlled interval; 0 for none", minimum=0)
+    out: str = option(help="folder for answers, annotations and the leaderboard")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not self.model and not self.outputs and not self.annotations:
+            raise ConfigurationError(
+                "--model, --outputs or --annotations is required: what is to be answered, judged or counted"
+            )
+        if self.model and self.questions is None:
+            raise ConfigurationError("--model needs --questions, AlpacaEval's question file")
+        if self.has_judge:
+            self.check_judge()
+            if self.judge_model is None:
+                raise ConfigurationError(
+                    "alpaca-eval is judged by a chat model's one token: give --judge-model; "
+                    "for other judges: adpa evaluate win-rate"
+                )
+            if self.baseline_outputs is None and self.questions is None:
+                raise ConfigurationError("judging needs the baseline's answers: give --baseline-outputs")
+
+    @property
+    def has_judge(self) -> bool:
+        """Whether answers are to be judged here."""
+        names = ("judge_model", "judge_url", "judge_reward_model", "judge_teacher", "judge_function")
+        return any(getattr(self, name) is not None for name in names)

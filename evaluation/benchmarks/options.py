@@ -1,0 +1,46 @@
+"""The options of `adpa evaluate benchmarks`."""
+
+import dataclasses
+
+from data.errors import ConfigurationError
+from data.options.fields import check_options, option
+
+__all__ = ["BenchmarkOptions"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class BenchmarkOptions:
+    """Run public benchmarks or local tasks of lm-evaluation-harness on checkpoints."""
+
+    model: tuple[str, ...] = option((), help="checkpoint to measure; repeat for several")
+    baseline: str | None = option(None, help="the student before training, for what alignment cost")
+    task: tuple[str, ...] = option(
+        (),
+        help="TASK or TASK:SHOTS; repeat for several [the first Open LLM Leaderboard's six with its shots, and ifeval]",
+    )
+    task_folder: str | None = option(None, help="folder with YAML tasks of your own, in the harness's form")
+    backend: str = option(
+        "hf", help="what runs the models: hf (transformers) or vllm", choices=("hf", "vllm")
+    )
+    apply_chat_template: bool = option(
+        False, help="put questions through the chat template; the leaderboard did not"
+    )
+    dtype: str = option("auto", help="weights and activations; auto takes each checkpoint's own")
+    batch_size: str = option("8", help="sequences at once, or auto (hf)", determining=False)
+    device: str | None = option(None, help="cuda, cpu and so on [the best there is] (hf)", determining=False)
+    model_arg: tuple[str, ...] = option(
+        (), help="further KEY=VALUE for the harness's model; repeat for several"
+    )
+    limit: int | None = option(None, help="questions of each task, for trying out [all]", minimum=1)
+    seed: int = option(0, help="seed of the examples in the prompt, of sampling and of intervals", minimum=0)
+    trust_remote_code: bool = option(False, help="run code that comes with a checkpoint")
+    out: str = option(help="folder for the figures of every task and the table")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not self.model:
+            raise ConfigurationError("--model is required: name one checkpoint or more")
+        if self.batch_size != "auto" and not (self.batch_size.isdecimal() and int(self.batch_size) > 0):
+            raise ConfigurationError(
+                f"--batch-size: {self.batch_size!r} is neither auto nor a number above 0"
+            )

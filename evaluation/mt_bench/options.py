@@ -1,0 +1,61 @@
+"""The options of `adpa evaluate mt-bench`."""
+
+import dataclasses
+
+from data.errors import ConfigurationError
+from data.options.fields import check_options, option
+from evaluation.options import JudgeFlags, ModelFlags
+
+__all__ = ["MtBenchOptions"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MtBenchOptions(ModelFlags, JudgeFlags):
+    """Answer, judge and count MT-Bench's questions; each of the three may be done elsewhere."""
+
+    questions: str | None = option(None, help="MT-Bench's question.jsonl")
+    model: tuple[str, ...] = option((), help="checkpoint that answers --questions; repeat for several")
+    answers: tuple[str, ...] = option((), help="model_answer/MODEL.jsonl from elsewhere; repeat for several")
+    reference_answers: str | None = option(
+        None, help="reference answers for math, reasoning and coding, in the form of model_answer"
+    )
+    judgments: tuple[str, ...] = option(
+        (), help="judgments made elsewhere, single or pairwise; repeat for several"
+    )
+    pairwise: bool = option(
+        False, help="judge which of two models answers better, in both orders, not scores"
+    )
+    baseline: str | None = option(
+        None,
+        help="with --pairwise: the model that all others are compared with [every model with every other]",
+    )
+    duplicates: str = option(
+        "once",
+        help="judgments of a question and turn that was judged before; all: count every row, as FastChat does",
+        choices=("once", "all"),
+    )
+    max_new_tokens: int = option(1024, help="longest answer of a turn, tokens", minimum=1)
+    seed: int = option(0, help="seed; each answer has its own, derived from it", minimum=0)
+    out: str = option(help="folder for answers, judgments and tables")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not self.model and not self.answers and not self.judgments:
+            raise ConfigurationError(
+                "--model, --answers or --judgments is required: what is to be answered, judged or counted"
+            )
+        if self.questions is None and (self.model or self.has_judge):
+            raise ConfigurationError("--questions is required, MT-Bench's question.jsonl")
+        if self.has_judge:
+            self.check_judge()
+            if self.judge_model is None:
+                raise ConfigurationError(
+                    "mt-bench is judged by a chat model's text: give --judge-model; "
+                    "for other judges: adpa evaluate win-rate"
+                )
+
+    @property
+    def has_judge(self) -> bool:
+        """Whether answers are to be judged here."""
+        names = ("judge_model", "judge_url", "judge_reward_model", "judge_teacher", "judge_function")
+        return any(getattr(self, name) is not None for name in names)
