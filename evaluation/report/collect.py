@@ -25,6 +25,9 @@ _METRICS = "metrics.jsonl"
 #: Columns of metrics.jsonl that are not a figure of their own.
 _NOT_CURVES = {"step"}
 
+# Comparisons of one answer that are listed; of more the mean is shown.
+_MOST_NAMED = 2
+
 # How deep below a named folder runs are looked for: `runs/demo` holds `models/student`.
 _DEPTH = 3
 
@@ -220,15 +223,14 @@ def _evaluation(path: Path, name: str, num_samples: int) -> Evaluation:
     table = path / "table.md"
     judgments = read_judgments(path / JUDGMENTS_FILE) if (path / JUDGMENTS_FILE).is_file() else []
     kind = "win-rate" if result is None else str(result["kind"])
-    preferences: dict[tuple[str, str], list[str]] = {}
+    preferences: dict[tuple[str, str], dict[str, float]] = {}
     pairs: dict[tuple[str, str], list[Any]] = {}
     for judgment in judgments:
         pairs.setdefault((judgment.model, judgment.baseline), []).append(judgment)
     for (model, baseline), found in pairs.items():
         for prompt_id, preference in prompt_preferences(found).items():
             for who, other, value in ((model, baseline, preference), (baseline, model, 1 - preference)):
-                said = f"preferred to {other}: {value:.0%}"
-                preferences.setdefault((prompt_id, who), []).append(said)
+                preferences.setdefault((prompt_id, who), {})[other] = value
     return Evaluation(
         path=path,
         name=name,
@@ -241,7 +243,7 @@ def _evaluation(path: Path, name: str, num_samples: int) -> Evaluation:
 
 
 def _samples(
-    path: Path, preferences: dict[tuple[str, str], list[str]], num_samples: int
+    path: Path, preferences: dict[tuple[str, str], dict[str, float]], num_samples: int
 ) -> list[SamplePrompt]:
     try:
         lines = (path / "answers.jsonl").read_text(encoding="utf-8").splitlines()
@@ -260,9 +262,17 @@ def _samples(
             prompts[prompt_id] = SamplePrompt(prompt=str(entry.get("prompt", prompt_id)), answers=[])
         notes = [f"{entry['num_tokens']:,} tokens"] if entry.get("num_tokens") else []
         notes += ["cut at the limit"] if entry.get("finish_reason") == "length" else []
-        notes += preferences.get((prompt_id, model), [])
+        notes += _preferred(preferences.get((prompt_id, model), {}))
         tokens = [(str(piece), float(advantage)) for piece, advantage in entry.get("tokens") or ()]
         prompts[prompt_id].answers.append(
             SampleAnswer(model=model, text=text, note=", ".join(notes), tokens=tokens or None)
         )
     return list(prompts.values())
+
+
+def _preferred(by_other: dict[str, float]) -> list[str]:
+    """How an answer did against the others: one by one, or their mean where they are many."""
+    if len(by_other) <= _MOST_NAMED:
+        return [f"preferred to {other}: {value:.0%}" for other, value in by_other.items()]
+    mean = sum(by_other.values()) / len(by_other)
+    return [f"preferred to the {len(by_other)} others: {mean:.0%} on average"]
