@@ -18,6 +18,7 @@ from data.errors import ConfigurationError, ScoringError
 from data.preferences.messages import PreferenceRow, Prompt, as_turns
 from data.preferences.options import Reading
 from data.preferences.reader import read_preferences
+from data.progress import Progress
 from data.tokens.encoder import PairEncoder
 from evaluation.language_model import LanguageModel
 from evaluation.line_cache import LineCache, content_key
@@ -225,7 +226,8 @@ def generate_answers(
             f"{option}: {label} has no room for any of the {len(rows):,} prompts: {model.max_length:,} positions, "
             f"{settings.max_new_tokens:,} of them for the answer; lower --max-new-tokens, or give shorter prompts"
         )
-    _sample(model, wanted, settings, encoder, cache, result)
+    if wanted:
+        _sample(model, wanted, settings, encoder, cache, result)
     if not result.answers:
         raise ScoringError(f"{label}: no prompt was answered: {next(iter(result.unanswered.values()))}")
     logger.info("%s", result)
@@ -243,25 +245,27 @@ def _sample(
     stop = {encoder.terminator_id, model.tokenizer.eos_token_id} - {None}
     # Long prompts together: whoever pads them pads less.
     wanted = sorted(wanted, key=lambda item: len(item[2]))
-    for start in range(0, len(wanted), _PROMPTS_AT_ONCE):
-        batch = wanted[start : start + _PROMPTS_AT_ONCE]
-        drawn = model.sample(
-            [ids for _, _, ids in batch],
-            [_seed(settings.seed, key) for _, key, _ in batch],
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            stop_token_ids=sorted(stop),
-        )
-        for (prompt_id, key, _), response in zip(batch, drawn, strict=True):
-            if isinstance(response, str):
-                result.unanswered[prompt_id] = response
-                continue
-            ids = response.response_ids.tolist()
-            text = model.tokenizer.decode(ids, skip_special_tokens=True)
-            answer = Answer(text.strip(), len(ids), response.finish_reason)
-            cache.add(key, asdict(answer))
-            result.answers[prompt_id] = answer
+    with Progress(f"answers of {result.model}", unit="answers", total=len(wanted)) as progress:
+        for start in range(0, len(wanted), _PROMPTS_AT_ONCE):
+            batch = wanted[start : start + _PROMPTS_AT_ONCE]
+            drawn = model.sample(
+                [ids for _, _, ids in batch],
+                [_seed(settings.seed, key) for _, key, _ in batch],
+                max_new_tokens=settings.max_new_tokens,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                stop_token_ids=sorted(stop),
+            )
+            for (prompt_id, key, _), response in zip(batch, drawn, strict=True):
+                if isinstance(response, str):
+                    result.unanswered[prompt_id] = response
+                    continue
+                ids = response.response_ids.tolist()
+                text = model.tokenizer.decode(ids, skip_special_tokens=True)
+                answer = Answer(text.strip(), len(ids), response.finish_reason)
+                cache.add(key, asdict(answer))
+                result.answers[prompt_id] = answer
+            progress.update(len(batch))
 
 
 def prompt_key(row: PreferenceRow) -> str:

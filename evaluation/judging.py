@@ -1,15 +1,13 @@
 """Have pairs of answers judged, each order once, every verdict on disk as soon as it is known."""
 
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-from tqdm import tqdm
 
 from data.errors import DataError
 from data.preferences.messages import PreferenceRow, as_turns
 from data.preferences.reader import read_preferences
+from data.progress import Progress
 from evaluation.answers import Answer, AnswerSet, prompt_text
 from evaluation.judges.contract import Judge, JudgeRequest, Verdict
 from evaluation.judgments import AnswerFacts, Judgment, JudgmentFile, Order
@@ -124,9 +122,9 @@ def answer_questions(judge: Judge, questions: Sequence[Question], file: Judgment
 
 
 def _progress(judge: Judge, requests: Sequence[JudgeRequest]) -> Iterator[tuple[int, Verdict]]:
-    with tqdm(total=len(requests), desc="judge", unit="verdict", disable=not sys.stderr.isatty()) as bar:
+    with Progress("judging", unit="verdicts", total=len(requests)) as progress:
         for found in judge.judge(requests):
-            bar.update()
+            progress.update()
             yield found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from data.errors import ShardError
 from data.files import adpa_home, make_folder
+from data.storage.usage import note_use, register_user
 
 __all__ = ["LineCache", "content_key"]
 
@@ -38,12 +39,15 @@ class LineCache:
         """Open the results of one maker; the file is made with the first result.
 
         Args:
-            kind: folder below ADPA_HOME: `answers` or `verdicts`.
+            kind: folder below ADPA_HOME: `answers`, `verdicts` or `scores`.
             about: what determines the results, for the file's name and its first line.
         """
         self.path = adpa_home() / kind / f"{content_key(dict(about))}.jsonl"
         self.num_damaged = 0
         self._about = dict(about)
+        # Pruning leaves alone what a running command has opened.
+        if self.path.exists():
+            note_use(self.path, self.path.parent)
         self._found: dict[str, dict[str, Any]] = dict(self._read())
 
     def __contains__(self, key: str) -> bool:
@@ -62,6 +66,7 @@ class LineCache:
         line = json.dumps({"key": key, **result}) + "\n"
         if not self.path.exists():
             make_folder(self.path.parent)
+            register_user(self.path.parent)
             line = json.dumps({"about": self._about}) + "\n" + line
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)

@@ -4,7 +4,6 @@ The evaluation is handed `measure_signals`; this room has what the pass needs (t
 """
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from data.errors import DataError
 from data.model_identity import resolve_model
+from data.progress import Progress
 from data.signals.dataset import SignalDataset
 from data.signals.schema import ROLES, ResponseSignals
 from data.tokens.vocabulary import Vocabulary, check_agreement
@@ -100,25 +99,26 @@ def measure_signals(
     parts: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
     indices = range(dataset.num_pairs if limit is None else min(limit, dataset.num_pairs))
     starts = range(0, len(indices), batch_size)
-    quiet = not sys.stderr.isatty()
-    for start in tqdm(starts, desc=Path(name).name, unit="batch", disable=quiet):
-        pairs = [(index, dataset.pair(index)) for index in indices[start : start + batch_size]]
-        # As the collator orders them: by role, then by pair.
-        batch_rows = [row for role in ROLES for _, found in pairs for row in found if row.role == role]
-        largest = max(int(ids.max()) for row in batch_rows for ids in (row.prompt_ids, row.response_ids))
-        if largest >= num_embeddings:
-            raise DataError(
-                f"{option}: {name} has {num_embeddings:,} embeddings, and {dataset.path} holds token {largest:,}; "
-                "measure a checkpoint that has the teacher's tokens"
-            )
-        batch = {key: tensor.to(device) for key, tensor in collator(pairs).items()}
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"),
-        ):
-            values = _position_values(model, batch, scored, dataset.has_advantages, batch_rows)
-        rows += batch_rows
-        parts.append(values)
+    with Progress(Path(name).name, unit="pairs", total=len(indices)) as progress:
+        for start in starts:
+            pairs = [(index, dataset.pair(index)) for index in indices[start : start + batch_size]]
+            # As the collator orders them: by role, then by pair.
+            batch_rows = [row for role in ROLES for _, found in pairs for row in found if row.role == role]
+            largest = max(int(ids.max()) for row in batch_rows for ids in (row.prompt_ids, row.response_ids))
+            if largest >= num_embeddings:
+                raise DataError(
+                    f"{option}: {name} has {num_embeddings:,} embeddings, and {dataset.path} holds token {largest:,}; "
+                    "measure a checkpoint that has the teacher's tokens"
+                )
+            batch = {key: tensor.to(device) for key, tensor in collator(pairs).items()}
+            with (
+                torch.inference_mode(),
+                torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"),
+            ):
+                values = _position_values(model, batch, scored, dataset.has_advantages, batch_rows)
+            rows += batch_rows
+            parts.append(values)
+            progress.update(len(pairs))
     del model
     return HeldOutFigures(
         identity=identity.as_dict(),

@@ -1,4 +1,4 @@
-"""Caches under ADPA_HOME beside the store: passes of models, answers, verdicts. All of them can be made again.
+"""Caches under ADPA_HOME beside the store: passes of models, answers, verdicts, scores. All of them can be made again.
 
 A cache is a folder of files that are named by what determines them. It grows until somebody prunes it: finished
 passes take two to three times the bytes of the datasets that are made of them.
@@ -33,6 +33,7 @@ _NAMES = {
     PASS_CACHE: re.compile(r"[0-9a-f]{64}(\.incomplete)?\.parquet"),
     "answers": re.compile(r"[0-9a-f]{32}\.jsonl"),
     "verdicts": re.compile(r"[0-9a-f]{32}\.jsonl"),
+    "scores": re.compile(r"[0-9a-f]{32}\.jsonl"),
 }
 
 CACHE_KINDS = tuple(_NAMES)

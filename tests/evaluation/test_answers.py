@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from data.errors import ConfigurationError
+from data.files import adpa_home
+from data.storage.caches import read_cache
 from evaluation.answers import GenerationSettings, generate_answers, read_prompts
 from teacher_scoring.language_model import open_language_model
 
@@ -42,7 +44,7 @@ def test_a_run_that_stopped_continues_with_the_same_answers(tiny_world, prompts,
     whole = generate_answers(open_model(tiny_world), prompts.rows, SETTINGS)
     monkeypatch.setenv("ADPA_HOME", str(tmp_path / "other"))
     generate_answers(open_model(tiny_world), prompts.rows[:4], SETTINGS)
-    file = next((tmp_path / "other" / "answers").iterdir())
+    file = next((tmp_path / "other" / "answers").glob("*.jsonl"))
     # Killed in the middle of a line.
     file.write_bytes(file.read_bytes()[:-20])
     rest = generate_answers(open_model(tiny_world), prompts.rows, SETTINGS)
@@ -114,3 +116,13 @@ def test_seeds_differ_between_prompts(tiny_world, prompts, monkeypatch):
     generate_answers(model, prompts.rows, SETTINGS)
     assert len(set(seen)) == len(prompts.rows)
     assert np.all(np.array(seen) >= 0)
+
+
+def test_kept_answers_are_known_to_pruning(tiny_world, prompts):
+    generate_answers(open_model(tiny_world), prompts.rows[:2], SETTINGS)
+    folder = adpa_home() / "answers"
+    assert [file.path.name for file in read_cache(folder, "answers")] == [
+        p.name for p in folder.glob("*.jsonl")
+    ]
+    # This process could still need them; another that prunes would leave them alone.
+    assert any((folder / ".users").iterdir())
