@@ -286,7 +286,7 @@ def win_rate(options: WinRateOptions) -> None:
     """Compare models' answers pair by pair. Both orders are judged; the same line again continues."""
     from evaluation.win_rate import evaluate_win_rate  # noqa: PLC0415
 
-    click.echo(evaluate_win_rate(options, _model_opener(options)).table)
+    click.echo(str(evaluate_win_rate(options, _model_opener(options))))
 
 
 @evaluate.add_command
@@ -296,7 +296,7 @@ def _signals(options: SignalsEvaluationOptions) -> None:
     from evaluation.signals import evaluate_signals  # noqa: PLC0415
     from student_training.held_out import measure_signals  # noqa: PLC0415
 
-    click.echo(evaluate_signals(options, measure_signals).table)
+    click.echo(str(evaluate_signals(options, measure_signals)))
 
 
 def _translate(options: SignalsTranslateOptions) -> str:
@@ -397,7 +397,7 @@ def merge(dataset: str) -> None:
 def main() -> None:
     """Run the command line; the only place where errors become exit codes."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_Lines()])
-    for room in ("data", "teacher_scoring"):
+    for room in ("data", "teacher_scoring", "evaluation", "student_training.held_out"):
         logging.getLogger(room).setLevel(logging.INFO)
     # A warning about forked tokenizers that nobody here could act on.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -101,6 +101,13 @@ class SignalsEvaluation:
     findings: tuple[str, ...]
     table: str
 
+    def __str__(self) -> str:
+        return self.table
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it for programs."""
+        return {"kind": "signals", **asdict(self)}
+
 
 #: Figures per position: the name of the sum, and what a reader sees.
 _PER_POSITION = {
@@ -291,7 +298,7 @@ def _label(name: str) -> str:
 
 def _write(out: Path, result: SignalsEvaluation, measured: Mapping[str, HeldOut], command: str) -> None:
     make_folder(out)
-    document = {"kind": "signals", "command": command, **asdict(result)}
+    document = {**result.to_json(), "command": command}
     write_atomic(out / "result.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     write_atomic(out / "table.md", result.table + "\n")
     lines = []

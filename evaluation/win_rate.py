@@ -68,6 +68,13 @@ class WinRates:
     table: str
     request: Mapping[str, Any]
 
+    def __str__(self) -> str:
+        return self.table
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of the folder's result.json."""
+        return json.loads((self.out / RESULT_FILE).read_bytes())
+
 
 def evaluate_win_rate(options: WinRateOptions, open_model: ModelOpener) -> WinRates:
     """Compare models' answers to the same prompts, pair by pair; the same call continues where one stopped.
