@@ -13,6 +13,7 @@ from data.preferences.options import (
     pairs_option,
     split_option,
 )
+from data.tokens.options import template_arg_option, thinking_option, train_on_option
 from student_training.methods import (
     METHODS,
     ABDSettings,
@@ -71,6 +72,9 @@ class RunOptions:
     map: tuple[str, ...] = map_option()
     pairs: str = pairs_option()
     bad_rows: str = bad_rows_option()
+    template_arg: tuple[str, ...] = template_arg_option()
+    thinking: str = thinking_option()
+    train_on: str = train_on_option()
     truncate: bool = option(
         False,
         help="cut prompts of --data from the left instead of dropping long rows",

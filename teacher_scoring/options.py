@@ -17,6 +17,12 @@ from data.preferences.options import (
     split_option,
 )
 from data.signals.schema import ROLES
+from data.tokens.options import (
+    store_conversations_option,
+    template_arg_option,
+    thinking_option,
+    train_on_option,
+)
 from teacher_scoring.engines.contract import DTYPES, ENGINES, EngineOptions
 
 __all__ = ["ALL_SHARDS", "Part", "SampleOptions", "ScoreOptions", "engine_options"]
@@ -122,6 +128,10 @@ class ScoreOptions(_EngineFlags):
     map: tuple[str, ...] = map_option()
     pairs: str = pairs_option()
     bad_rows: str = bad_rows_option()
+    template_arg: tuple[str, ...] = template_arg_option()
+    thinking: str = thinking_option()
+    train_on: str = train_on_option()
+    store_conversations: bool = store_conversations_option()
     score: tuple[str, ...] = option(
         (),
         help="roles to score, separated by commas; others carry ids only "
@@ -214,6 +224,8 @@ class SampleOptions(_EngineFlags):
     map: tuple[str, ...] = map_option()
     pairs: str = pairs_option()
     bad_rows: str = bad_rows_option()
+    template_arg: tuple[str, ...] = template_arg_option()
+    thinking: str = thinking_option()
     num_samples: int = option(1, help="responses per prompt", minimum=1)
     temperature: float = option(1.0, help="divides the logits; 0 takes the most probable token", minimum=0)
     top_p: float = option(

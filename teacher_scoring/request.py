@@ -19,6 +19,7 @@ from data.signals.rounding import describe_rounding
 from data.signals.schema import ResponseSignals
 from data.storage.store import local_folder
 from data.tokens.encoder import PairEncoder
+from data.tokens.options import encoder_settings, encoding_request
 from data.tokens.vocabulary import Vocabulary, check_agreement
 from teacher_scoring.build.dataset_build import recorded_engine
 from teacher_scoring.engines.models import ResolvedModel, engine_request, find_model, longest_sequence
@@ -228,7 +229,13 @@ def prepare_request(options: ScoreOptions, *, need_weights: bool = True) -> Scor
     if options.rollouts is not None:
         rollouts = RolloutDataset.open(local_folder(options.rollouts))
     longest, limited_by = longest_sequence(options.max_length, (teacher, reference))
-    encoder = PairEncoder(tokenizer, max_length=longest, limited_by=limited_by, truncate=options.truncate)
+    encoder = PairEncoder(
+        tokenizer,
+        max_length=longest,
+        limited_by=limited_by,
+        truncate=options.truncate,
+        **encoder_settings(options),
+    )
     _check_terminator(encoder, (teacher, reference))
     return ScoringRequest(
         options=options,
@@ -245,6 +252,7 @@ def prepare_request(options: ScoreOptions, *, need_weights: bool = True) -> Scor
             "reference": reference.describe() if reference is not None else None,
             "tokenizer": encoder.tokenizer_hash,
             "chat_template": encoder.template_hash,
+            **encoding_request(options),
             "rollouts": rollouts.manifest.fingerprint if rollouts is not None else None,
             "roles": list(options.roles),
             "top_k": options.top_k,

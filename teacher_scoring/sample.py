@@ -23,6 +23,7 @@ from data.signals.rollouts import Rollout, RolloutDataset, write_rollout_shard
 from data.signals.schema import ResponseSignals
 from data.signals.shards import read_signal_shard
 from data.tokens.encoder import PairEncoder
+from data.tokens.options import encoder_settings, encoding_request
 from teacher_scoring.build.dataset_build import DatasetBuild, LostResponse, ShardRecord
 from teacher_scoring.engines.checked import CheckedEngine, LostAnswersError
 from teacher_scoring.engines.contract import SampledResponse, Sampling
@@ -146,6 +147,7 @@ def _prepare(options: SampleOptions) -> _Request:
         max_length=longest - options.max_new_tokens,
         limited_by=limited_by,
         truncate=options.truncate,
+        **encoder_settings(options),
     )
     return _Request(
         options=options,
@@ -173,6 +175,7 @@ def _known_request(options: SampleOptions, student: ResolvedModel, encoder: Pair
         "student": student.describe(),
         "tokenizer": encoder.tokenizer_hash,
         "chat_template": encoder.template_hash,
+        **encoding_request(options),
         **{name: getattr(options, name) for name in names},
     }
 

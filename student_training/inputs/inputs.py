@@ -18,6 +18,7 @@ from data.preferences.options import reading
 from data.signals.dataset import SignalDataset
 from data.signals.rollouts import RolloutDataset
 from data.storage.transfer import open_signals
+from data.tokens.options import encoder_settings
 from data.tokens.vocabulary import Vocabulary, check_agreement
 from data.translation.dataset import translate_dataset
 from student_training.inputs.behavior import behavior_logprobs
@@ -117,6 +118,7 @@ def open_inputs(options: TrainOptions, needs: Needs, tokenizer: Any) -> Inputs:
             roles=needs.roles,
             max_length=options.max_length,
             truncate=options.truncate,
+            encoding=encoder_settings(options),
         )
         for line in described:
             logger.info(line)

@@ -2,8 +2,9 @@
 
 import bisect
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -90,7 +91,14 @@ class ConcatenatedPairs:
 
 
 def read_encoded_pairs(
-    data: str, tokenizer, *, reading: Reading, roles: frozenset[str], max_length: int, truncate: bool
+    data: str,
+    tokenizer,
+    *,
+    reading: Reading,
+    roles: frozenset[str],
+    max_length: int,
+    truncate: bool,
+    encoding: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[EncodedPairs, str, list[str]]:
     """Encode preference rows for a method that needs no teacher.
 
@@ -101,13 +109,14 @@ def read_encoded_pairs(
         roles: `chosen`, and `rejected` where the method compares.
         max_length: longest prompt plus response, tokens.
         truncate: cut long prompts from the left.
+        encoding: further settings of the encoder, see `data.tokens.options.encoder_settings`.
     Returns:
         The pairs, the hash of the rows that they were made from, and lines that describe what was read.
     Raises:
         DataError: for unusable rows, or when none is left.
     """
     reader = read_preferences(data, reading, need="pair" if "rejected" in roles else "chosen")
-    encoder = PairEncoder(tokenizer, max_length=max_length, truncate=truncate)
+    encoder = PairEncoder(tokenizer, max_length=max_length, truncate=truncate, **encoding)
     rows: list[list[ResponseSignals]] = []
     for row in reader:
         encoded = encoder.encode(row)
