@@ -1,130 +1,61 @@
 """adpa: parse options, call one function, turn domain errors into exit codes."""
 
-import dataclasses
 import functools
 import logging
 import os
 import shutil
 import sys
-import typing
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from data import commands as signal_commands
 from data.commands import signals as signal_functions
 from data.errors import AdpaError, ConfigurationError
-from data.options.config_file import read_config
-from data.options.fields import flag_name, option_type
+from data.options.click_options import CommandGroup, OptionsCommand, command_from
+from data.options.results import Rendered
 from data.preview.conversion import ConvertOptions
 from data.preview.preview import PreviewOptions
 from data.translation.command import SignalsTranslateOptions
 from evaluation.alpaca_eval.options import AlpacaEvalOptions
 from evaluation.benchmarks.options import BenchmarkOptions
 from evaluation.mt_bench.options import MtBenchOptions
-from evaluation.options import ChatOptions, ReportOptions, SignalsEvaluationOptions, WinRateOptions
+from evaluation.options import (
+    ChatOptions,
+    RecomputeOptions,
+    ReportOptions,
+    SignalsEvaluationOptions,
+    WinRateOptions,
+)
 from small_world.options import DemoOptions
 from student_training.options import TrainOptions
-from teacher_scoring.options import SampleOptions, ScoreOptions
+from teacher_scoring.options import MergeOptions, SampleOptions, ScoreOptions
 
 __all__ = ["main"]
 
 _EXIT_DOMAIN, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
 
-
-class _CommaSeparated(click.ParamType):
-    name = "a,b"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        return (
-            value
-            if isinstance(value, tuple)
-            else tuple(part.strip() for part in value.split(",") if part.strip())
-        )
+logger = logging.getLogger("cli")
 
 
-def options_from(options_class: type) -> Callable[[Callable[[Any], None]], click.Command]:
-    """Decorate a function of one options dataclass: it becomes the command of its own name."""
+def command(
+    options_class: type,
+    *examples: str,
+    group: click.Group | None = None,
+    extra: tuple[click.Parameter, ...] = (),
+) -> Callable[[Callable[[Any], Any]], OptionsCommand]:
+    """Decorate a function of one options dataclass: it becomes the command of its own name, with examples."""
 
-    def decorate(function: Callable[[Any], None]) -> click.Command:
-        return command_from(
-            options_class, function, function.__name__.strip("_").replace("_", "-"), function.__doc__
-        )
+    def decorate(function: Callable[[Any], Any]) -> OptionsCommand:
+        name = function.__name__.strip("_").replace("_", "-")
+        made = command_from(options_class, function, name, function.__doc__, examples=examples, extra=extra)
+        (group or commands).add_command(made)
+        return made
 
     return decorate
-
-
-def command_from(
-    options_class: type, function: Callable[[Any], Any], name: str, help_text: str | None
-) -> click.Command:
-    """Make a click command of a function that takes one options dataclass.
-
-    Every field becomes an option, `--config FILE` fills in what the command line leaves out, and the rest
-    comes from the dataclass's own defaults.
-    """
-    hints = typing.get_type_hints(options_class)
-
-    def callback(config: str | None, **flags: Any) -> None:
-        given = {name: value for name, value in flags.items() if value is not None and value != ()}
-        values = {**(read_config(config, options_class) if config is not None else {}), **given}
-        for field in dataclasses.fields(options_class):
-            if field.default is dataclasses.MISSING and field.name not in values:
-                raise ConfigurationError(f"{flag_name(field.name)} is required (as an option or in --config)")
-        function(options_class(**values))
-
-    # What a command shares with others (an engine's options) comes behind what is its own.
-    fields = sorted(
-        dataclasses.fields(options_class), key=lambda field: field.name not in options_class.__annotations__
-    )
-    parameters: list[click.Parameter] = [
-        click.Argument([field.name], required=False)
-        if field.metadata["positional"]
-        else _click_option(field, hints[field.name])
-        for field in fields
-    ]
-    config_help = "TOML or YAML file with values for these options; flags win over it"
-    parameters.append(click.Option(["--config"], type=click.Path(dir_okay=False), help=config_help))
-    return click.Command(name, callback=callback, params=parameters, help=help_text)
-
-
-def _click_option(field: dataclasses.Field, annotation: Any) -> click.Option:
-    scalar, repeats, _ = option_type(annotation)
-    description = field.metadata
-    text = description["help"]
-    if field.default is dataclasses.MISSING:
-        text += "  [required]"
-    elif field.default is not None and field.default != ():
-        text += f"  [default: {_display(field.default)}]"
-    flag = flag_name(field.name)
-    if scalar is bool:
-        return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text)
-    if description["commas"]:
-        kind, repeats = _CommaSeparated(), False
-    else:
-        kind = click.Choice(description["choices"]) if description["choices"] else scalar
-    return click.Option([flag], type=kind, multiple=repeats, default=None, help=text)
-
-
-def _display(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _report(line: str) -> None:
-    # Clears a progress bar for the line, and draws it again below.
-    tqdm.write(line, file=sys.stderr)
-
-
-class _Lines(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        _report(self.format(record))
 
 
 def _installed_version() -> str:
@@ -134,66 +65,106 @@ def _installed_version() -> str:
         return "from a checkout"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=CommandGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(_installed_version(), prog_name="adpa")
 def commands() -> None:
     """Teach a small language model a big one's preferences.
 
     score-teacher runs a big aligned model and its reference once; train-student trains small models from what it
-    wrote, with no teacher in memory.
+    wrote, with no teacher in memory; evaluate tells whether they got better.
     """
 
 
-@commands.add_command
-@options_from(DemoOptions)
-def demo(options: DemoOptions) -> None:
+@command(
+    DemoOptions, "adpa demo", "adpa demo --fast --out runs/demo-fast", "adpa demo --seed 1 --out runs/seed-1"
+)
+def demo(options: DemoOptions) -> Any:
     """Run the whole pipeline on a small world. It makes that itself: no network, no GPU."""
     from small_world.demo import run_demo  # noqa: PLC0415  (each command imports its own heavy libraries)
 
-    run_demo(options, report=click.echo)
+    return run_demo(options, report=click.echo)
 
 
-@commands.add_command
-@options_from(ScoreOptions)
-def score_teacher(options: ScoreOptions) -> None:
+@command(
+    ScoreOptions,
+    "adpa score-teacher --teacher my-org/dpo --reference my-org/sft --data argilla/dpo-mix-7k --out signals/pairs",
+    "adpa score-teacher --teacher my-org/dpo --data pairs.jsonl --dry-run",
+    "adpa score-teacher --teacher my-org/dpo --reference my-org/sft --data pairs.jsonl \\\n"
+    "--rollouts rollouts/dckd --score student --out signals/answers",
+)
+def score_teacher(options: ScoreOptions) -> Any:
     """Score responses with teacher and reference. Writes a signal dataset; the same line again continues it."""
     if options.dry_run:
-        from teacher_scoring.dry_run import describe_plan, plan_scoring  # noqa: PLC0415
+        from teacher_scoring.dry_run import plan_scoring  # noqa: PLC0415
 
-        for line in describe_plan(plan_scoring(options)):
-            click.echo(line)
-        return
+        return plan_scoring(options)
     from teacher_scoring.score import score_teacher as run  # noqa: PLC0415
 
-    click.echo(str(run(options)))
+    return run(options)
 
 
-@commands.add_command
-@options_from(SampleOptions)
-def sample_student(options: SampleOptions) -> None:
+@command(
+    SampleOptions,
+    "adpa sample-student --student runs/dckd --data argilla/dpo-mix-7k --out rollouts/dckd",
+    "adpa sample-student --student runs/dckd --data prompts.jsonl -n 4 --temperature 0.7 --out rollouts/four",
+    "adpa sample-student --student runs/dckd --data prompts.jsonl --temperature 0 --out rollouts/greedy",
+)
+def sample_student(options: SampleOptions) -> Any:
     """Sample a student's responses to prompts. Writes rollouts, which score-teacher reads."""
     from teacher_scoring.sample import sample_student as run  # noqa: PLC0415
 
-    click.echo(str(run(options)))
+    return run(options)
 
 
-@commands.add_command
-@options_from(TrainOptions)
-def train_student(options: TrainOptions) -> None:
+def _show_method(ctx: click.Context, _: click.Parameter, name: str | None) -> None:
+    if name is not None and not ctx.resilient_parsing:
+        from student_training.methods import find_method  # noqa: PLC0415
+        from student_training.methods.describe import describe_method  # noqa: PLC0415
+
+        click.echo(describe_method(find_method(name)))
+        ctx.exit()
+
+
+@command(
+    TrainOptions,
+    "adpa train-student --signals signals/pairs --student my-org/small-sft --method abd --out runs/abd",
+    "adpa train-student --signals signals/answers --student runs/dckd --method adpa --out runs/adpa-plus",
+    "adpa train-student --data argilla/dpo-mix-7k --student my-org/small --method sft --lr 2e-5 --out runs/sft",
+    extra=(
+        click.Option(
+            ["--help-method"],
+            metavar="METHOD",
+            is_eager=True,
+            expose_value=False,
+            callback=_show_method,
+            help="the settings that one method reads, and their defaults",
+        ),
+    ),
+)
+def train_student(options: TrainOptions) -> Any:
     """Train a student from signal datasets. Or from preference data, for methods without a teacher."""
     from student_training.run import plan_training  # noqa: PLC0415
     from student_training.run import train_student as run  # noqa: PLC0415
 
-    logging.getLogger("student_training").setLevel(logging.INFO)
-    click.echo(str(plan_training(options) if options.dry_run else run(options)))
+    return plan_training(options) if options.dry_run else run(options)
 
 
-@commands.group("data")
+@commands.group("data", cls=CommandGroup)
 def data_commands() -> None:
     """Look at preference data, and convert it."""
 
 
-def _preview(options: PreviewOptions) -> None:
+@command(
+    PreviewOptions,
+    "adpa data preview pairs.jsonl",
+    "adpa data preview argilla/dpo-mix-7k --tokenizer my-org/small-sft",
+    group=data_commands,
+)
+def preview(options: PreviewOptions) -> Any:
+    """Show what a preference file is taken for: its form, three examples, lengths, and what would be dropped."""
     from data.preview.preview import preview_data  # noqa: PLC0415
     from data.preview.rendering import render_preview  # noqa: PLC0415
 
@@ -203,27 +174,21 @@ def _preview(options: PreviewOptions) -> None:
         return load(Path(name), option="--tokenizer", trust_remote_code=trust_remote_code)
 
     result = preview_data(options, load_tokenizer=load_tokenizer)
-    click.echo(render_preview(result, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return Rendered(result, render_preview(result, colour=colour))
 
 
-def _convert(options: ConvertOptions) -> None:
+@command(ConvertOptions, "adpa data convert hh.jsonl --out pairs.parquet", group=data_commands)
+def convert(options: ConvertOptions) -> Any:
+    """Write a preference file of any form in the one that every tool reads."""
     from data.preview.conversion import convert_data  # noqa: PLC0415
 
-    result = convert_data(options)
-    columns = ", ".join(f"{name} ({kind})" for name, kind in result.columns.items())
-    click.echo(f"{result.out}: {columns}; {result.counts}")
+    return convert_data(options)
 
 
-for _name, _options_class, _function in (
-    ("preview", PreviewOptions, _preview),
-    ("convert", ConvertOptions, _convert),
-):
-    data_commands.add_command(command_from(_options_class, _function, _name, _options_class.__doc__))
-
-
-@commands.group()
+@commands.group(cls=CommandGroup)
 def signals() -> None:
-    """List, inspect, verify and share signal datasets."""
+    """List, inspect, verify, translate and share signal datasets."""
 
 
 def _verify(options: signal_commands.SignalsVerifyOptions) -> Any:
@@ -235,31 +200,62 @@ def _verify(options: signal_commands.SignalsVerifyOptions) -> Any:
     return signal_functions.verify_signals(options, rescore=rescore)
 
 
-def _show(function: Callable[[Any], Any]) -> Callable[[Any], None]:
-    """Print a command's result, and end with an error where it is one."""
-
-    def run(options: Any) -> None:
-        result = function(options)
-        click.echo(str(result))
-        if (failure := getattr(result, "failure", None)) is not None:
-            raise failure
-
-    return run
-
-
-for _name, _options_class, _function in (
-    ("list", signal_commands.SignalsListOptions, signal_functions.list_signals),
-    ("inspect", signal_commands.SignalsInspectOptions, signal_functions.inspect_signals),
-    ("verify", signal_commands.SignalsVerifyOptions, _verify),
-    ("report", signal_commands.SignalsReportOptions, signal_functions.report_signals),
-    ("pull", signal_commands.SignalsPullOptions, signal_functions.pull_signals),
-    ("push", signal_commands.SignalsPushOptions, signal_functions.push_signals),
-    ("prune", signal_commands.SignalsPruneOptions, signal_functions.prune_signals),
+for _name, _options_class, _function, _example in (
+    ("list", signal_commands.SignalsListOptions, signal_functions.list_signals, ""),
+    ("inspect", signal_commands.SignalsInspectOptions, signal_functions.inspect_signals, "signals/pairs"),
+    ("verify", signal_commands.SignalsVerifyOptions, _verify, "signals/pairs --repair"),
+    ("report", signal_commands.SignalsReportOptions, signal_functions.report_signals, "signals/pairs"),
+    (
+        "pull",
+        signal_commands.SignalsPullOptions,
+        signal_functions.pull_signals,
+        "s3://bucket/pairs signals/pairs",
+    ),
+    (
+        "push",
+        signal_commands.SignalsPushOptions,
+        signal_functions.push_signals,
+        "signals/pairs s3://bucket/pairs",
+    ),
+    (
+        "prune",
+        signal_commands.SignalsPruneOptions,
+        signal_functions.prune_signals,
+        "--unused-days 30 --dry-run",
+    ),
 ):
-    signals.add_command(command_from(_options_class, _show(_function), _name, _options_class.__doc__))
+    signals.add_command(
+        command_from(_options_class, _function, _name, examples=[f"adpa signals {_name} {_example}".rstrip()])
+    )
 
 
-@commands.group()
+@command(
+    SignalsTranslateOptions,
+    "adpa signals translate signals/teacher --tokenizer my-org/other-student --out signals/other",
+    group=signals,
+)
+def translate(options: SignalsTranslateOptions) -> Any:
+    """Put a signal dataset on another tokenizer's ids. No model and no GPU: bytes of tokens are aligned."""
+    from data.translation.command import translate_signals  # noqa: PLC0415
+    from teacher_scoring.engines.tokenizer import load_tokenizer  # noqa: PLC0415
+
+    return translate_signals(
+        options,
+        functools.partial(load_tokenizer, option="--tokenizer", trust_remote_code=options.trust_remote_code),
+    )
+
+
+@command(MergeOptions, "adpa signals merge signals/pairs", group=signals)
+def merge(options: MergeOptions) -> Any:
+    """Complete a dataset made in parts. They are what runs of score-teacher with --shard-range wrote."""
+    from teacher_scoring.build.dataset_build import merge_parts  # noqa: PLC0415
+
+    merged = merge_parts(Path(options.dataset))
+    counts = {"out": options.dataset, "responses": merged.num_rows, "pairs": merged.num_pairs}
+    return Rendered(counts, f"{options.dataset}: {merged.num_rows:,} responses of {merged.num_pairs:,} pairs")
+
+
+@commands.group(cls=CommandGroup)
 def evaluate() -> None:
     """Find out whether a student got better, and by how much."""
 
@@ -280,51 +276,95 @@ def _model_opener(options: Any) -> Callable[..., Any]:
     )
 
 
-@evaluate.add_command
-@options_from(WinRateOptions)
-def win_rate(options: WinRateOptions) -> None:
+@command(
+    WinRateOptions,
+    "adpa evaluate win-rate --model runs/abd --model runs/dckd --baseline my-org/small-sft \\\n"
+    "--data prompts.jsonl --judge-url http://localhost:8000/v1 --judge-model judge --out runs/wins",
+    group=evaluate,
+)
+def win_rate(options: WinRateOptions) -> Any:
     """Compare models' answers pair by pair. Both orders are judged; the same line again continues."""
     from evaluation.win_rate import evaluate_win_rate  # noqa: PLC0415
 
-    click.echo(str(evaluate_win_rate(options, _model_opener(options))))
+    return evaluate_win_rate(options, _model_opener(options))
 
 
-@evaluate.add_command
-@options_from(SignalsEvaluationOptions)
-def _signals(options: SignalsEvaluationOptions) -> None:
+@command(
+    SignalsEvaluationOptions,
+    "adpa evaluate signals --signals signals/held-out --model runs/abd --model runs/dckd",
+    group=evaluate,
+)
+def _signals(options: SignalsEvaluationOptions) -> Any:
     """Measure checkpoints on held-out signals: likelihood, KL, expected advantage, preferences. No generation."""
     from evaluation.signals import evaluate_signals  # noqa: PLC0415
     from student_training.held_out import measure_signals  # noqa: PLC0415
 
-    click.echo(str(evaluate_signals(options, measure_signals)))
+    return evaluate_signals(options, measure_signals)
 
 
-def _translate(options: SignalsTranslateOptions) -> str:
-    from data.translation.command import describe_translation, translate_signals  # noqa: PLC0415
-    from teacher_scoring.engines.tokenizer import load_tokenizer  # noqa: PLC0415
-
-    load = functools.partial(
-        load_tokenizer, option="--tokenizer", trust_remote_code=options.trust_remote_code
-    )
-    return describe_translation(translate_signals(options, load))
-
-
-signals.add_command(
-    command_from(SignalsTranslateOptions, _show(_translate), "translate", SignalsTranslateOptions.__doc__)
+@command(
+    AlpacaEvalOptions,
+    "adpa evaluate alpaca-eval --annotations annotations.json --model-outputs model_outputs.json --out runs/alpaca",
+    group=evaluate,
 )
+def alpaca_eval(options: AlpacaEvalOptions) -> Any:
+    """Answer, judge or count AlpacaEval 2: its file forms, its figures, its length control.
+
+    Its question and calibration files are yours to bring. What was answered and judged before is not asked again.
+    """
+    from evaluation.alpaca_eval.command import evaluate_alpaca_eval  # noqa: PLC0415
+
+    return evaluate_alpaca_eval(options, _model_opener(options))
 
 
-@commands.add_command
-@options_from(ReportOptions)
-def report(options: ReportOptions) -> None:
+@command(
+    MtBenchOptions,
+    "adpa evaluate mt-bench --judgments gpt-4_single.jsonl --out runs/mt-bench",
+    group=evaluate,
+)
+def mt_bench(options: MtBenchOptions) -> Any:
+    """Answer, judge or count MT-Bench: FastChat's file forms, its tables, scores or comparisons.
+
+    Its question file is yours to bring. What was answered and judged before is not asked again.
+    """
+    from evaluation.mt_bench.command import evaluate_mt_bench  # noqa: PLC0415
+
+    return evaluate_mt_bench(options, _model_opener(options))
+
+
+@command(RecomputeOptions, "adpa evaluate recompute runs/wins", group=evaluate)
+def recompute(options: RecomputeOptions) -> Any:
+    """Compute a folder's figures again from its stored judgments. No model and no judge is asked."""
+    from evaluation.recompute import recompute as run  # noqa: PLC0415
+
+    return run(Path(options.folder))
+
+
+@command(
+    BenchmarkOptions,
+    "adpa evaluate benchmarks --model runs/abd --baseline my-org/small-sft \\\n"
+    "--tasks arc_challenge,ifeval --out runs/bench",
+    group=evaluate,
+)
+def benchmarks(options: BenchmarkOptions) -> Any:
+    """Run public benchmarks on checkpoints, through lm-evaluation-harness (the extra [eval]).
+
+    Or tasks of your own, in the harness's form. What is in --out already is not run again.
+    """
+    from evaluation.benchmarks.run import evaluate_benchmarks  # noqa: PLC0415
+
+    return evaluate_benchmarks(options)
+
+
+@command(ReportOptions, "adpa report runs/abd runs/dckd runs/wins --out report.html")
+def report(options: ReportOptions) -> Any:
     """Write one HTML page over training runs and evaluations, also unfinished ones."""
     from evaluation.report.page import write_run_report  # noqa: PLC0415
 
-    click.echo(str(write_run_report(options)))
+    return write_run_report(options)
 
 
-@commands.add_command
-@options_from(ChatOptions)
+@command(ChatOptions, "adpa chat runs/abd my-org/small-sft", "cat prompts.txt | adpa chat runs/abd")
 def chat(options: ChatOptions) -> None:
     """Talk to one or several checkpoints side by side. Off a terminal every line of standard input is answered."""
     from evaluation.chat import run_chat, typed_lines  # noqa: PLC0415
@@ -339,66 +379,8 @@ def chat(options: ChatOptions) -> None:
     )
 
 
-@evaluate.add_command
-@options_from(AlpacaEvalOptions)
-def alpaca_eval(options: AlpacaEvalOptions) -> None:
-    """Answer, judge or count AlpacaEval 2: its file forms, its figures, its length control.
-
-    Its question and calibration files are yours to bring. What was answered and judged before is not asked again.
-    """
-    from evaluation.alpaca_eval.command import evaluate_alpaca_eval  # noqa: PLC0415
-
-    click.echo(evaluate_alpaca_eval(options, _model_opener(options)).table)
-
-
-@evaluate.add_command
-@options_from(MtBenchOptions)
-def mt_bench(options: MtBenchOptions) -> None:
-    """Answer, judge or count MT-Bench: FastChat's file forms, its tables, scores or comparisons.
-
-    Its question file is yours to bring. What was answered and judged before is not asked again.
-    """
-    from evaluation.mt_bench.command import evaluate_mt_bench  # noqa: PLC0415
-
-    click.echo(evaluate_mt_bench(options, _model_opener(options)).table)
-
-
-@evaluate.command("recompute")
-@click.argument("folder")
-def recompute_figures(folder: str) -> None:
-    """Compute a folder's figures again from its stored judgments. No model and no judge is asked."""
-    from evaluation.recompute import recompute  # noqa: PLC0415
-
-    click.echo(recompute(Path(folder)).table)
-
-
-@evaluate.add_command
-@options_from(BenchmarkOptions)
-def benchmarks(options: BenchmarkOptions) -> None:
-    """Run public benchmarks on checkpoints, through lm-evaluation-harness (the extra [eval]).
-
-    Or tasks of your own, in the harness's form. What is in --out already is not run again.
-    """
-    from evaluation.benchmarks.run import evaluate_benchmarks  # noqa: PLC0415
-
-    click.echo(evaluate_benchmarks(options).table)
-
-
-@signals.command("merge")
-@click.argument("dataset")
-def merge(dataset: str) -> None:
-    """Complete a dataset made in parts. They are what runs of score-teacher with --shard-range wrote."""
-    from teacher_scoring.build.dataset_build import merge_parts  # noqa: PLC0415
-
-    merged = merge_parts(Path(dataset))
-    click.echo(f"{dataset}: {merged.num_rows:,} responses of {merged.num_pairs:,} pairs")
-
-
 def main() -> None:
     """Run the command line; the only place where errors become exit codes."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_Lines()])
-    for room in ("data", "teacher_scoring", "evaluation", "student_training.held_out"):
-        logging.getLogger(room).setLevel(logging.INFO)
     # A warning about forked tokenizers that nobody here could act on.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:

@@ -19,6 +19,7 @@ __all__ = [
     "ChatOptions",
     "JudgeFlags",
     "ModelFlags",
+    "RecomputeOptions",
     "ReportOptions",
     "SignalsEvaluationOptions",
     "WinRateOptions",
@@ -215,3 +216,13 @@ class ChatOptions(GenerationFlags):
         check_options(self)
         if not self.model:
             raise ConfigurationError("--model is required: name one checkpoint or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RecomputeOptions:
+    """Compute an evaluation's figures again from its stored judgments."""
+
+    folder: str = option(help="folder of an evaluation", positional=True)
+
+    def __post_init__(self) -> None:
+        check_options(self)

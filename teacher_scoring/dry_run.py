@@ -130,6 +130,9 @@ class ScoringPlan:
     hours: dict[str, float] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return "\n".join(describe_plan(self))
+
 
 @dataclass(slots=True)
 class _Work:

@@ -25,7 +25,7 @@ from data.tokens.options import (
 )
 from teacher_scoring.engines.contract import DTYPES, ENGINES, EngineOptions
 
-__all__ = ["ALL_SHARDS", "Part", "SampleOptions", "ScoreOptions", "engine_options"]
+__all__ = ["ALL_SHARDS", "MergeOptions", "Part", "SampleOptions", "ScoreOptions", "engine_options"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,38 +72,76 @@ ALL_SHARDS = Part()
 class _EngineFlags:
     """The options of an engine, the same for every command that runs one."""
 
-    engine: str = option("auto", help="auto takes vLLM when it is installed", choices=ENGINES)
+    engine: str = option("auto", help="auto takes vLLM when it is installed", choices=ENGINES, group="engine")
     dtype: str = option(
-        "auto", help="weights and activations; auto takes each checkpoint's own", choices=DTYPES
+        "auto",
+        help="weights and activations; auto takes each checkpoint's own",
+        choices=DTYPES,
+        group="engine",
     )
-    trust_remote_code: bool = option(False, help="run code that comes with a checkpoint")
+    trust_remote_code: bool = option(
+        False, help="run code that comes with a checkpoint", group="engine", expert=True
+    )
     tensor_parallel_size: int = option(
-        1, help="GPUs that share each layer (vLLM)", minimum=1, determining=False
+        1,
+        help="GPUs that share each layer (vLLM)",
+        minimum=1,
+        determining=False,
+        group="engine",
+        aliases=("--tp",),
     )
     pipeline_parallel_size: int = option(
-        1, help="GPUs that share the stack of layers (vLLM)", minimum=1, determining=False
+        1,
+        help="GPUs that share the stack of layers (vLLM)",
+        minimum=1,
+        determining=False,
+        group="engine",
+        expert=True,
+        aliases=("--pp",),
     )
     workers: int = option(
         1,
         help="engines that work side by side, on Ray; all machines have to share the folders of --out and --pass-cache",
         minimum=1,
         determining=False,
+        group="engine",
     )
     ray_address: str | None = option(
         None,
         help="Ray cluster for the workers: auto or HOST:PORT [one of this machine alone, for this run]",
         determining=False,
+        group="engine",
+        expert=True,
     )
     gpu_memory_utilization: float = option(
-        0.85, help="share of each GPU's memory for vLLM", minimum=0.05, maximum=1.0, determining=False
+        0.85,
+        help="share of each GPU's memory for vLLM",
+        minimum=0.05,
+        maximum=1.0,
+        determining=False,
+        group="engine",
+        expert=True,
     )
     max_num_batched_tokens: int | None = option(
-        None, help="tokens that go through the model at once", minimum=1, determining=False
+        None,
+        help="tokens that go through the model at once",
+        minimum=1,
+        determining=False,
+        group="engine",
+        expert=True,
     )
-    quantization: str | None = option(None, help="vLLM's name of a quantisation method")
-    engine_arg: tuple[str, ...] = option((), help="further KEY=VALUE for the engine; repeat for several")
+    quantization: str | None = option(
+        None, help="vLLM's name of a quantisation method", group="engine", expert=True
+    )
+    engine_arg: tuple[str, ...] = option(
+        (), help="further KEY=VALUE for the engine; repeat for several", group="engine", expert=True
+    )
     own_process: bool | None = option(
-        None, help="run each model in a process of its own [for vLLM and on GPUs]", determining=False
+        None,
+        help="run each model in a process of its own [for vLLM and on GPUs]",
+        determining=False,
+        group="engine",
+        expert=True,
     )
 
 
@@ -111,16 +149,26 @@ class _EngineFlags:
 class ScoreOptions(_EngineFlags):
     """Score responses with an aligned teacher and its reference; write a signal dataset."""
 
-    teacher: str = option(help="aligned model: a local folder or a hub name")
+    teacher: str = option(help="aligned model: a local folder or a hub name", group="model")
     data: str = data_option()
     out: str | None = option(
-        None, help="folder for the signal dataset [found or made in the store, by what determines it]"
+        None,
+        help="folder for the signal dataset [found or made in the store, by what determines it]",
+        group="saving",
+        aliases=(
+            "-o",
+            "--output",
+        ),
     )
     reference: str | None = option(
-        None, help="the model that the teacher was aligned from; without it there are no advantages"
+        None,
+        help="the model that the teacher was aligned from; without it there are no advantages",
+        group="model",
     )
     rollouts: str | None = option(
-        None, help="what sample-student wrote, for the role student: a folder, or its name in the store"
+        None,
+        help="what sample-student wrote, for the role student: a folder, or its name in the store",
+        group="data",
     )
     split: str = split_option()
     data_config: str | None = data_config_option()
@@ -138,50 +186,89 @@ class ScoreOptions(_EngineFlags):
         "[chosen,rejected; student too with --rollouts]",
         choices=ROLES,
         commas=True,
+        group="scoring",
     )
-    top_k: int = option(50, help="teacher tokens kept at each position", minimum=1, maximum=65_535)
+    top_k: int = option(
+        50, help="teacher tokens kept at each position", minimum=1, maximum=65_535, group="scoring"
+    )
     top_p: float = option(
         1.0,
         help="keep only the most probable tokens that hold this mass, at most --top-k",
         minimum=0.01,
         maximum=1.0,
+        group="scoring",
+        expert=True,
     )
     max_length: int = option(
-        2048, help="longest prompt plus response, tokens; longer rows are dropped", minimum=2
+        2048,
+        help="longest prompt plus response, tokens; longer rows are dropped",
+        minimum=2,
+        group="data",
+        aliases=("--max-len",),
     )
-    truncate: bool = option(False, help="cut prompts from the left instead of dropping long rows")
+    truncate: bool = option(
+        False, help="cut prompts from the left instead of dropping long rows", group="data", expert=True
+    )
     precision: str = option(
         "rounded",
         help="stored numbers: rounded finer than any objective sees, or exact float32",
         choices=("rounded", "exact"),
+        group="saving",
+        expert=True,
     )
     encoding: str = option(
         "compact",
         help="Parquet encoding: compact, or plain for readers without BYTE_STREAM_SPLIT",
         choices=("compact", "plain"),
+        group="saving",
+        expert=True,
     )
-    teacher_revision: str | None = option(None, help="branch, tag or commit of a hub teacher")
-    reference_revision: str | None = option(None, help="branch, tag or commit of a hub reference")
-    teacher_adapter: str | None = option(None, help="LoRA adapter folder on top of the teacher")
-    reference_adapter: str | None = option(None, help="LoRA adapter folder on top of the reference")
+    teacher_revision: str | None = option(
+        None, help="branch, tag or commit of a hub teacher", group="model", expert=True
+    )
+    reference_revision: str | None = option(
+        None, help="branch, tag or commit of a hub reference", group="model", expert=True
+    )
+    teacher_adapter: str | None = option(
+        None, help="LoRA adapter folder on top of the teacher", group="model", expert=True
+    )
+    reference_adapter: str | None = option(
+        None, help="LoRA adapter folder on top of the reference", group="model", expert=True
+    )
     shard_pairs: int = option(
-        512, help="pairs per shard: the unit of work, of resuming and of loss", minimum=1
+        512,
+        help="pairs per shard: the unit of work, of resuming and of loss",
+        minimum=1,
+        group="saving",
+        expert=True,
     )
     pass_cache: str | None = option(
         None,
         help="folder for finished passes, shared between datasets [ADPA_HOME/passes]",
         determining=False,
+        group="saving",
+        expert=True,
     )
     shard_range: str | None = option(
         None,
         help="I/N: write every N-th shard from the I-th on; `adpa signals merge` completes the dataset",
         determining=False,
+        group="saving",
+        expert=True,
     )
     dry_run: bool = option(
-        False, help="print what would be scored, written and paid for, and stop", determining=False
+        False,
+        help="print what would be scored, written and paid for, and stop",
+        determining=False,
+        group="saving",
     )
     card: str = option(
-        "h100-sxm", help="for --dry-run: the GPU to estimate for", choices=tuple(CARDS), determining=False
+        "h100-sxm",
+        help="for --dry-run: the GPU to estimate for",
+        choices=tuple(CARDS),
+        determining=False,
+        group="saving",
+        expert=True,
     )
 
     def __post_init__(self) -> None:
@@ -213,12 +300,28 @@ class ScoreOptions(_EngineFlags):
 class SampleOptions(_EngineFlags):
     """Sample responses of a student to the prompts of preference data; write rollouts."""
 
-    student: str = option(help="checkpoint to sample from: a local folder or a hub name")
-    data: str = option(help="preference data, or rows with a prompt alone: file, folder or hub name")
+    student: str = option(
+        help="checkpoint to sample from: a local folder or a hub name", group="model", aliases=("--model",)
+    )
+    data: str = option(
+        help="preference data, or rows with a prompt alone: file, folder or hub name",
+        group="data",
+        aliases=("--dataset",),
+    )
     out: str | None = option(
-        None, help="folder for the rollouts [found or made in the store, by what determines them]"
+        None,
+        help="folder for the rollouts [found or made in the store, by what determines them]",
+        group="saving",
+        aliases=(
+            "-o",
+            "--output",
+        ),
     )
     split: str = split_option()
+    num_samples: int = option(1, help="responses per prompt", minimum=1, group="sampling", aliases=("-n",))
+    temperature: float = option(
+        1.0, help="divides the logits; 0 takes the most probable token", minimum=0, group="sampling"
+    )
     data_config: str | None = data_config_option()
     form: str | None = form_option()
     map: tuple[str, ...] = map_option()
@@ -226,22 +329,50 @@ class SampleOptions(_EngineFlags):
     bad_rows: str = bad_rows_option()
     template_arg: tuple[str, ...] = template_arg_option()
     thinking: str = thinking_option()
-    num_samples: int = option(1, help="responses per prompt", minimum=1)
-    temperature: float = option(1.0, help="divides the logits; 0 takes the most probable token", minimum=0)
     top_p: float = option(
-        1.0, help="draw from the most probable tokens that hold this mass", minimum=0.01, maximum=1.0
+        1.0,
+        help="draw from the most probable tokens that hold this mass",
+        minimum=0.01,
+        maximum=1.0,
+        group="sampling",
     )
-    max_new_tokens: int = option(512, help="longest response, tokens", minimum=1)
+    max_new_tokens: int = option(512, help="longest response, tokens", minimum=1, group="sampling")
     max_length: int = option(
-        2048, help="longest prompt plus response, tokens; longer prompts are dropped", minimum=2
+        2048,
+        help="longest prompt plus response, tokens; longer prompts are dropped",
+        minimum=2,
+        group="data",
+        aliases=("--max-len",),
     )
-    truncate: bool = option(False, help="cut prompts from the left instead of dropping long ones")
-    seed: int = option(0, help="seed; each response has its own, derived from it", minimum=0)
-    revision: str | None = option(None, help="branch, tag or commit of a hub student")
-    adapter: str | None = option(None, help="LoRA adapter folder on top of the student")
+    truncate: bool = option(
+        False, help="cut prompts from the left instead of dropping long ones", group="data", expert=True
+    )
+    seed: int = option(
+        0, help="seed; each response has its own, derived from it", minimum=0, group="sampling"
+    )
+    revision: str | None = option(
+        None, help="branch, tag or commit of a hub student", group="model", expert=True
+    )
+    adapter: str | None = option(
+        None, help="LoRA adapter folder on top of the student", group="model", expert=True
+    )
     shard_pairs: int = option(
-        512, help="prompts per shard: the unit of work, of resuming and of loss", minimum=1
+        512,
+        help="prompts per shard: the unit of work, of resuming and of loss",
+        minimum=1,
+        group="saving",
+        expert=True,
     )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MergeOptions:
+    """Complete a dataset made in parts by score-teacher with --shard-range."""
+
+    dataset: str = option(help="folder that the parts were written into", positional=True)
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -1,5 +1,6 @@
 """What a wrong command line says: the whole of it, and its exit code."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,13 +19,19 @@ def adpa(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
 
 USAGE = [
     (["train-studnet"], "Usage: cli.py [OPTIONS] COMMAND [ARGS]...\nTry 'cli.py --help' for help.\n\n"
-                        "Error: No such command 'train-studnet'. Did you mean 'train-student'?\n"),
+                        "Error: No such command 'train-studnet'. Did you mean 'adpa train-student'?\n"),
     (["train-student", "--method", "rlhf", "--student", "s", "--data", "d.jsonl", "--out", "o"],
      "error: --method: 'rlhf' is not one of {methods}; module:ATTRIBUTE names a method of your own\n"),
     (["train-student", "--method", "sft", "--student", "s", "--data", "d.jsonl", "--out", "o", "--gamma", "2"],
      "error: --gamma: method sft does not read it; its own settings are: {sft}\n"),
     (["train-student", "--method", "sft", "--student", "s", "--out", "o"],
      "error: nothing to train on: give --signals, or --data for a method without a teacher\n"),
+    (["score-teacher", "--top-k", "3"], "error: --teacher and --data are required (as options or in --config)\n"),
+    (["signals", "merge", "a", "b"], "Usage: cli.py signals merge [OPTIONS] [DATASET]\n"
+                                     "Try 'cli.py signals merge --help' for help.\n\n"
+                                     "Error: unexpected argument 'b'; quote what belongs together\n"),
+    (["inspect", "signals/pairs"], "Usage: cli.py [OPTIONS] COMMAND [ARGS]...\nTry 'cli.py --help' for help.\n\n"
+                                   "Error: No such command 'inspect'. Did you mean 'adpa signals inspect'?\n"),
     (["score-teacher", "--teacher", "t", "--out", "o"], "error: --data is required (as an option or in --config)\n"),
     (["score-teacher", "--teacher", "t", "--data", "d", "--out", "o", "--top-k", "0"],
      "error: --top-k: 0 is out of range; it must be between 1 and 65535\n"),
@@ -37,7 +44,7 @@ USAGE = [
     (["sample-student", "--student", "s", "--data", "d", "--out", "o", "--temperature", "inf"],
      "error: --temperature: inf is not a finite number\n"),
     (["score-teacher", "--config", "options.toml"],
-     "error: options.toml: unknown key 'topk'; known keys: {score_keys}\n"),
+     "error: options.toml: unknown key 'topk'; did you mean top_k?\n"),
     (["score-teacher", "--config", "broken.yaml"], None),
     (["sample-student", "--student", "nowhere/at/all", "--data", "d", "--out", "o"],
      "error: --student: nowhere/at/all: no such folder\n"),
@@ -48,10 +55,7 @@ USAGE = [
     ("arguments", "expected"), USAGE, ids=lambda value: value[0] if isinstance(value, list) else ""
 )
 def test_a_wrong_command_line_ends_with_one_message_and_code_2(arguments, expected, tmp_path):
-    from dataclasses import fields
-
     from student_training.methods import METHODS
-    from teacher_scoring.options import ScoreOptions
 
     (tmp_path / "options.toml").write_text('topk = 3\nteacher = "t"\n')
     (tmp_path / "broken.yaml").write_text("teacher: [")
@@ -63,8 +67,7 @@ def test_a_wrong_command_line_ends_with_one_message_and_code_2(arguments, expect
         assert finished.stderr.startswith("error: --config: broken.yaml is neither TOML nor YAML: ")
     else:
         sft = ", ".join("--" + name.replace("_", "-") for name in METHODS["sft"].defaults) or "none"
-        score_keys = ", ".join(sorted(field.name for field in fields(ScoreOptions)))
-        assert finished.stderr == expected.format(methods=", ".join(METHODS), sft=sft, score_keys=score_keys)
+        assert finished.stderr == expected.format(methods=", ".join(METHODS), sft=sft)
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -86,21 +89,39 @@ def test_help_gives_the_default_of_every_option_that_has_one():
 
     import cli
 
-    text = " ".join(CliRunner().invoke(cli.commands, ["train-student", "--help"]).output.split())
+    text = " ".join(CliRunner().invoke(cli.commands, ["train-student", "--help-all"]).output.split())
     for option, default in (("seed INTEGER", "0"), ("learning-rate FLOAT", "1e-05"), ("weight-decay FLOAT", "0"),
                             ("packing / --no-packing", "off"), ("check-shards / --no-check-shards", "on")):  # fmt: skip
         description = text.partition(f"--{option} ")[2].partition(" --")[0]
-        assert description.endswith(f"[default: {default}]"), (option, description)
+        assert f"[default: {default}]" in description, (option, description)
 
 
-def test_a_line_that_comes_while_a_bar_is_drawn_stands_alone():
-    program = (
-        "import sys, tqdm, cli\nwith tqdm.tqdm(desc='bar', total=2, file=sys.stderr): cli._report('a line')"
-    )
-    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT, check=True)
-    assert "bar:" in finished.stderr.decode()
-    # What a terminal shows: a carriage return begins the line anew.
-    assert "a line" in finished.stderr.decode().replace("\r", "\n").split("\n")
+def help_of(*command: str) -> str:
+    from click.testing import CliRunner
+
+    import cli
+
+    return CliRunner().invoke(cli.commands, [*command], catch_exceptions=False).output
+
+
+@pytest.mark.parametrize(("command", "at_most"), [("score-teacher", 15), ("sample-student", 15)])
+def test_short_help_shows_common_options_and_names_the_page_with_all(command, at_most):
+    short, whole = help_of(command, "--help"), help_of(command, "--help-all")
+
+    def flags(text: str) -> set[str]:
+        own = text.partition("Every command:")[0]
+        return set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", own, re.MULTILINE))
+
+    assert flags(short) < flags(whole)
+    assert 5 <= len(flags(short)) <= at_most
+    assert f"{len(flags(whole)) - len(flags(short))} more options: " in short
+    assert "more options" not in whole
+    assert f"Examples:\n  adpa {command} " in short
+
+
+def test_help_method_lists_the_settings_of_that_method_alone():
+    assert "--gamma " in help_of("train-student", "--help-method", "adpa")
+    assert "--beta " not in help_of("train-student", "--help-method", "adpa")
 
 
 def test_the_whole_path_typed_by_hand(tiny_world, tmp_path):

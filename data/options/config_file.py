@@ -1,6 +1,7 @@
 """Options from a TOML or YAML file, read as the types that the options have."""
 
 import dataclasses
+import difflib
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -29,12 +30,14 @@ class _TextLoader(yaml.SafeLoader):
     }
 
 
-def read_config(path: str, options_class: type) -> dict[str, Any]:
+def read_config(path: str, options_class: type, *, command: str | None = None) -> dict[str, Any]:
     """Read a configuration file into keyword arguments of an options dataclass.
 
     Args:
         path: a file ending in `.toml`, or YAML; keys as the options are named, dashes and underscores mean the same.
         options_class: the dataclass that the values are for; it checks them when it is made.
+        command: the command's name. A file with a table for each of several commands (`[score-teacher]`) is read for
+            the one of this name.
     Raises:
         ConfigurationError: for a file that cannot be read, or keys that the command does not have.
     """
@@ -48,13 +51,16 @@ def read_config(path: str, options_class: type) -> dict[str, Any]:
         raise ConfigurationError(f"--config: {path} is neither TOML nor YAML: {error}") from error
     if not isinstance(values, Mapping):
         raise ConfigurationError(f"--config: {path} holds no options")
+    values = _of_command(path, values, command)
     hints = typing.get_type_hints(options_class)
     fields = {field.name: field for field in dataclasses.fields(options_class) if "help" in field.metadata}
     arguments = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
         if name not in fields:
-            raise ConfigurationError(f"{path}: unknown key {key!r}; known keys: {', '.join(sorted(fields))}")
+            near = difflib.get_close_matches(name, fields, n=1)
+            known = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(fields))}"
+            raise ConfigurationError(f"{path}: unknown key {key!r}; {known}")
         scalar, repeats, _ = option_type(hints[name])
         if repeats and value is not None:
             parts = _parts(value, commas=fields[name].metadata["commas"])
@@ -62,6 +68,21 @@ def read_config(path: str, options_class: type) -> dict[str, Any]:
         else:
             arguments[name] = _typed(value, scalar)
     return arguments
+
+
+def _of_command(path: str, values: Mapping[str, Any], command: str | None) -> Mapping[str, Any]:
+    """The part of a file that is for one command: all of it, or its table where each command has one.
+
+    run.toml, which a run writes beside its checkpoint, describes the run by its options and where its inputs were.
+    """
+    if {"options", "paths", "versions"} <= values.keys():
+        return {**values["options"], **values["paths"]}
+    tables = {str(key).replace("_", "-"): table for key, table in values.items()}
+    if not tables or not all(isinstance(table, Mapping) for table in tables.values()):
+        return values
+    if command not in tables:
+        raise ConfigurationError(f"{path}: has tables for {', '.join(tables)}, none for {command}")
+    return tables[command]
 
 
 def _parts(value: Any, *, commas: bool) -> list[Any]:

@@ -83,7 +83,7 @@ def reading(options: ReadOptions) -> Reading:
 
 def data_option(*, positional: bool = False) -> Any:
     """The field `data`, for commands that cannot do without."""
-    return option(help=_DATA, group="data", positional=positional)
+    return option(help=_DATA, group="data", positional=positional, aliases=("--dataset",))
 
 
 def split_option() -> Any:

@@ -77,6 +77,10 @@ class ConversionResult:
     columns: dict[str, str]
     data_hash: str
 
+    def __str__(self) -> str:
+        columns = ", ".join(f"{name} ({kind})" for name, kind in self.columns.items())
+        return f"{self.out}: {columns}; {self.counts}"
+
 
 def convert_data(options: ConvertOptions) -> ConversionResult:
     """Read a source and write its rows in the canonical form.

@@ -1,4 +1,4 @@
-"""`signals translate`: its options, and what it says about a translation."""
+"""`signals translate`: its options, and what they lead to."""
 
 import dataclasses
 import json
@@ -12,14 +12,16 @@ from data.options.fields import check_options, option
 from data.storage.transfer import open_signals
 from data.translation.dataset import TranslationResult, translate_dataset
 
-__all__ = ["SignalsTranslateOptions", "describe_translation", "translate_signals"]
+__all__ = ["SignalsTranslateOptions", "translate_signals"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SignalsTranslateOptions:
     """Put a signal dataset on another tokenizer's ids. No model and no GPU: bytes of tokens are aligned."""
 
-    signals: str = option(help="folder, name in the store, or address of a signal dataset with conversations")
+    signals: str = option(
+        help="folder, name in the store, or address of a signal dataset with conversations", positional=True
+    )
     tokenizer: str = option(help="the student, or a folder with its tokenizer: a local folder or a hub name")
     out: str | None = option(None, help="folder of the translated dataset [one in the store]")
     workers: int = option(
@@ -70,23 +72,6 @@ def translate_signals(
         },
         thinking=options.thinking,
     )
-
-
-def describe_translation(result: TranslationResult) -> str:
-    """A translation in a few lines, for the terminal."""
-    verb = "holds this translation already" if result.reused else "translated"
-    lines = [
-        f"{result.path}: {verb}; {result.rows:,} scored responses",
-        f"  aligned positions: {result.aligned_share:.1%} of the student's carry a distribution",
-        f"  placed mass: {result.placed_mass:.2%} of the teacher's mass on its top-k ({result.exact_mass:.1%} exactly)",
-    ]
-    if result.dropped:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in result.dropped.items())
-        lines.append(f"  dropped: {reasons}")
-    if result.unplaced_tokens:
-        tokens = ", ".join(f"{text!r}" for text, _ in result.unplaced_tokens[:8])
-        lines.append(f"  without a place most often: {tokens}")
-    return "\n".join(lines)
 
 
 def _value(text: str) -> Any:

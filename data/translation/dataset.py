@@ -86,6 +86,21 @@ class TranslationResult:
     exact_mass: float
     unplaced_tokens: tuple[tuple[str, float], ...]
 
+    def __str__(self) -> str:
+        verb = "holds this translation already" if self.reused else "translated"
+        lines = [
+            f"{self.path}: {verb}; {self.rows:,} scored responses",
+            f"  aligned positions: {self.aligned_share:.1%} of the student's carry a distribution",
+            f"  placed mass: {self.placed_mass:.2%} of the teacher's mass on its top-k ({self.exact_mass:.1%} exactly)",
+        ]
+        if self.dropped:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())
+            lines.append(f"  dropped: {reasons}")
+        if self.unplaced_tokens:
+            tokens = ", ".join(repr(text) for text, _ in self.unplaced_tokens[:8])
+            lines.append(f"  without a place most often: {tokens}")
+        return "\n".join(lines)
+
 
 def translate_dataset(
     source: SignalDataset,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cli import options_from
+from data.options.click_options import command_from
 from data.options.command_line import command_line
 from student_training.options import TrainOptions
 from teacher_scoring.options import SampleOptions, ScoreOptions
@@ -37,5 +37,5 @@ def test_typing_the_line_gives_the_same_options(command: str, options: Any) -> N
     typed: list[Any] = []
     words = shlex.split(line)
     assert words[:2] == ["adpa", command]
-    options_from(type(options))(typed.append).main(words[2:], standalone_mode=False)
+    command_from(type(options), typed.append, command).main(words[2:], standalone_mode=False)
     assert typed == [options]

@@ -22,9 +22,9 @@ class Options:
         check_options(self)
 
 
-def read(folder, name, text):
+def read(folder, name, text, command=None):
     (folder / name).write_text(text)
-    return Options(**read_config(str(folder / name), Options))
+    return Options(**read_config(str(folder / name), Options, command=command))
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,12 @@ def test_one_value_stands_for_a_list_of_one_and_null_for_nothing(tmp_path):
         ("learning_rate: [1, 2]", r"--learning-rate: \['1', '2'\] is not of type float"),
         ("weights: [1, two]", "--weights: 'two' is not of type float"),
         ("name:", "--name is required"),
+        ("topk: 3", r"unknown key 'topk'; did you mean top_k\?"),
         (
-            "topk: 3",
-            "unknown key 'topk'; known keys: clip, fast, learning_rate, name, score, signals, top_k, weights",
+            "zzz: 3",
+            "unknown key 'zzz'; known keys: clip, fast, learning_rate, name, score, signals, top_k, weights",
         ),
+        ("score-teacher: {top_k: 3}", "has tables for score-teacher, none for sample-student"),
         ("- a", "holds no options"),
         ("a: [", "neither TOML nor YAML"),
         ("!!python/object/apply:os.system [true]", "neither TOML nor YAML"),
@@ -87,4 +89,18 @@ def test_one_value_stands_for_a_list_of_one_and_null_for_nothing(tmp_path):
 )
 def test_what_no_option_can_take_is_refused(tmp_path, text, message):
     with pytest.raises(ConfigurationError, match=message):
-        read(tmp_path, "a.yaml", text)
+        read(tmp_path, "a.yaml", text, command="sample-student")
+
+
+def test_config_file_with_a_table_for_each_command_is_read_for_one(tmp_path):
+    text = "[sample-student]\ntop_k = 3\n[score_teacher]\ntop_k = 4\n"
+    assert read(tmp_path, "a.toml", text, command="sample-student").top_k == 3
+    assert read(tmp_path, "a.toml", text, command="score-teacher").top_k == 4
+
+
+def test_config_file_run_toml_gives_the_options_and_paths_of_its_run(tmp_path):
+    text = (
+        '[options]\ntop_k = 3\nsignals = []\n[paths]\nsignals = ["/a", "/b"]\n'
+        '[inputs]\nsignals = ["f00"]\n[versions]\npython = "3.11.7"\n'
+    )
+    assert read(tmp_path, "run.toml", text) == Options(top_k=3, signals=("/a", "/b"))
