@@ -47,7 +47,9 @@ def _lines(result: PreviewResult, colour: bool) -> Iterator[str]:
         return f"{_BOLD}{text}{_RESET}" if colour else text
 
     yield heading(_clean(f"{result.source}: {result.form}"))
-    yield f"  form {result.form_name}" + (
+    parts = {lengths.part for lengths in result.lengths}
+    answers = "pairs" if "rejected" in parts else "one answer each" if "chosen" in parts else "prompts alone"
+    yield f"  form {result.form_name}: {answers}" + (
         "" if result.is_whole else f"; the first {result.counts.read:,} rows"
     )
     if result.unread:

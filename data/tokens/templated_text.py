@@ -11,6 +11,20 @@ __all__ = ["TemplatedText"]
 # Shorter ones (some tokenizers have single characters) are found in any text.
 _SHORTEST = 3
 
+# How the texts of public chat templates begin. A text that begins like this has been through one, whoever's it was.
+_BEGINNINGS = (
+    *(
+        "<|im_start|>",
+        "<|begin_of_text|>",
+        "<|start_header_id|>",
+        "<start_of_turn>",
+        "<bos>",
+        "<|startoftext|>",
+    ),
+    *("<|user|>", "<|system|>", "<|assistant|>", "<|start_of_role|>", "<|START_OF_TURN_TOKEN|>", "<|start|>"),
+    *("<s>", "[INST]", "[SYSTEM_PROMPT]", "<｜begin▁of▁sentence｜>", "<｜User｜>", "[gMASK]", "<|im_user|>"),
+)
+
 
 class TemplatedText:
     """Finds a tokenizer's special tokens in prompts of text, which would be put into a template a second time.
@@ -29,18 +43,27 @@ class TemplatedText:
         """The first special token in the only question of a prompt; None where there is none.
 
         Raises:
-            DataError: when the text begins with one, as only a template's output does.
+            DataError: when the text begins with one, or as public chat templates begin.
         """
         turns = [turn for turn in as_turns(row.prompt, "user") if turn.role != "system"]
-        if self._marks is None or len(turns) != 1:
+        if len(turns) != 1:
             return None
-        found = self._marks.search(turns[0].content)
-        if found is None:
-            return None
-        if not turns[0].content[: found.start()].strip():
-            raise DataError(
-                f"the prompt's text begins with {found[0]!r}, a special token of the tokenizer, so it is in a chat "
-                "template's form already and would be put into the template once more; give messages, or the bare "
-                "text of the question"
-            )
-        return found[0]
+        said = turns[0].content
+        found = self._marks.search(said) if self._marks is not None else None
+        if found is not None and not said[: found.start()].strip():
+            raise _refusal(found[0], "a special token of the tokenizer")
+        start = said.lstrip()[:_LONGEST]
+        if start.startswith(_BEGINNINGS):
+            mark = next(mark for mark in _BEGINNINGS if start.startswith(mark))
+            raise _refusal(mark, "the beginning of another model's chat template")
+        return found[0] if found is not None else None
+
+
+_LONGEST = max(map(len, _BEGINNINGS))
+
+
+def _refusal(mark: str, what: str) -> DataError:
+    return DataError(
+        f"the prompt's text begins with {mark!r}, {what}, so it is in a chat template's form already and would be put "
+        "into the template once more; give messages, or the bare text of the question"
+    )

@@ -143,7 +143,8 @@ def _items_of_dict(value: dict[str, Any], column: str) -> list[Any]:
             return [value]
     raise RowError(
         "neither text nor messages",
-        f"`{column}` is an object with {listed(value)}; it must be text or a list of messages",
+        f"`{column}` is an object with {listed(value)}; it must be text or a list of messages (map NAME={column}.FIELD "
+        "takes a field of it)",
     )
 
 

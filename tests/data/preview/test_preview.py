@@ -130,6 +130,15 @@ def test_only_the_first_rows_are_looked_at_where_that_is_asked_for(preview):
     assert preview(*rows, max_rows=0).counts.kept == 20
 
 
+def test_a_preview_says_whether_rows_have_answers(preview):
+    for rows, words in (
+        ([PAIR], "form pairs: pairs"),
+        ([{"prompt": "q", "completion": "a"}], "form prompt-completion: one answer each"),
+        ([{"prompt": "q"}], "form prompt: prompts alone"),
+    ):
+        assert words in render_preview(preview(*rows), colour=False)
+
+
 def test_a_file_of_no_form_is_refused(preview):
     with pytest.raises(DataError, match="line 1: no known form"):
         preview({"text": "x"})
@@ -187,7 +196,7 @@ def test_the_commands_preview_and_convert_a_file_without_torch(tmp_path):
     path.write_text("q,response_a,response_b,winner\nthe fox,jumps,sits,a\nthe dog,sits,jumps,tie\n")
     shown = run("data", "preview", str(path), "--map", "prompt=q")
     assert shown.returncode == 0, shown.stderr
-    assert "form votes" in shown.stdout
+    assert "form votes: pairs" in shown.stdout
     assert "1 dropped: tie" in shown.stdout
     converted = run("data", "convert", str(path), "--map", "prompt=q", "--out", str(out))
     assert converted.returncode == 0, converted.stderr

@@ -30,9 +30,18 @@ def test_a_special_token_within_a_question_drops_its_row():
     assert encoder.counts.dropped == {"prompt holds '<|im_end|>'": 1}
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    ["<s>[INST] the fox [/INST]", "[INST] the fox [/INST]", "<start_of_turn>user\nthe fox", "<|user|>\nfox"],
+)
+def test_a_prompt_in_the_form_of_another_models_template_is_refused(prompt):
+    with pytest.raises(DataError, match=r"the beginning of another model's chat template.*once more"):
+        PairEncoder(chatml()).encode(row(prompt, "a", "b"))
+
+
 def test_marks_that_are_no_special_tokens_are_text():
     encoder = PairEncoder(chatml())
-    assert encoder.encode(row("[INST] the fox [/INST] </s_>", "a", "b")) is not None
+    assert encoder.encode(row("the fox [INST] <start_of_turn> </s_>", "a", "b")) is not None
 
 
 def test_conversations_may_talk_about_special_tokens():
