@@ -30,7 +30,8 @@ _COMMON = ("id", *SYSTEM_COLUMNS, "tools", "chat_template_kwargs")
 # Columns that belong to the prompt of whoever wrote them. Without them a model would be asked something else.
 _CANNOT_BE_READ = {
     **dict.fromkeys(
-        ("image", "images", "video", "videos", "audio", "audios"), "which a language model is not shown"
+        ("image", "images", "video", "videos", "audio", "audios"),
+        "media, which a language model is not shown",
     ),
     "history": "earlier turns, which this form does not read",
     "documents": "documents, which belong to the prompt",
