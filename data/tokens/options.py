@@ -51,6 +51,7 @@ def train_on_option() -> Any:
         "tools and users say, too)",
         choices=TRAIN_ON,
         group="data",
+        expert=True,
     )
 
 
