@@ -83,6 +83,9 @@ def test_alpaca_eval_row_is_the_published_one_at_the_given_c(model, difficulty, 
         "discrete_win_rate",
     ):
         assert getattr(row, name) == pytest.approx(published[name], abs=1e-6), name
+    if row.n_total == 805:
+        # In the incomplete files the published mean is over answers that were not annotated, too.
+        assert row.avg_length == published["avg_length"]
     assert row.length_controlled is not None
     # The published solver stops at 1e-4, which moves figures by up to 0.017.
     assert row.length_controlled.win_rate.value == pytest.approx(
