@@ -46,6 +46,9 @@ _MAX_STEPS = 100
 
 _RESAMPLES = 400
 
+# Of the weights [t, 1].
+_LENGTH_ONLY = np.array([1.0, 0.0])
+
 # Share of prompts on either side below which equal lengths are an extrapolation.
 _LITTLE_OVERLAP = 0.1
 
@@ -120,6 +123,9 @@ def own_prompts_length_control(
 ) -> LengthControlled | None:
     """The win rate at equal lengths on prompts without a difficulty file: the features are [t, 1].
 
+    Only the weight of the length is regularised: where the lengths explain nothing, the result is the win rate itself
+    and not a half.
+
     Args:
         preferences: for the model, 0 to 1, orders averaged, shape (n,).
         model_chars: lengths of its answers, characters, shape (n,).
@@ -133,11 +139,14 @@ def own_prompts_length_control(
     feature = length_feature(model_chars, baseline_chars)
     rows = np.column_stack([feature, np.ones(len(feature))])
     ones = np.ones(len(rows))
-    c = _choose_c(rows, preferences, ones, np.arange(len(rows)))
-    weights = fit_logistic(rows, preferences, ones, c)
+    c = _choose_c(rows, preferences, ones, np.arange(len(rows)), _LENGTH_ONLY)
+    weights = fit_logistic(rows, preferences, ones, c, penalty=_LENGTH_ONLY)
     value = 100 * _sigmoid(weights[1])
     bootstrap = PromptBootstrap(len(rows), seed=seed, resamples=_RESAMPLES)
-    refits = [fit_logistic(rows, preferences, counts, c, start=weights)[1] for counts in bootstrap.counts()]
+    refits = [
+        fit_logistic(rows, preferences, counts, c, penalty=_LENGTH_ONLY, start=weights)[1]
+        for counts in bootstrap.counts()
+    ]
     low, high = bootstrap.interval(100 * _sigmoid(np.array(refits)))
     shorter = float(np.mean(np.asarray(model_chars) < np.asarray(baseline_chars)))
     longer = float(np.mean(np.asarray(model_chars) > np.asarray(baseline_chars)))
@@ -252,9 +261,10 @@ def fit_logistic(
     weight: np.ndarray,
     c: float,
     *,
+    penalty: np.ndarray | None = None,
     start: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Minimise |w|_1 + c · sum of weight · cross-entropy(target, sigmoid(features · w)), exactly.
+    """Minimise |penalty · w|_1 + c · sum of weight · cross-entropy(target, sigmoid(features · w)), exactly.
 
     Proximal Newton: each step minimises the quadratic model plus |w|_1, then goes along that direction as far as the
     objective falls.
@@ -264,17 +274,19 @@ def fit_logistic(
         targets: in [0, 1], shape (n,).
         weight: of each row, shape (n,).
         c: inverse strength of the regularisation.
+        penalty: how much each weight is regularised, shape (p,); None for 1 each. 0 leaves a weight free.
         start: weights to start from, shape (p,).
     Returns:
         Weights, shape (p,).
     """
     w = np.zeros(features.shape[1]) if start is None else start.astype(float).copy()
+    strength = np.ones(len(w)) if penalty is None else penalty
     scaled = c * weight
 
     def objective(weights: np.ndarray) -> float:
         scores = features @ weights
         # log(1 + exp(s)) - v·s is the cross-entropy with a soft target.
-        return float(np.abs(weights).sum() + scaled @ (np.logaddexp(0, scores) - targets * scores))
+        return float(strength @ np.abs(weights) + scaled @ (np.logaddexp(0, scores) - targets * scores))
 
     current = objective(w)
     for _ in range(_MAX_STEPS):
@@ -282,10 +294,10 @@ def fit_logistic(
         gradient = features.T @ (scaled * (chances - targets))
         curvature = features.T @ (features * (scaled * chances * (1 - chances))[:, None])
         curvature += 1e-10 * np.eye(len(w))
-        if _violation(w, gradient) < 1e-10 * max(1.0, c):
+        if _violation(w, gradient, strength) < 1e-10 * max(1.0, c):
             break
-        step = _quadratic_step(w, gradient, curvature)
-        expected = float(gradient @ step + np.abs(w + step).sum() - np.abs(w).sum())
+        step = _quadratic_step(w, gradient, curvature, strength)
+        expected = float(gradient @ step + strength @ (np.abs(w + step) - np.abs(w)))
         length = 1.0
         while (trial := objective(w + length * step)) > current + 1e-4 * length * expected and length > 1e-10:
             length /= 2
@@ -295,14 +307,16 @@ def fit_logistic(
     return w
 
 
-def _violation(w: np.ndarray, gradient: np.ndarray) -> float:
+def _violation(w: np.ndarray, gradient: np.ndarray, strength: np.ndarray) -> float:
     """How far from optimal: the smallest subgradient's largest entry."""
-    at_zero = np.maximum(np.abs(gradient) - 1, 0)
-    return float(np.max(np.where(w == 0, at_zero, np.abs(gradient + np.sign(w)))))
+    at_zero = np.maximum(np.abs(gradient) - strength, 0)
+    return float(np.max(np.where(w == 0, at_zero, np.abs(gradient + strength * np.sign(w)))))
 
 
-def _quadratic_step(w: np.ndarray, gradient: np.ndarray, curvature: np.ndarray) -> np.ndarray:
-    """The step that minimises gradient·step + step·curvature·step / 2 + |w + step|_1.
+def _quadratic_step(
+    w: np.ndarray, gradient: np.ndarray, curvature: np.ndarray, strength: np.ndarray
+) -> np.ndarray:
+    """The step that minimises gradient·step + step·curvature·step / 2 + |strength · (w + step)|_1.
 
     For a given pattern of signs of the result that is a linear system. The pattern at w is nearly always the right one;
     else all of them (27 for three weights) are tried, and exactly one passes.
@@ -315,11 +329,13 @@ def _quadratic_step(w: np.ndarray, gradient: np.ndarray, curvature: np.ndarray) 
         active = signs != 0
         step = -w
         if active.any():
-            right = -(gradient + signs) - curvature[:, ~active] @ step[~active]
+            right = -(gradient + strength * signs) - curvature[:, ~active] @ step[~active]
             step[active] = np.linalg.solve(curvature[np.ix_(active, active)], right[active])
         slope = gradient + curvature @ step
         wrong_signs = np.maximum(-(w + step)[active] * signs[active], 0)
-        excess = max(np.max(np.abs(slope[~active]) - 1, initial=0.0), np.max(wrong_signs, initial=0.0))
+        excess = max(
+            np.max((np.abs(slope) - strength)[~active], initial=0.0), np.max(wrong_signs, initial=0.0)
+        )
         if excess < best_excess:
             best, best_excess = step, excess
         if excess <= 1e-12:
@@ -327,7 +343,13 @@ def _quadratic_step(w: np.ndarray, gradient: np.ndarray, curvature: np.ndarray) 
     return best
 
 
-def _choose_c(features: np.ndarray, targets: np.ndarray, weight: np.ndarray, groups: np.ndarray) -> float:
+def _choose_c(
+    features: np.ndarray,
+    targets: np.ndarray,
+    weight: np.ndarray,
+    groups: np.ndarray,
+    penalty: np.ndarray | None = None,
+) -> float:
     """The C with the lowest mean cross-entropy over five folds; rows of one group stay together."""
     numbers, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     fold_of = np.zeros(len(numbers), dtype=int)
@@ -342,7 +364,7 @@ def _choose_c(features: np.ndarray, targets: np.ndarray, weight: np.ndarray, gro
         total = 0.0
         for fold in range(_FOLDS):
             held_out = folds == fold
-            w = fit_logistic(features[~held_out], targets[~held_out], weight[~held_out], c)
+            w = fit_logistic(features[~held_out], targets[~held_out], weight[~held_out], c, penalty=penalty)
             scores = features[held_out] @ w
             entropy = np.logaddexp(0, scores) - targets[held_out] * scores
             total += float(np.average(entropy, weights=weight[held_out]))

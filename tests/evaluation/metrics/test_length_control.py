@@ -76,6 +76,23 @@ def test_length_control_leaves_a_win_rate_alone_that_length_has_no_part_in():
     assert controlled.win_rate.value == pytest.approx(100 * preferences.mean(), abs=2)
 
 
+def test_length_control_of_few_undecided_prompts_is_the_win_rate_and_not_a_half():
+    draw = np.random.default_rng(4)
+    preferences = 0.56 + 0.02 * draw.random(12)
+    chars = draw.integers(50, 90, 12)
+    controlled = own_prompts_length_control(preferences, chars, chars[::-1])
+    assert controlled is not None
+    assert controlled.win_rate.value == pytest.approx(100 * preferences.mean(), abs=1)
+    assert controlled.win_rate.low < controlled.win_rate.value < controlled.win_rate.high
+
+
+def test_length_control_of_wins_alone_is_a_hundred():
+    chars = np.arange(40)
+    controlled = own_prompts_length_control(np.ones(40), chars, chars[::-1])
+    assert controlled is not None
+    assert controlled.win_rate.value == pytest.approx(100, abs=1e-3)
+
+
 def test_length_control_warns_where_nearly_all_answers_are_longer():
     preferences, model, baseline = made_up_prompts(strength=0.0, length_weight=-1.0, shift=400)
     controlled = own_prompts_length_control(preferences, model, baseline)
