@@ -12,7 +12,7 @@ __all__ = [
 
 
 class AdpaError(Exception):
-    """Something the user can mend. The message names the subject, what was seen, what is allowed, what to do."""
+    """Something the user can fix. The message names the subject, the value seen, the value allowed and the next action."""
 
 
 class ConfigurationError(AdpaError):

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent (temporary name, fsync, rename), checksums, and the folder ADPA_HOME."""
+"""Atomic writes (temporary name, fsync, rename), checksums, and the folder ADPA_HOME."""
 
 import contextlib
 import hashlib
@@ -28,7 +28,7 @@ _READ_SIZE_BYTES = 1 << 20
 
 @contextlib.contextmanager
 def atomic_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file for writing that appears under its name only when it is complete and on the disk.
+    """Open a file that appears under its final name only when it is complete and on disk.
 
     Args:
         path: the final name; its folder must exist. An existing file is replaced.
@@ -36,10 +36,10 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         A binary file under a temporary name in the same folder.
     Raises:
         ShardError: when the system refuses a write (disk full, no permission), naming the file and the
-            reason. Nothing is left behind, and what was there before is untouched.
+            reason. No partial file stays, and what was there before is untouched.
     """
     final = Path(path)
-    # The name differs from writer to writer, so that two of them never write into one file.
+    # Each writer has its own temporary name, so that two of them never write into one file.
     temporary = final.with_name(f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
         with open(temporary, "xb") as file:

@@ -17,8 +17,8 @@ __all__ = ["hold_lock"]
 
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
 
-# How often a folder may vanish between its making and its use before it counts as one that cannot be made: where
-# a link leads nowhere, or in /proc, the errors are the same.
+# How often a folder may disappear between its creation and its use before it counts as impossible to create: a
+# dangling link, or a path in /proc, gives the same errors.
 _MAX_VANISHED = 100
 
 

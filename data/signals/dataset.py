@@ -59,15 +59,15 @@ class Group(Protocol[Row]):
 
 
 class ShardedDataset(ABC, Generic[Row]):
-    """A complete dataset on disk. Opening reads the manifest alone; shards are read when their rows are asked
-    for.
+    """A complete dataset on disk. Opening reads only the manifest; shards are read when their rows are
+    asked for.
 
-    It may be copied to other processes: only the path and the manifest travel, not what is cached.
+    It can be pickled: the path and the manifest go to the other process, cached row groups do not.
 
     Attributes:
         path: the folder.
         manifest: what it holds and what determined it.
-        places: where each block lies: (shard's file name, row group within it).
+        places: where each block is stored: (shard's file name, row group within it).
     """
 
     kind: ClassVar[str]
@@ -124,7 +124,7 @@ class ShardedDataset(ABC, Generic[Row]):
 
     @property
     def blocks(self) -> list[range]:
-        """The pair indices that lie together in one row group, for shuffling that reads each group once."""
+        """The pair indices of each row group, for shuffling that reads every group once."""
         return [range(start, end) for start, end in itertools.pairwise(self._starts)]
 
     @cached_property
@@ -221,7 +221,7 @@ def check_file(folder: Path, entry: ShardEntry | FileEntry, *, rebuild: str, con
 
 
 def is_sound(folder: Path, entry: ShardEntry | FileEntry, *, content: bool) -> bool:
-    """Whether a file of a dataset is there as the manifest says; see `check_file`."""
+    """Whether a file of a dataset is as the manifest says; see `check_file`."""
     try:
         check_file(folder, entry, rebuild="", content=content)
     except ShardError:
@@ -234,7 +234,7 @@ TOKENIZER_FOLDER = "tokenizer"
 
 
 class SignalDataset(ShardedDataset[ResponseSignals]):
-    """What teacher and reference think of the responses to preference data; see docs/format.md."""
+    """Teacher and reference scores of the responses to preference data; see docs/format.md."""
 
     kind = "signals"
     rebuild_command = REBUILD_COMMAND

@@ -1,4 +1,4 @@
-"""Requests: what determines a dataset's numbers; its fingerprint, and how two of them differ."""
+"""Requests (what determines a dataset's numbers): their fingerprints, and how two of them differ."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""One Parquet file of ours: encodings, atomic writing, reading with clear errors."""
+"""Read and write this project's Parquet files: encodings, atomic writing, clear errors."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""The order of an epoch: random, seeded, kind to storage; its split over readers."""
+"""The order of an epoch: random, seeded, reads each row group once; its split over readers."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 __all__ = ["WINDOW_BLOCKS", "shuffled_pairs", "split_pairs"]
 
 
-#: Over how many blocks a pair is moved; so many decoded row groups, and one more, are in use at a time.
+#: By how many blocks a pair may be delayed; this many decoded row groups, and one more, are in use at a time.
 WINDOW_BLOCKS = 8
 
 
@@ -43,7 +43,7 @@ def shuffled_pairs(
 
 
 def split_pairs(order: np.ndarray, *, part: int, num_parts: int) -> np.ndarray:
-    """One reader's share of an order: a stretch of it, so that each reader decodes blocks of its own.
+    """One reader's share of an order: a contiguous range of it, so that readers decode different blocks.
 
     Args:
         order: pair indices of the epoch.

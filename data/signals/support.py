@@ -1,4 +1,4 @@
-"""The teacher's support: how much mass lies outside it, and cutting it at a top-p."""
+"""The teacher's support: the mass outside it, and cutting it at a top-p."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The files under one fsspec address, with its and the services' errors in our words."""
+"""The files under one fsspec address; translates service errors into ShardError."""
 
 import contextlib
 import glob
@@ -17,7 +17,7 @@ __all__ = ["Remote", "is_address"]
 
 _CHUNK_BYTES = 1 << 22
 
-# Stores of objects: a folder need not be made there, and asking for one would make a bucket of a mistyped name.
+# Object stores need no folders, and asking for one would create a bucket with a mistyped name.
 _WITHOUT_FOLDERS = {"s3", "gs", "abfs", "hf"}
 
 
@@ -27,7 +27,7 @@ def is_address(path: str | os.PathLike[str]) -> bool:
 
 
 class Remote:
-    """The files under one address. Every method raises ShardError where the service refuses, or a file is not there.
+    """The files under one address. Every method raises ShardError where the service refuses, or a file is missing.
 
     Args:
         address: what fsspec understands.
@@ -41,7 +41,7 @@ class Remote:
             self._files, self._root = url_to_fs(self.address)
         except (ImportError, ValueError) as error:
             raise ConfigurationError(f"{address}: cannot be reached: {error}") from error
-        # Listings must not be remembered: another process may be pushing.
+        # Listings must not be cached: another process may be pushing.
         self._files.use_listings_cache = False
 
     def exists(self, name: str) -> bool:
@@ -92,7 +92,7 @@ class Remote:
 
     def _is_hub_repository(self) -> bool:
         protocols = self._files.protocol
-        # A bucket of the hub is none, and knows no commits.
+        # The hub's buckets are not repositories: they have no commits.
         return "hf" in protocols and not self._root.startswith("buckets/")
 
     def _upload(self, folder: Path, names: Sequence[str]) -> None:
@@ -124,7 +124,7 @@ class Remote:
             raise ShardError(f"{self.address}/{name}: not there; is the address right?") from error
         # RuntimeError: the hub's storage client, for what goes wrong within it.
         except (*_service_errors(), RuntimeError) as error:
-            # The hub's client explains itself over several lines.
+            # The hub's client writes several lines.
             reason = " ".join(str(error).split())
             raise ShardError(f"{self.address}/{name}: {reason}; fix this and rerun the command") from error
 
@@ -132,7 +132,7 @@ class Remote:
         return f"{self._root}/{name}"
 
 
-# What fsspec's file systems let through of the libraries below them: no credentials, no such host, no connection.
+# Errors of the libraries below fsspec that it does not translate: no credentials, no such host, no connection.
 _LIBRARY_ERRORS = {
     "botocore.exceptions": "BotoCoreError",  # s3
     "aiohttp": "ClientError",  # gs, http
@@ -143,6 +143,6 @@ _LIBRARY_ERRORS = {
 
 def _service_errors() -> tuple[type[BaseException], ...]:
     """What fsspec's file systems raise for an address that cannot be read or written."""
-    # None of these libraries is imported for its errors alone.
+    # No library is imported only for its errors.
     loaded = ((sys.modules.get(library), name) for library, name in _LIBRARY_ERRORS.items())
     return (OSError, *(getattr(module, name) for module, name in loaded if module is not None))

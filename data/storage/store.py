@@ -32,7 +32,7 @@ _NAME_LENGTH = 20
 
 _LAST_USED = ".last-used"
 
-# What a user types of it must not happen to be the name of something else.
+# Shorter beginnings of a name could be the name of something else.
 _SHORTEST_NAME = 6
 
 
