@@ -12,7 +12,7 @@ __all__ = [
 
 
 class AdpaError(Exception):
-    """Something the user can fix. The message names the subject, the value seen, the value allowed and the next action."""
+    """Something the user can fix. The message names the subject, the value seen, the value allowed and what to do."""
 
 
 class ConfigurationError(AdpaError):

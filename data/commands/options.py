@@ -36,7 +36,9 @@ class SignalsListOptions(_Checked):
 class SignalsInspectOptions(_Checked):
     """Describe a dataset on the terminal. Its provenance; what the teacher covers and prefers."""
 
-    signals: str = option(help="folder, name in the store, or address of a signal dataset")
+    signals: str = option(
+        help="folder, name in the store, or address of a signal or rollout dataset", positional=True
+    )
     max_groups: int = option(64, help="row groups to take statistics from; 0 takes all", minimum=0)
 
 
@@ -44,7 +46,9 @@ class SignalsInspectOptions(_Checked):
 class SignalsVerifyOptions(_Checked):
     """Check a dataset completely. Files, checksums, schema, counts, and every row's numbers."""
 
-    signals: str = option(help="folder of a signal or rollout dataset, or its name in the store")
+    signals: str = option(
+        help="folder of a signal or rollout dataset, or its name in the store", positional=True
+    )
     repair: bool = option(False, help="also print exactly what to run to repair it")
     deep: int = option(
         0, help="number of responses to score again with the models, on transformers, and compare", minimum=0
@@ -76,26 +80,35 @@ class SignalsVerifyOptions(_Checked):
 class SignalsReportOptions(_Checked):
     """Write an HTML report of a dataset. One file that needs no network: distributions, conversations, tokens."""
 
-    signals: str = option(help="folder, name in the store, or address of a signal dataset")
+    signals: str = option(
+        help="folder, name in the store, or address of a signal or rollout dataset", positional=True
+    )
+    compare: str | None = option(None, help="a second dataset of the same kind, to show beside the first")
     out: str = option("report.html", help="the HTML file")
+    force: bool = option(False, help="replace the HTML file if it exists")
     conversations: int = option(200, help="pairs to show token by token", minimum=0)
     max_groups: int = option(64, help="row groups to take statistics from; 0 takes all", minimum=0)
+    tokenizer: str | None = option(
+        None, help="for rollouts: folder of the student's tokenizer [where sample-student read the student]"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SignalsPullOptions(_Checked):
     """Copy a dataset here from an address. Intact files that are in the folder already stay."""
 
-    address: str = option(help=_ADDRESS)
-    out: str = option(help="folder for the dataset")
+    address: str = option(help=_ADDRESS, positional=True)
+    out: str = option(help="folder for the dataset", positional=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SignalsPushOptions(_Checked):
     """Copy a dataset to an address. The manifest goes last; an interrupted push continues."""
 
-    signals: str = option(help="folder of a signal or rollout dataset, or its name in the store")
-    address: str = option(help=_ADDRESS)
+    signals: str = option(
+        help="folder of a signal or rollout dataset, or its name in the store", positional=True
+    )
+    address: str = option(help=_ADDRESS, positional=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from data.checks.verify import Finding
 from data.errors import ShardError
+from data.report.rollout_summary import RolloutSummary
 from data.report.summary import DatasetSummary
 from data.report.terminal import cache_lines, inspect_lines, listing
 from data.storage.caches import CacheFile, CacheSummary
@@ -53,7 +54,7 @@ class StoreListing:
 class Inspection:
     """What a dataset holds."""
 
-    summary: DatasetSummary
+    summary: DatasetSummary | RolloutSummary
 
     def __str__(self) -> str:
         """The dataset described for a terminal."""

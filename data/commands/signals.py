@@ -26,6 +26,7 @@ from data.commands.results import (
 from data.errors import ConfigurationError, ShardError
 from data.files import adpa_home
 from data.report.html import write_report
+from data.report.rollout_summary import summarize_rollouts
 from data.report.summary import summarize_dataset
 from data.signals.manifest import read_manifest
 from data.signals.rollouts import RolloutDataset
@@ -39,7 +40,7 @@ from data.storage.store import (
     local_folder,
     store_folder,
 )
-from data.storage.transfer import TransferResult, open_signals, pull_dataset, push_dataset
+from data.storage.transfer import TransferResult, open_dataset, pull_dataset, push_dataset
 
 __all__ = [
     "Rescore",
@@ -68,13 +69,16 @@ def list_signals(options: SignalsListOptions) -> StoreListing:
 
 
 def inspect_signals(options: SignalsInspectOptions) -> Inspection:
-    """Find what a dataset holds.
+    """Find what a signal or rollout dataset holds.
 
     Raises:
         ShardError: when it cannot be read.
     """
-    dataset = open_signals(options.signals)
-    return Inspection(summarize_dataset(dataset, max_groups=options.max_groups or None))
+    dataset = open_dataset(options.signals)
+    max_groups = options.max_groups or None
+    if isinstance(dataset, RolloutDataset):
+        return Inspection(summarize_rollouts(dataset, max_groups=max_groups))
+    return Inspection(summarize_dataset(dataset, max_groups=max_groups))
 
 
 def verify_signals(options: SignalsVerifyOptions, *, rescore: Rescore | None = None) -> VerificationResult:
@@ -106,13 +110,21 @@ def report_signals(options: SignalsReportOptions) -> ReportResult:
     """Write the HTML report.
 
     Raises:
-        ShardError: when the dataset cannot be read or the file not be written.
+        ConfigurationError: when the file exists, or for two datasets of different kinds.
+        ShardError: when a dataset cannot be read or the file not be written.
     """
-    dataset = open_signals(options.signals)
+    out = Path(options.out)
+    if out.exists() and not options.force:
+        raise ConfigurationError(f"--out: {out} exists; give another name, or --force to replace it")
     write_report(
-        dataset, options.out, num_conversations=options.conversations, max_groups=options.max_groups or None
+        open_dataset(options.signals),
+        out,
+        compare=open_dataset(options.compare) if options.compare else None,
+        num_conversations=options.conversations,
+        max_groups=options.max_groups or None,
+        tokenizer=Path(options.tokenizer) if options.tokenizer else None,
     )
-    return ReportResult(Path(options.out), Path(options.out).stat().st_size)
+    return ReportResult(out, out.stat().st_size)
 
 
 def pull_signals(options: SignalsPullOptions) -> TransferResult:

@@ -23,7 +23,13 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def histogram_chart(
-    histograms: Mapping[str, Histogram], *, label: str, logarithmic: bool = False, unbounded: bool = True
+    histograms: Mapping[str, Histogram],
+    *,
+    label: str,
+    logarithmic: bool = False,
+    unbounded: bool = True,
+    zero: bool = False,
+    beside: Sequence[Histogram] = (),
 ) -> str:
     """Outlines of one histogram for each role, in percent of its positions; empty bins at the ends are left out.
 
@@ -31,17 +37,17 @@ def histogram_chart(
         histograms: by role, all with the same edges.
         label: what the horizontal axis shows, with its unit.
         logarithmic: whether the edges are decimal logarithms of what the axis shows.
-        unbounded: whether values can lie above the last edge; they were counted below it.
+        unbounded: whether values can be above the last edge; they were counted below it.
+        zero: whether to draw a line at 0.
+        beside: histograms with the same edges of a chart beside this one, which is to have the same axes.
     """
     all_edges = next(iter(histograms.values())).edges
-    bins = _filled_bins(histograms)
+    everything = [*histograms.values(), *beside]
+    bins = _filled_bins(everything)
     edges = all_edges[bins.start : bins.stop + 1]
     low, high = float(edges[0]), float(edges[-1])
-    shares = {
-        role: (100 * histogram.counts / max(1, histogram.counts.sum()))[bins]
-        for role, histogram in histograms.items()
-    }
-    top = max(float(share.max()) for share in shares.values()) * 1.05 or 1.0
+    shares = {role: _percent(histogram)[bins] for role, histogram in histograms.items()}
+    top = max(float(_percent(histogram).max()) for histogram in everything) * 1.05 or 1.0
     marks = []
     for role, share in shares.items():
         points = [f"{_x(low, low, high):.1f},{_y(0, 0, top):.1f}"]
@@ -54,9 +60,12 @@ def histogram_chart(
             f'<polygon points="{" ".join(points)}" fill="{color}" fill-opacity="0.13" stroke="{color}"'
             ' stroke-width="1.6" stroke-linejoin="round"/>'
         )
+    if zero and low < 0 < high:
+        place = f"{_x(0, low, high):.1f}"
+        marks.append(f'<line class="zero" x1="{place}" x2="{place}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
     ticks = _log_ticks(low, high) if logarithmic else _ticks(low, high)
     named = {value: _power_of_ten(value) if logarithmic else f"{value:g}" for value in ticks}
-    # What lies beyond the ends of a histogram was counted there.
+    # Values beyond the ends of a histogram were counted at its ends.
     for edge, sign, is_open in (
         (low, "≤", low == all_edges[0]),
         (high, "≥", unbounded and high == all_edges[-1]),
@@ -91,10 +100,14 @@ def scatter_chart(points: Mapping[str, Sequence[tuple[float, float]]], *, label:
     return _chart(marks, horizontal, vertical, named, label=label, vertical_tick="{:g}".format)
 
 
-def _filled_bins(histograms: Mapping[str, Histogram]) -> slice:
+def _percent(histogram: Histogram) -> np.ndarray:
+    return 100 * histogram.counts / max(1, histogram.counts.sum())
+
+
+def _filled_bins(histograms: Sequence[Histogram]) -> slice:
     """The bins in which something was counted, and one more at either end."""
-    filled = np.flatnonzero(sum(histogram.counts for histogram in histograms.values()))
-    num_bins = len(next(iter(histograms.values())).counts)
+    filled = np.flatnonzero(sum(histogram.counts for histogram in histograms))
+    num_bins = len(histograms[0].counts)
     if not len(filled):
         return slice(0, num_bins)
     return slice(max(0, int(filled[0]) - 1), min(num_bins, int(filled[-1]) + 2))

@@ -1,70 +1,160 @@
-"""`signals report`: a dataset as one self-contained HTML file."""
+"""`signals report`: a dataset, or two side by side, as one self-contained HTML file."""
 
 import importlib.resources
 import json
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from string import Template
 from typing import Any
 
 import numpy as np
 
+from data.errors import ConfigurationError
 from data.files import write_atomic
 from data.report.charts import histogram_chart, scatter_chart
+from data.report.conversations import Row, conversation, index_entry, token_ids
+from data.report.rollout_summary import RolloutSummary, rollout_tokenizer, summarize_rollouts
 from data.report.summary import DatasetSummary, RoleSummary, TokenAdvantage, summarize_dataset
+from data.report.verdicts import Verdict, rollout_verdicts, signal_verdicts
 from data.signals.dataset import SignalDataset
 from data.signals.fingerprint import describe_request
 from data.signals.manifest import Manifest
-from data.signals.schema import ResponseSignals
+from data.signals.rollouts import RolloutDataset
 from data.tokens.token_text import TokenText
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["Side", "fill_page", "render_report", "write_report"]
 
 
-_NUM_ALTERNATIVES = 5
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the datasets of a report.
+
+    Attributes:
+        summary: its statistics.
+        pairs: conversations to show, each with all its responses.
+        texts: the text of its tokens.
+    """
+
+    summary: DatasetSummary | RolloutSummary
+    pairs: Sequence[Sequence[Row]]
+    texts: TokenText
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """What its numbers mean."""
+        summary = self.summary
+        if isinstance(summary, RolloutSummary):
+            return rollout_verdicts(summary)
+        return signal_verdicts(summary)
+
+    @property
+    def name(self) -> str:
+        """How the report calls it."""
+        return self.summary.dataset.path.name
 
 
 def write_report(
-    dataset: SignalDataset,
+    dataset: SignalDataset | RolloutDataset,
     out: str | os.PathLike[str],
     *,
+    compare: SignalDataset | RolloutDataset | None = None,
     num_conversations: int = 200,
     max_groups: int | None = 64,
+    tokenizer: Path | None = None,
 ) -> None:
     """Write the report of a dataset.
 
     Args:
         dataset: what to report on.
         out: the HTML file.
-        num_conversations: pairs to show token by token, evenly spread over the dataset.
+        compare: a second dataset of the same kind, to show beside the first.
+        num_conversations: pairs to show token by token: half of them evenly spread over the dataset, and of those that
+            statistics were taken of, half with the most extreme margins.
         max_groups: row groups to take statistics from, evenly spread; None takes all.
+        tokenizer: for rollouts, the folder of the student's tokenizer; None looks where the student was.
     Raises:
+        ConfigurationError: for two datasets of different kinds.
         ShardError: when a shard cannot be read, or the file not be written.
     """
-    summary = summarize_dataset(dataset, max_groups=max_groups)
-    num_shown = min(num_conversations, dataset.num_pairs)
-    # In order, so that each block is decoded once.
-    pairs = [dataset.pair(index * dataset.num_pairs // num_shown) for index in range(num_shown)]
-    write_atomic(out, render_report(summary, pairs))
+    if compare is not None and compare.kind != dataset.kind:
+        raise ConfigurationError(
+            f"compare: {compare.path} is a dataset of {compare.kind}, {dataset.path} of {dataset.kind}; "
+            "give two of the same kind"
+        )
+    summary = _summarize(dataset, max_groups)
+    pairs = [dataset.pair(index) for index in _chosen_pairs(summary, num_conversations)]
+    sides = [Side(summary, pairs, _texts(dataset, tokenizer))]
+    if compare is not None:
+        wanted = {pair[0].pair_id for pair in pairs}
+        found = [index for index, pair_id in enumerate(compare.pair_ids) if pair_id in wanted]
+        beside = [compare.pair(index) for index in found]
+        sides.append(Side(_summarize(compare, max_groups), beside, _texts(compare, tokenizer)))
+    write_atomic(out, render_report(*sides))
 
 
-def render_report(summary: DatasetSummary, pairs: Sequence[Sequence[ResponseSignals]]) -> str:
+def _summarize(
+    dataset: SignalDataset | RolloutDataset, max_groups: int | None
+) -> DatasetSummary | RolloutSummary:
+    if isinstance(dataset, RolloutDataset):
+        return summarize_rollouts(dataset, max_groups=max_groups)
+    return summarize_dataset(dataset, max_groups=max_groups)
+
+
+def _chosen_pairs(summary: DatasetSummary | RolloutSummary, number: int) -> list[int]:
+    """Which pairs to show, in the dataset's order, so that each block is decoded once."""
+    num_pairs = summary.dataset.num_pairs
+    extremes = [] if isinstance(summary, RolloutSummary) else summary.margins.extremes(number // 2)
+    number = min(number, num_pairs)
+    spread = [index * num_pairs // number for index in range(number)]
+    # As many of the spread ones as there is room for, again evenly spread.
+    others = [index for index in spread if index not in set(extremes)]
+    room = number - len(extremes)
+    kept = [others[index * len(others) // room] for index in range(room)] if room and others else []
+    return sorted({*extremes, *kept})
+
+
+def _texts(dataset: SignalDataset | RolloutDataset, tokenizer: Path | None) -> TokenText:
+    if isinstance(dataset, RolloutDataset):
+        return TokenText(tokenizer or rollout_tokenizer(dataset))
+    return TokenText(dataset.tokenizer_folder)
+
+
+def render_report(side: Side, other: Side | None = None) -> str:
     """The report's HTML.
 
     Args:
-        summary: statistics of the dataset.
-        pairs: conversations to show, each with all its responses.
+        side: the dataset.
+        other: a second one, of the same kind, to show beside it; its pairs are found by their ids.
     """
-    texts = TokenText(summary.dataset.tokenizer_folder)
-    conversations = [_conversation(pair, texts) for pair in pairs]
-    used = {id for conversation in conversations for id in _token_ids(conversation)}
-    data = [_json_element("texts", {str(id): texts[id] for id in sorted(used)})]
-    data += [_json_element(f"conversation-{index}", value) for index, value in enumerate(conversations)]
-    title = f"Signals of {summary.dataset.path.name}"
-    chooser = _chooser(pairs, coloured=summary.dataset.has_advantages)
-    body = "\n".join([_facts(summary, title), _charts(summary), chooser, _tokens(summary, texts)])
-    return fill_page(title=title, body=body, data="\n".join(data))
+    sides = [side] if other is None else [side, other]
+    conversations = _conversations(side, other)
+    texts: dict[int, str] = {}
+    for shown in conversations:
+        texts |= {token_id: side.texts[token_id] for token_id in token_ids(shown)}
+    index = [index_entry(pair, shown) for pair, shown in zip(side.pairs, conversations, strict=True)]
+    scale = max(one.summary.colour_scale for one in sides)
+    settings = {"scale": scale, "who": _who(side.summary)}
+    data = [
+        _json_element("settings", settings),
+        _json_element("index", index),
+        _json_element("texts", {str(token_id): texts[token_id] for token_id in sorted(texts)}),
+    ]
+    data += [_json_element(f"conversation-{number}", shown) for number, shown in enumerate(conversations)]
+    title = " and ".join(one.name for one in sides)
+    title = f"{'Signals' if isinstance(side.summary, DatasetSummary) else 'Rollouts'} of {title}"
+    parts = [f"<h1>{escape(title)}</h1>"]
+    parts += _beside([_head(one, named=other is not None) for one in sides])
+    if other is not None:
+        parts.append(_common_pairs(side.summary, other.summary))
+    parts += _beside([_statistics(one.summary, [s.summary for s in sides if s is not one]) for one in sides])
+    parts.append(_browser(index, settings, coloured=_is_coloured(side.summary)))
+    parts += _beside(
+        [_tokens(one.summary, one.texts) for one in sides if isinstance(one.summary, DatasetSummary)]
+    )
+    return fill_page(title=title, body="\n".join(parts), data="\n".join(data))
 
 
 def fill_page(*, title: str, body: str, data: str) -> str:
@@ -82,37 +172,77 @@ def fill_page(*, title: str, body: str, data: str) -> str:
     return Template(page).substitute(title=escape(title), style=style, body=body, data=data, script=script)
 
 
-def _facts(summary: DatasetSummary, title: str) -> str:
-    manifest = summary.dataset.manifest
-    positions = sum(role.num_positions for role in summary.roles)
-    covered = sum(role.covered for role in summary.roles) / max(1, positions)
-    support = sum(role.num_support_tokens for role in summary.roles) / max(1, positions)
-    facts = [
-        (f"{manifest.pairs:,}", "pairs"),
-        (f"{manifest.rows:,}", "responses"),
-        (f"{manifest.positions:,}", "scored positions"),
-        (f"{summary.bytes_per_position:.0f}", "bytes a position"),
-        (f"{support:.1f}", "support tokens a position"),
-        (f"{covered:.2%}", "of the teacher's mass on the support"),
+def _conversations(side: Side, other: Side | None) -> list[dict[str, Any]]:
+    if other is None:
+        return [conversation(pair, side.texts) for pair in side.pairs]
+    beside = {pair[0].pair_id: pair for pair in other.pairs}
+    names = (side.name, other.name)
+    return [
+        conversation(pair, side.texts, names=names, beside=beside.get(pair[0].pair_id, ()))
+        for pair in side.pairs
     ]
-    cells = "".join(f"<div><b>{escape(value)}</b>{escape(name)}</div>" for value, name in facts)
+
+
+def _beside(parts: Sequence[str]) -> list[str]:
+    """Parts of the page for each dataset: side by side where there are two."""
+    if len(parts) < 2 or not any(parts):
+        return list(parts)
+    return ["<div class=sides>" + "".join(f"<div>{part}</div>" for part in parts) + "</div>"]
+
+
+def _head(side: Side, *, named: bool) -> str:
+    manifest = side.summary.dataset.manifest
+    name = f"<h2>{escape(side.name)}</h2>" if named else ""
+    marks = {True: "✓", False: "!", None: "·"}
+    cards = "".join(
+        f"<li class='{verdict.mark if verdict.is_good is not None else 'neutral'}'>"
+        f"<i aria-label='{verdict.mark}'>{marks[verdict.is_good]}</i>"
+        f"<div><h3>{escape(verdict.question)}</h3><p>{escape(verdict.answer)}</p></div></li>"
+        for verdict in side.verdicts
+    )
     made = [
         ("fingerprint", manifest.fingerprint),
         *manifest.created.items(),
         *describe_request(manifest.request),
     ]
     rows = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in made)
-    return (
-        f"<h1>{escape(title)}</h1><p class=muted>{escape(_origin(manifest))}</p>"
-        f"<div class=facts>{cells}</div>"
-        f"<details class=panel><summary>Who made it from what</summary><table>{rows}</table></details>"
+    facts = "".join(
+        f"<div><b>{escape(value)}</b>{escape(label)}</div>" for value, label in _facts(side.summary)
     )
+    return (
+        f"{name}<p class=muted>{escape(_origin(manifest))}</p><ul class=verdicts>{cards}</ul>"
+        f"<div class=facts>{facts}</div>"
+        f"<details class=panel><summary>Provenance</summary><table>{rows}</table></details>"
+    )
+
+
+def _facts(summary: DatasetSummary | RolloutSummary) -> list[tuple[str, str]]:
+    manifest = summary.dataset.manifest
+    size = sum(shard.size_bytes for shard in manifest.shards)
+    if isinstance(summary, RolloutSummary):
+        return [
+            (f"{manifest.pairs:,}", "prompts"),
+            (f"{manifest.rows:,}", "answers"),
+            (f"{manifest.positions:,}", "tokens"),
+            (f"{manifest.positions / max(1, manifest.rows):.1f}", "tokens an answer"),
+            (f"{size / 1e6:,.1f} MB", "on disk"),
+        ]
+    positions = sum(role.num_positions for role in summary.roles)
+    covered = sum(role.covered for role in summary.roles) / max(1, positions)
+    support = sum(role.num_support_tokens for role in summary.roles) / max(1, positions)
+    return [
+        (f"{manifest.pairs:,}", "pairs"),
+        (f"{manifest.rows:,}", "responses"),
+        (f"{manifest.positions:,}", "scored positions"),
+        (f"{covered:.1%}", f"probability covered by top {support:.0f}"),
+        (f"{size / 1e6:,.1f} MB", f"on disk, {summary.bytes_per_position:.0f} bytes a position"),
+    ]
 
 
 def _origin(manifest: Manifest) -> str:
     """Who made a dataset, in one line."""
     request = manifest.request
-    models = [request.get(name) for name in ("teacher", "reference")]
+    models = [request.get(name) for name in ("teacher", "reference", "student")]
     names = [str(model["source"]) for model in models if isinstance(model, dict) and "source" in model]
     engine = request.get("engine")
     parts = [" against ".join(names)] if names else []
@@ -121,58 +251,131 @@ def _origin(manifest: Manifest) -> str:
     return " · ".join([*parts, f"fingerprint {manifest.fingerprint[:12]}"])
 
 
-def _charts(summary: DatasetSummary) -> str:
-    if not summary.roles:
-        return "<p>No role is scored: the rows carry token ids alone.</p>"
-    charts = [
-        (
-            "The teacher's mass outside the support",
-            histogram_chart(
-                {role.role: role.tail_mass for role in summary.roles},
-                label="tail mass, share of positions",
-                logarithmic=True,
-                unbounded=False,
-            ),
-        )
+def _who(summary: DatasetSummary | RolloutSummary) -> str:
+    return "teacher" if isinstance(summary, DatasetSummary) else "student"
+
+
+def _is_coloured(summary: DatasetSummary | RolloutSummary) -> bool:
+    return isinstance(summary, RolloutSummary) or summary.dataset.has_advantages
+
+
+def _common_pairs(first: DatasetSummary | RolloutSummary, second: DatasetSummary | RolloutSummary) -> str:
+    if isinstance(first, RolloutSummary) or isinstance(second, RolloutSummary):
+        return ""
+    if not len(first.margins) and not len(second.margins):
+        return ""
+    margins = dict(zip(second.margins.pair_ids, second.margins.values, strict=True))
+    both = [
+        (value, margins[pair_id])
+        for pair_id, value in zip(first.margins.pair_ids, first.margins.values, strict=True)
+        if pair_id in margins
     ]
-    with_reference = [role for role in summary.roles if role.token_advantage.counts.any()]
-    if with_reference:
-        charts += [
-            (
-                "Advantage of the response's tokens",
-                histogram_chart(
-                    {role.role: role.token_advantage for role in with_reference},
-                    label="teacher minus reference log-probability, nats, share of positions",
-                ),
-            ),
-            (
-                "Divergence of teacher and reference",
-                histogram_chart(
-                    {role.role: role.kl for role in with_reference},
-                    label="KL(teacher || reference), nats, share of positions",
-                    logarithmic=True,
-                ),
-            ),
-            (
-                "Length against advantage",
-                scatter_chart(
-                    {role.role: role.lengths for role in with_reference},
-                    label="response length, tokens; mean advantage of its tokens, nats",
-                ),
-            ),
-        ]
-    panels = "".join(f"<div class=panel><h3>{escape(name)}</h3>{chart}</div>" for name, chart in charts)
+    if not both:
+        return "<p class=panel>No pair that was read has both responses scored in both datasets.</p>"
+    left, right = np.array(both).T
+    same = float((np.sign(left) == np.sign(right)).mean())
+    text = f"Of {len(both):,} pairs in both, the two teachers rank the answers alike in {same:.0%}."
+    if len(both) > 2 and left.std() and right.std():
+        text += f" The correlation of their margins is {np.corrcoef(left, right)[0, 1]:.2f}."
+    return f"<p class=panel>{text}</p>"
+
+
+def _statistics(
+    summary: DatasetSummary | RolloutSummary, others: Sequence[DatasetSummary | RolloutSummary]
+) -> str:
+    """Tables and charts of a dataset; where there is another, its charts have the same axes."""
     sampled = ""
     if summary.num_groups < summary.num_all_groups:
         sampled = (
             f"<p class=muted>Statistics of {summary.num_groups} of {summary.num_all_groups} row groups.</p>"
         )
-    return f"<h2>By role</h2>{sampled}{_role_table(summary.roles)}<div class=charts>{panels}</div>"
+    if isinstance(summary, RolloutSummary):
+        rollouts = [other for other in others if isinstance(other, RolloutSummary)]
+        return f"<h2>Answers</h2>{sampled}{_panels(_rollout_charts(summary, rollouts))}"
+    if not summary.roles:
+        return "<p>No role is scored: the rows carry token ids alone.</p>"
+    signals = [other for other in others if isinstance(other, DatasetSummary)]
+    charts = _panels(_signal_charts(summary, signals))
+    return f"<h2>By role</h2>{sampled}{_role_table(summary.roles)}{charts}"
+
+
+def _panels(charts: Sequence[tuple[str, str]]) -> str:
+    panels = "".join(f"<div class=panel><h3>{escape(name)}</h3>{chart}</div>" for name, chart in charts)
+    return f"<div class=charts>{panels}</div>"
+
+
+def _rollout_charts(summary: RolloutSummary, others: Sequence[RolloutSummary]) -> list[tuple[str, str]]:
+    return [
+        (
+            "Length of the answers",
+            histogram_chart(
+                {"student": summary.lengths},
+                label="tokens, share of answers",
+                logarithmic=True,
+                beside=[other.lengths for other in others],
+            ),
+        ),
+        (
+            "How sure the student is of its tokens",
+            histogram_chart(
+                {"student": summary.token_logprobs},
+                label="log-probability at temperature 1, nats, share of tokens",
+                unbounded=False,
+                beside=[other.token_logprobs for other in others],
+            ),
+        ),
+    ]
+
+
+def _signal_charts(summary: DatasetSummary, others: Sequence[DatasetSummary]) -> list[tuple[str, str]]:
+    other_roles = [role for other in others for role in other.roles]
+    charts = []
+    if len(summary.margins):
+        limit = max(one.margins.limit for one in (summary, *others)) or 1.0
+        chart = histogram_chart(
+            {"chosen": summary.margins.histogram(limit)},
+            label="nats, share of pairs",
+            zero=True,
+            beside=[other.margins.histogram(limit) for other in others if len(other.margins)],
+        )
+        charts.append(("Margin between chosen and rejected", chart))
+    chart = histogram_chart(
+        {role.role: role.tail_mass for role in summary.roles},
+        label="the teacher's probability, share of positions",
+        logarithmic=True,
+        unbounded=False,
+        beside=[role.tail_mass for role in other_roles],
+    )
+    charts.append(("Probability outside the support", chart))
+    with_reference = [role for role in summary.roles if role.token_advantage.counts.any()]
+    if not with_reference:
+        return charts
+    advantages = histogram_chart(
+        {role.role: role.token_advantage for role in with_reference},
+        label="teacher minus reference log-probability, nats, share of positions",
+        beside=[role.token_advantage for role in other_roles],
+    )
+    divergences = histogram_chart(
+        {role.role: role.kl for role in with_reference},
+        label="KL(teacher || reference), nats, share of positions",
+        logarithmic=True,
+        beside=[role.kl for role in other_roles],
+    )
+    lengths = scatter_chart(
+        {role.role: role.lengths for role in with_reference},
+        label="response length, tokens; mean advantage of its tokens, nats",
+    )
+    return [
+        *charts,
+        ("Advantage of the response's tokens", advantages),
+        ("Divergence of teacher and reference", divergences),
+        ("Length against advantage", lengths),
+    ]
 
 
 def _role_table(roles: Sequence[RoleSummary]) -> str:
     """The means of each role; it is the charts' key, too."""
-    heads = ["responses", "tokens each", "mass on the support"]
+    heads = ["responses", "tokens each", "probability covered"]
     with_reference = any(role.token_advantage.counts.any() for role in roles)
     if with_reference:
         heads += ["mean KL, nats", "mean advantage, nats"]
@@ -224,64 +427,40 @@ def _token_table(tokens: Iterable[TokenAdvantage], texts: TokenText, kind: str, 
     return f"<table><tr>{head}</tr>{rows}</table>"
 
 
-def _chooser(pairs: Sequence[Sequence[ResponseSignals]], *, coloured: bool) -> str:
-    if not pairs:
+def _browser(index: Sequence[dict[str, Any]], settings: dict[str, Any], *, coloured: bool) -> str:
+    """The list of conversations and the place where the chosen one is drawn."""
+    if not index:
         return ""
-    names = "".join(
-        f"<option value={index}>{index + 1}: {escape(pair[0].pair_id)}</option>"
-        for index, pair in enumerate(pairs)
-    )
-    colours = "Each token is coloured by its advantage, the teacher's log-probability minus its reference's."
-    scale = "<span class=scale>−2 nats<i></i>+2</span>"
+    by_student = settings["who"] == "student"
+    hint = f"Point at a token for what the {settings['who']} thought of it"
+    hint += ". " if by_student else " and would have said. "
+    colours = ""
+    scale = ""
+    if coloured:
+        limit = f"{settings['scale']:g}"
+        ends = (f"−{limit} nats", "0") if by_student else (f"−{limit} nats", f"+{limit}")
+        colours = (
+            "Each token is coloured by its log-probability under the student. "
+            if by_student
+            else "Each token is coloured by its advantage, the teacher's log-probability minus its reference's. "
+        )
+        kind = " class=one" if by_student else ""
+        scale = f"<span class=scale>{ends[0]}<i{kind}></i>{ends[1]}</span>"
+    sorts = [("order", "dataset's order"), ("longest", "longest first"), ("shortest", "shortest first")]
+    if any(entry["margin"] is not None for entry in index):
+        sorts[1:1] = [("disagreement", "disagreement with the label"), ("margin", "largest margin")]
+    options = "".join(f"<option value={value}>{text}</option>" for value, text in sorts)
+    keys = "Keys: <kbd>←</kbd> <kbd>→</kbd> the next one, <kbd>/</kbd> search."
     return (
-        f"<h2>Conversations</h2><p>{colours if coloured else ''} Point at a token for what the teacher would have"
-        " said.</p><div class=choose><button id=previous title='the one before'>←</button>"
-        f"<select id=choose>{names}</select><button id=next title='the next one'>→</button>"
-        f"{scale if coloured else ''}</div><div id=conversation></div>"
+        f"<h2 id=conversations>Conversations</h2><p>{colours}{hint}{keys}</p><div class=choose>"
+        "<button id=previous title='the one before' aria-label='previous conversation'>←</button>"
+        "<button id=next title='the next one' aria-label='next conversation'>→</button>"
+        "<input id=search type=search placeholder='search texts and ids' aria-label='search conversations'>"
+        f"<label>sort by <select id=sort>{options}</select></label>"
+        f"<output id=count></output>{scale}</div>"
+        "<div class=browse><div id=list role=listbox aria-label='conversations'></div>"
+        "<div id=conversation></div></div>"
     )
-
-
-def _conversation(pair: Sequence[ResponseSignals], texts: TokenText) -> dict[str, Any]:
-    prompt = "".join(texts.in_sequence(pair[0].prompt_ids.tolist()))
-    return {"prompt": prompt, "responses": [_response(row, texts) for row in pair]}
-
-
-def _response(row: ResponseSignals, texts: TokenText) -> dict[str, Any]:
-    """A response for the script; log-probabilities and advantages in hundredths of a nat, to be short."""
-    ids = row.response_ids.tolist()
-    response: dict[str, Any] = {"role": row.role, "sample": row.sample_index, "ids": ids}
-    # By position, where a token shows something else than by itself.
-    shown = enumerate(zip(ids, texts.in_sequence(ids), strict=True))
-    response["shown"] = {place: text for place, (token_id, text) in shown if text != texts[token_id]}
-    if row.support_sizes is None or row.topk_ids is None or row.teacher_logprobs is None:
-        return {**response, "summary": f"{len(row.response_ids)} tokens, not scored"}
-    assert row.teacher_token_logprobs is not None
-    response["logprobs"] = _hundredths(row.teacher_token_logprobs)
-    starts = np.cumsum(row.support_sizes, dtype=np.int64) - row.support_sizes
-    columns = [row.topk_ids.tolist(), _hundredths(row.teacher_logprobs)]
-    summary = f"{len(row.response_ids)} tokens"
-    if row.advantages is not None and row.reference_token_logprobs is not None:
-        advantages = np.clip(row.teacher_token_logprobs - row.reference_token_logprobs, -20, 20)
-        response["advantages"] = _hundredths(advantages)
-        summary += f", mean advantage {advantages.mean() if len(advantages) else 0:+.3f} nats"
-        columns.append(_hundredths(row.advantages))
-    entries = list(zip(*columns, strict=True))
-    response["alternatives"] = [
-        entries[start : start + min(size, _NUM_ALTERNATIVES)]
-        for start, size in zip(starts.tolist(), row.support_sizes.tolist(), strict=True)
-    ]
-    return {**response, "summary": summary}
-
-
-def _hundredths(values: np.ndarray) -> list[int]:
-    return np.rint(np.clip(values, -100, 100) * 100).astype(int).tolist()
-
-
-def _token_ids(conversation: dict[str, Any]) -> Iterable[int]:
-    for response in conversation["responses"]:
-        yield from response["ids"]
-        for position in response.get("alternatives", ()):
-            yield from (entry[0] for entry in position)
 
 
 def _json_element(name: str, value: Any) -> str:

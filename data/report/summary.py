@@ -1,6 +1,7 @@
-"""What a signal dataset looks like: coverage, tails, divergences and advantages by role."""
+"""What a signal dataset looks like: coverage, tails, divergences, advantages by role, and margins of pairs."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,17 @@ from data.signals.schema import ROLES
 from data.signals.shards import SignalGroup
 from data.signals.support import span_sums
 
-__all__ = ["DatasetSummary", "Histogram", "RoleSummary", "TokenAdvantage", "summarize_dataset"]
+__all__ = [
+    "OUTLIER_NATS",
+    "THIN_COVERAGE",
+    "DatasetSummary",
+    "Endings",
+    "Histogram",
+    "PairMargins",
+    "RoleSummary",
+    "TokenAdvantage",
+    "summarize_dataset",
+]
 
 
 # Tails are floored at 1e-7; whole-vocabulary supports, which have none, count at the lower end.
@@ -22,9 +33,20 @@ _KL_EDGES = np.linspace(-6, 2, 41)
 
 _ADVANTAGE_EDGES = np.linspace(-5, 5, 51)
 
+_ABSOLUTE_EDGES = np.linspace(0, 20, 201)
+
 _MAX_POINTS = 400
 
-# Below so many occurrences a token's mean is chance.
+#: A position where the support covers less than this has a thin support.
+THIN_COVERAGE = 0.9
+
+#: An advantage of a token beyond this is an outlier, nats.
+OUTLIER_NATS = 10.0
+
+# A token that ends this share of the answers is one of those that end an answer.
+_ENDING_SHARE = 0.01
+
+# With fewer occurrences a token's mean is chance.
 _MIN_OCCURRENCES = 5
 
 
@@ -57,6 +79,13 @@ class Histogram:
         count = int(self.counts.sum())
         return self.total / count if count else float("nan")
 
+    def quantile(self, share: float) -> float:
+        """The edge below which at least this share of the values is; the last edge for none."""
+        cumulative = np.cumsum(self.counts)
+        if not len(cumulative) or not cumulative[-1]:
+            return float(self.edges[-1])
+        return float(self.edges[1 + int(np.searchsorted(cumulative, share * cumulative[-1]))])
+
 
 @dataclass(slots=True)
 class RoleSummary:
@@ -69,6 +98,8 @@ class RoleSummary:
         num_support_tokens: their support tokens.
         tail_mass: log10 of the teacher's mass outside the support, per position.
         covered: the teacher's mass on the support, summed over positions.
+        num_thin: positions with less than `THIN_COVERAGE` of it.
+        num_outliers: positions whose token has an advantage beyond `OUTLIER_NATS`.
         kl: log10 of KL(teacher || reference) per position, over the support and the tail bucket, nats.
         kl_sum: that KL, summed over positions, nats.
         token_advantage: teacher minus reference log-probability of the response token, per position, nats.
@@ -81,6 +112,8 @@ class RoleSummary:
     num_support_tokens: int = 0
     tail_mass: Histogram = field(default_factory=lambda: Histogram(_TAIL_EDGES))
     covered: float = 0.0
+    num_thin: int = 0
+    num_outliers: int = 0
     kl: Histogram = field(default_factory=lambda: Histogram(_KL_EDGES))
     kl_sum: float = 0.0
     token_advantage: Histogram = field(default_factory=lambda: Histogram(_ADVANTAGE_EDGES))
@@ -95,6 +128,8 @@ class RoleSummary:
             "positions": self.num_positions,
             "support_tokens_per_position": self.num_support_tokens / self.num_positions,
             "covered": self.covered / self.num_positions,
+            "thin_positions": self.num_thin,
+            "outliers": self.num_outliers,
             "mean_kl": self.kl_sum / self.num_positions if with_reference else None,
             "mean_token_advantage": self.token_advantage.mean if with_reference else None,
         }
@@ -109,17 +144,100 @@ class TokenAdvantage:
     count: int
 
 
+@dataclass(slots=True)
+class PairMargins:
+    """By how much the teacher ranks chosen above rejected, for the pairs that have both scored.
+
+    Attributes:
+        pairs: pair indices.
+        pair_ids: their ids.
+        values: margins in nats: with a reference, the advantage of the whole chosen response minus that of the
+            rejected one; without, the difference of the teacher's mean log-probabilities of a token.
+    """
+
+    pairs: list[int] = field(default_factory=list)
+    pair_ids: list[str] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.values)
+
+    @property
+    def agreement(self) -> float:
+        """Share of pairs with a positive margin; a margin of 0 counts half. NaN for none."""
+        values = np.array(self.values)
+        return float((np.sign(values) / 2 + 0.5).mean()) if len(values) else float("nan")
+
+    @property
+    def mean(self) -> float:
+        """Mean margin, nats; NaN for none."""
+        return float(np.mean(self.values)) if self.values else float("nan")
+
+    @property
+    def limit(self) -> float:
+        """What 98% of the margins are below either way, nats, rounded up to a whole number; 0 for none."""
+        return float(np.ceil(np.abs(np.percentile(self.values, [1, 99])).max())) if self.values else 0.0
+
+    def histogram(self, limit: float) -> Histogram:
+        """The margins from minus to plus a limit; those beyond it count at the ends."""
+        histogram = Histogram(np.linspace(-limit, limit, 41))
+        histogram.add(np.array(self.values))
+        return histogram
+
+    def strongest_disagreements(self, number: int) -> list[tuple[str, float]]:
+        """Ids and margins of the pairs whose label the teacher disagrees with most, the strongest first."""
+        order = np.argsort(np.array(self.values), kind="stable")[:number].tolist()
+        return [(self.pair_ids[i], self.values[i]) for i in order if self.values[i] < 0]
+
+    def extremes(self, number: int) -> list[int]:
+        """Indices of the pairs with the smallest and the largest margins, this many in all."""
+        order = np.argsort(np.array(self.values), kind="stable").tolist()
+        low, high = order[: -(-number // 2)], order[len(order) - number // 2 :]
+        return [self.pairs[i] for i in dict.fromkeys([*low, *high])]
+
+
+@dataclass(slots=True)
+class Endings:
+    """The last tokens of responses, which tell answers that were cut from those that ended.
+
+    Attributes:
+        labelled: how often chosen and rejected responses end with each token; they all ended.
+        sampled: the same for the student's responses.
+    """
+
+    labelled: Counter[int] = field(default_factory=Counter)
+    sampled: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def student(self) -> int:
+        """Number of student responses."""
+        return self.sampled.total()
+
+    @property
+    def cut(self) -> int | None:
+        """How many student responses do not end as responses do; None where that cannot be told."""
+        known, least = (self.labelled, _ENDING_SHARE) if self.labelled else (self.sampled, 0.5)
+        terminators = {token for token, count in known.items() if count >= least * known.total()}
+        if not terminators:
+            return None
+        return sum(count for token, count in self.sampled.items() if token not in terminators)
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetSummary:
     """Statistics of a signal dataset.
 
     Attributes:
         dataset: the dataset.
-        num_groups: row groups that were looked at.
+        num_groups: row groups that were read.
         num_all_groups: row groups that there are.
         roles: statistics of each scored role.
         raised: the tokens with the largest mean advantage, largest first; empty without a reference.
         lowered: the tokens with the smallest, smallest first.
+        margins: by how much the teacher ranks chosen above rejected.
+        endings: the last tokens of responses.
+        colour_scale: an advantage that 95% of the tokens stay below either way, nats.
     """
 
     dataset: SignalDataset
@@ -128,6 +246,9 @@ class DatasetSummary:
     roles: Sequence[RoleSummary]
     raised: Sequence[TokenAdvantage]
     lowered: Sequence[TokenAdvantage]
+    margins: PairMargins
+    endings: Endings
+    colour_scale: float
 
     @property
     def bytes_per_position(self) -> float:
@@ -140,6 +261,7 @@ class DatasetSummary:
         manifest = self.dataset.manifest
         return {
             "path": str(self.dataset.path),
+            "kind": manifest.kind,
             "fingerprint": manifest.fingerprint,
             "pairs": manifest.pairs,
             "responses": manifest.rows,
@@ -148,6 +270,12 @@ class DatasetSummary:
             "created": manifest.created,
             "request": manifest.request,
             "row_groups": {"read": self.num_groups, "all": self.num_all_groups},
+            "chosen_above_rejected": {
+                "pairs": len(self.margins),
+                "share": self.margins.agreement if len(self.margins) else None,
+                "mean_margin": self.margins.mean if len(self.margins) else None,
+            },
+            "cut_answers": self.endings.cut,
             "roles": [role.to_json() for role in self.roles],
             "raised": [dataclasses.asdict(token) for token in self.raised],
             "lowered": [dataclasses.asdict(token) for token in self.lowered],
@@ -161,7 +289,7 @@ def summarize_dataset(
 
     Args:
         dataset: what to look at.
-        max_groups: look at so many row groups, evenly spread, instead of at all.
+        max_groups: read this many row groups, evenly spread, instead of all.
         num_tokens: how many tokens to list either way.
     Raises:
         ShardError: when a shard cannot be read.
@@ -170,15 +298,56 @@ def summarize_dataset(
     num_groups = num_all if max_groups is None else min(max_groups, num_all)
     roles = {role: RoleSummary(role) for role in ROLES}
     sums, counts = np.zeros(0), np.zeros(0, dtype=np.int64)
+    margins, endings, absolute = PairMargins(), Endings(), Histogram(_ABSOLUTE_EDGES)
     for index in range(num_groups):
-        group = dataset.group(index * num_all // num_groups)
+        block = index * num_all // num_groups
+        group = dataset.group(block)
+        _add_margins(margins, group, dataset.blocks[block].start, with_reference=dataset.has_advantages)
+        _add_endings(endings, group)
         for role in roles.values():
             _add_role(role, group)
         if dataset.has_advantages:
             sums, counts = _add_tokens(group, sums, counts)
+            absolute.add(np.abs(token_advantages(group)))
     raised, lowered = _extremes(sums, counts, num_tokens)
     scored = [role for role in roles.values() if role.num_responses]
-    return DatasetSummary(dataset, num_groups, num_all, scored, raised, lowered)
+    scale = _round_up(absolute.quantile(0.95))
+    return DatasetSummary(dataset, num_groups, num_all, scored, raised, lowered, margins, endings, scale)
+
+
+def _round_up(value: float) -> float:
+    """The next of 0.1, 0.2, 0.5, 1, 2, 5 and so on."""
+    return next(scale for scale in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0) if value <= scale + 1e-9)
+
+
+def _add_margins(margins: PairMargins, group: SignalGroup, first_pair: int, *, with_reference: bool) -> None:
+    columns = group.columns
+    values = token_advantages(group) if with_reference else columns["teacher_token_logprobs"].values
+    scored = columns["support_sizes"]
+    totals = span_sums(np.asarray(values, dtype=np.float64), scored.lengths)
+    for pair in range(group.num_pairs):
+        sums = {"chosen": [0.0, 0], "rejected": [0.0, 0]}
+        rows = group.rows_of_pair(pair)
+        for row in rows:
+            if group.roles[row] in sums and scored.valid_rows[row] and scored.lengths[row]:
+                sums[group.roles[row]][0] += float(totals[row])
+                sums[group.roles[row]][1] += int(scored.lengths[row])
+        if not all(count for _, count in sums.values()):
+            continue
+        (chosen, num_chosen), (rejected, num_rejected) = sums["chosen"], sums["rejected"]
+        margin = chosen - rejected if with_reference else chosen / num_chosen - rejected / num_rejected
+        margins.pairs.append(first_pair + pair)
+        margins.pair_ids.append(group.pair_ids[rows[0]])
+        margins.values.append(margin)
+
+
+def _add_endings(endings: Endings, group: SignalGroup) -> None:
+    response = group.columns["response_ids"]
+    filled = np.flatnonzero(response.lengths)
+    last = response.values[response.offsets[filled + 1] - 1].tolist()
+    for row, token in zip(filled.tolist(), last, strict=True):
+        counter = endings.sampled if group.roles[row] == "student" else endings.labelled
+        counter[token] += 1
 
 
 def _add_role(summary: RoleSummary, group: SignalGroup) -> None:
@@ -195,6 +364,7 @@ def _add_role(summary: RoleSummary, group: SignalGroup) -> None:
     summary.num_positions += int(positions.sum())
     summary.num_support_tokens += int(sizes[positions].sum())
     summary.covered += float((1 - tail_mass[positions]).sum())
+    summary.num_thin += int((tail_mass[positions] > 1 - THIN_COVERAGE).sum())
     summary.tail_mass.add(np.log10(np.maximum(tail_mass[positions], 1e-8)))
     advantages = columns["advantages"].values
     if not len(advantages):
@@ -209,6 +379,7 @@ def _add_role(summary: RoleSummary, group: SignalGroup) -> None:
     summary.kl_sum += float(kl.sum())
     differences = token_advantages(group)
     summary.token_advantage.add(differences[positions])
+    summary.num_outliers += int((np.abs(differences[positions]) > OUTLIER_NATS).sum())
     means = span_sums(differences, sizes_column.lengths) / np.maximum(sizes_column.lengths, 1)
     for row in np.flatnonzero(rows)[: max(0, _MAX_POINTS - len(summary.lengths))]:
         summary.lengths.append((int(sizes_column.lengths[row]), float(means[row])))

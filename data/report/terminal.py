@@ -1,12 +1,15 @@
 """Datasets on the terminal: one in detail (`signals inspect`), or a store as a table (`signals list`)."""
 
 import os
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data.report.rollout_summary import RolloutSummary
 from data.report.summary import DatasetSummary, Histogram, RoleSummary, TokenAdvantage
+from data.report.verdicts import rollout_verdicts, signal_verdicts
 from data.signals.fingerprint import describe_request
 from data.storage.caches import CacheSummary
 from data.storage.store import StoredDataset
@@ -20,31 +23,49 @@ _WIDTH = 80
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
-def inspect_lines(summary: DatasetSummary) -> Iterator[str]:
-    """Describe a dataset for the terminal, line by line.
+def inspect_lines(summary: DatasetSummary | RolloutSummary) -> Iterator[str]:
+    """Describe a dataset for the terminal, line by line: what its numbers mean, then the numbers.
 
     Args:
-        summary: what `summarize_dataset` found.
+        summary: what `summarize_dataset` or `summarize_rollouts` found.
     """
     dataset = summary.dataset
     manifest = dataset.manifest
     yield f"{dataset.path}"
-    yield (
-        f"  {manifest.rows:,} responses of {manifest.pairs:,} pairs, {manifest.positions:,} scored positions,"
-        f" {summary.bytes_per_position:.1f} bytes a position, fingerprint {manifest.fingerprint[:12]}"
-    )
-    created = dict(manifest.created)
-    translation = created.pop("translation", None)
-    yield from _facts("how it came about", created.items())
-    if translation is not None:
-        yield from _translation_lines(translation)
-    yield from _facts("what determines it", describe_request(manifest.request))
+    size = sum(shard.size_bytes for shard in manifest.shards) / 1e6
+    if isinstance(summary, RolloutSummary):
+        yield (
+            f"  {manifest.rows:,} answers to {manifest.pairs:,} prompts, {manifest.positions:,} tokens,"
+            f" {size:,.1f} MB, fingerprint {manifest.fingerprint[:12]}"
+        )
+    else:
+        yield (
+            f"  {manifest.rows:,} responses of {manifest.pairs:,} pairs, {manifest.positions:,} scored positions,"
+            f" {summary.bytes_per_position:.1f} bytes a position, fingerprint {manifest.fingerprint[:12]}"
+        )
     if summary.num_groups < summary.num_all_groups:
         yield f"  (statistics of {summary.num_groups} of {summary.num_all_groups} row groups)"
+    created = dict(manifest.created)
+    if (translation := created.pop("translation", None)) is not None:
+        yield from _translation_lines(translation)
+    yield ""
+    is_rollouts = isinstance(summary, RolloutSummary)
+    for verdict in rollout_verdicts(summary) if is_rollouts else signal_verdicts(summary):
+        yield f"[{verdict.mark:>4}] {verdict.question}"
+        yield from textwrap.wrap(verdict.answer, _WIDTH, initial_indent=" " * 7, subsequent_indent=" " * 7)
+    if isinstance(summary, RolloutSummary):
+        yield from _rollout_lines(summary)
+    else:
+        yield from _signal_lines(summary)
+    yield ""
+    yield from _facts("provenance", [*created.items(), *describe_request(manifest.request)])
+
+
+def _signal_lines(summary: DatasetSummary) -> Iterator[str]:
     for role in summary.roles:
         yield ""
         yield from _role_lines(role)
-    texts = TokenText(dataset.tokenizer_folder)
+    texts = TokenText(summary.dataset.tokenizer_folder)
     for title, tokens in (("raised", summary.raised), ("lowered", summary.lowered)):
         if tokens:
             yield ""
@@ -67,6 +88,18 @@ def _translation_lines(translation: Mapping[str, Any]) -> Iterator[str]:
         yield f"    without a place    {texts}"
 
 
+def _rollout_lines(summary: RolloutSummary) -> Iterator[str]:
+    if not summary.num_responses:
+        return
+    lengths, logprobs = summary.lengths, summary.token_logprobs
+    yield ""
+    mean = summary.num_positions / summary.num_responses
+    yield f"  tokens an answer     {_sparkline(lengths)}  1 to 10^{lengths.edges[-1]:g}, mean {mean:.1f}"
+    yield (
+        f"  token log-prob.      {_sparkline(logprobs)}  {logprobs.edges[0]:g} to 0 nats, mean {logprobs.mean:+.3f}"
+    )
+
+
 def _lines(entries: Iterable[str]) -> Iterator[str]:
     """Entries side by side, as many on each line as a narrow terminal has room for."""
     line = ""
@@ -81,8 +114,8 @@ def _lines(entries: Iterable[str]) -> Iterator[str]:
 def _facts(title: str, facts: Iterable[tuple[str, Any]]) -> Iterator[str]:
     told = [(name, value) for name, value in facts if value is not None and value != []]
     if told:
-        yield f"  {title}:"
-        yield from (f"    {name}: {value}" for name, value in told)
+        yield f"{title}:"
+        yield from (f"  {name}: {value}" for name, value in told)
 
 
 def _role_lines(role: RoleSummary) -> Iterator[str]:
@@ -91,8 +124,8 @@ def _role_lines(role: RoleSummary) -> Iterator[str]:
         f"{role.role}: {role.num_responses:,} responses, {positions / role.num_responses:.1f} tokens each,"
         f" {role.num_support_tokens / positions:.1f} support tokens a position"
     )
-    yield f"  mass on the support  {role.covered / positions:.2%}"
-    yield f"  tail mass            {_sparkline(role.tail_mass)}  10^{role.tail_mass.edges[0]:g} to 1"
+    yield f"  probability covered  {role.covered / positions:.2%}"
+    yield f"  outside the support  {_sparkline(role.tail_mass)}  10^{role.tail_mass.edges[0]:g} to 1"
     if role.token_advantage.counts.any():
         kl, advantage = role.kl, role.token_advantage
         mean = role.kl_sum / positions
@@ -109,7 +142,7 @@ def _sparkline(histogram: Histogram, width: int = 26) -> str:
         int(histogram.counts[start : start + step].sum()) for start in range(0, len(histogram.counts), step)
     ]
     highest = max(*counts, 1)
-    # What is there at all stays visible.
+    # A bin with anything in it stays visible.
     return "".join(_BARS[0] if count == 0 else _BARS[max(1, round(8 * count / highest))] for count in counts)
 
 

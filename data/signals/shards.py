@@ -265,9 +265,13 @@ class SignalGroup:
             **{name: column.row(index) for name, column in self.columns.items()},  # pyright: ignore[reportArgumentType]
         )
 
+    def rows_of_pair(self, index: int) -> range:
+        """Where the rows of the group's index-th pair are."""
+        return range(self._pair_starts[index], self._pair_starts[index + 1])
+
     def pair(self, index: int) -> list[ResponseSignals]:
         """All responses of the group's index-th pair."""
-        return [self.row(i) for i in range(self._pair_starts[index], self._pair_starts[index + 1])]
+        return [self.row(i) for i in self.rows_of_pair(index)]
 
     def __iter__(self) -> Iterator[ResponseSignals]:
         """The rows in order."""

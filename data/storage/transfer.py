@@ -13,7 +13,7 @@ from data.errors import ShardError
 from data.files import atomic_output, make_folder, remove_leftovers, write_atomic
 from data.locks import hold_lock
 from data.signals.card import CARD_NAME
-from data.signals.dataset import CACHED_BLOCKS, SignalDataset, check_file, is_sound
+from data.signals.dataset import CACHED_BLOCKS, ShardedDataset, SignalDataset, check_file, is_sound
 from data.signals.manifest import (
     MANIFEST_NAME,
     FileEntry,
@@ -23,10 +23,18 @@ from data.signals.manifest import (
     read_manifest,
     write_manifest,
 )
+from data.signals.rollouts import RolloutDataset
 from data.storage.remote import Remote, is_address
 from data.storage.store import local_folder, note_dataset_use, reserve_dataset
 
-__all__ = ["RemoteSignalDataset", "TransferResult", "open_signals", "pull_dataset", "push_dataset"]
+__all__ = [
+    "RemoteSignalDataset",
+    "TransferResult",
+    "open_dataset",
+    "open_signals",
+    "pull_dataset",
+    "push_dataset",
+]
 
 
 logger = logging.getLogger(__name__)
@@ -84,12 +92,41 @@ def open_signals(
     """
     if not is_address(path):
         return SignalDataset.open(local_folder(path), check_shards=check_shards, cached_blocks=cached_blocks)
+    folder, manifest, address, complete = _copy_of(path, SignalDataset.kind)
+    if complete:
+        return SignalDataset.open(folder, check_shards=check_shards, cached_blocks=cached_blocks)
+    return RemoteSignalDataset(folder, manifest, cached_blocks=cached_blocks, address=address)
+
+
+def open_dataset(path: str | os.PathLike[str]) -> SignalDataset | RolloutDataset:
+    """Open a dataset of signals or of rollouts, whichever it is; see `open_signals`.
+
+    Raises:
+        ShardError: an incomplete folder, or one of another format; or an address that cannot be read.
+        ConfigurationError: an address of a kind that nothing installed can reach.
+    """
+    if not is_address(path):
+        folder = local_folder(path)
+        kind = RolloutDataset if read_manifest(folder).kind == RolloutDataset.kind else SignalDataset
+        return kind.open(folder)
+    folder, manifest, address, complete = _copy_of(path)
+    if manifest.kind == RolloutDataset.kind:
+        return (
+            RolloutDataset.open(folder)
+            if complete
+            else RemoteRolloutDataset(folder, manifest, address=address)
+        )
+    return SignalDataset.open(folder) if complete else RemoteSignalDataset(folder, manifest, address=address)
+
+
+def _copy_of(path: str | os.PathLike[str], kind: str | None = None) -> tuple[Path, Manifest, str, bool]:
+    """The folder in the store for a dataset at an address: (folder, manifest, address, whether all has come)."""
     address = os.fspath(path).rstrip("/")
     remote = Remote(address)
     content = remote.read(MANIFEST_NAME)
     manifest = parse_manifest(content, f"{address}/{MANIFEST_NAME}")
-    if manifest.kind != SignalDataset.kind:
-        raise ShardError(f"{address}: a dataset of {manifest.kind}; expected one of {SignalDataset.kind}")
+    if kind is not None and manifest.kind != kind:
+        raise ShardError(f"{address}: a dataset of {manifest.kind}; expected one of {kind}")
     copy = hashlib.sha256(content).hexdigest()[:_COPY_LENGTH]
     with reserve_dataset(manifest.fingerprint, copy=copy) as (folder, complete):
         if not complete:
@@ -97,13 +134,11 @@ def open_signals(
                 _fetch(remote, folder, entry)
             _fetch_card(remote, folder)
             note_dataset_use(folder)
-    if complete:
-        return SignalDataset.open(folder, check_shards=check_shards, cached_blocks=cached_blocks)
-    return RemoteSignalDataset(folder, manifest, cached_blocks=cached_blocks, address=address)
+    return folder, manifest, address, complete
 
 
-class RemoteSignalDataset(SignalDataset):
-    """A signal dataset at an address; each shard is copied into the store when the first of its rows is read."""
+class _Remote(ShardedDataset):
+    """A dataset at an address; each shard is copied into the store when the first of its rows is read."""
 
     def __init__(
         self, path: Path, manifest: Manifest, *, cached_blocks: int = CACHED_BLOCKS, address: str = ""
@@ -129,6 +164,14 @@ class RemoteSignalDataset(SignalDataset):
             for entry in self.manifest.files:
                 _fetch(Remote(self.address), self.path, entry, compare_present=False)
             write_manifest(self.path, self.manifest)
+
+
+class RemoteSignalDataset(_Remote, SignalDataset):
+    """A signal dataset at an address; each shard is copied into the store when the first of its rows is read."""
+
+
+class RemoteRolloutDataset(_Remote, RolloutDataset):
+    """The same for rollouts."""
 
 
 def pull_dataset(address: str, out: str | os.PathLike[str]) -> TransferResult:

@@ -39,6 +39,11 @@ class TokenText:
         self._texts: dict[int, str] = {}
         self._broken: set[int] = set()
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether there is a tokenizer, so that texts are texts and not ids."""
+        return self._tokenizer is not None
+
     def __getitem__(self, token_id: int) -> str:
         """The text of one token; `⟨17⟩` where there is none."""
         if token_id not in self._texts:

@@ -128,6 +128,34 @@ def test_inspect_and_report_read_an_address(tmp_path, make_dataset, monkeypatch)
     assert str(result) == f"{out}: {out.stat().st_size / 1e6:.1f} MB"
 
 
+def test_report_replaces_an_existing_file_only_when_told_to(tmp_path, make_dataset):
+    make_dataset(tmp_path / "made")
+    out = tmp_path / "report.html"
+    out.write_text("mine")
+    options = commands.SignalsReportOptions(signals=str(tmp_path / "made"), out=str(out))
+    with pytest.raises(ConfigurationError, match=f"--out: {out} exists; give another name, or --force"):
+        signals.report_signals(options)
+    assert out.read_text() == "mine"
+    signals.report_signals(dataclasses.replace(options, force=True))
+    assert out.read_text().startswith("<!doctype html>")
+
+
+def test_inspect_and_report_take_rollouts_in_a_folder_and_at_an_address(tmp_path, make_rollouts, monkeypatch):
+    monkeypatch.setenv("ADPA_HOME", str(tmp_path / "home"))
+    make_rollouts(tmp_path / "made")
+    # At an address they are fetched first, and are then in the store.
+    for place in (tmp_path / "made", f"file://{tmp_path}/made", f"file://{tmp_path}/made"):
+        inspected = signals.inspect_signals(commands.SignalsInspectOptions(signals=str(place)))
+        assert "12 answers to 6 prompts" in str(inspected)
+        found = json.loads(json.dumps(inspected.to_json(), allow_nan=False))
+        assert (found["kind"], found["read"]["cut"]) == ("rollouts", 6)
+    (stored,) = signals.list_signals(commands.SignalsListOptions()).datasets
+    assert stored.manifest.kind == "rollouts"
+    out = tmp_path / "report.html"
+    signals.report_signals(commands.SignalsReportOptions(signals=str(tmp_path / "made"), out=str(out)))
+    assert "How many answers were cut" in out.read_text()
+
+
 def test_inspect_gives_numbers_that_json_can_hold(tmp_path, make_dataset):
     make_dataset(tmp_path)
     inspected = signals.inspect_signals(commands.SignalsInspectOptions(signals=str(tmp_path)))

@@ -14,6 +14,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from data.report.html import write_report
+from data.report.summary import summarize_dataset
+from data.signals.dataset import SignalDataset
+from data.signals.rollouts import RolloutDataset
+from data.tokens.token_text import TokenText
 
 pytestmark = [pytest.mark.slow, pytest.mark.chromium]
 
@@ -40,7 +44,8 @@ def browser(tmp_path_factory):
 @pytest.fixture
 def page(browser, tmp_path, readable_dataset):
     """Opens the report of the small dataset; in light or dark and of a given width, CSS pixels."""
-    write_report(readable_dataset, tmp_path / "report.html")
+    if not (tmp_path / "report.html").exists():
+        write_report(readable_dataset, tmp_path / "report.html")
 
     def open_page(scheme="light", width=1280):
         browser.execute_cdp_cmd(
@@ -105,7 +110,16 @@ def test_everything_can_be_read_in_light_and_in_dark(page, scheme):
     assert (luminance(ground) > 0.5) == (scheme == "light")
     panel = style(driver.find_element(By.CLASS_NAME, "panel"), "background-color")
     # WCAG 2 asks for 4.5 between text and ground.
-    for selector in ("h1", "h3", ".muted", "td.number", "th", "#conversation h3"):
+    for selector in (
+        "h1",
+        "h3",
+        ".muted",
+        "td.number",
+        "th",
+        "#conversation h3",
+        ".verdicts i",
+        "#list span",
+    ):
         for element in driver.find_elements(By.CSS_SELECTOR, selector):
             assert contrast(style(element, "color"), panel) >= 4.5, selector
             assert contrast(style(element, "color"), ground) >= 4.5, selector
@@ -141,7 +155,7 @@ def test_pointing_at_a_token_shows_what_the_teacher_would_have_said(page, readab
     assert place["x"] >= 0
     assert place["x"] + place["width"] <= size[0]
     assert place["y"] + place["height"] <= size[1]
-    ActionChains(driver).move_to_element(driver.find_element(By.ID, "choose")).perform()
+    ActionChains(driver).move_to_element(driver.find_element(By.ID, "search")).perform()
     assert not hint.is_displayed()
 
 
@@ -172,7 +186,7 @@ def test_conversations_are_drawn_when_they_are_chosen(page, readable_dataset):
     assert (previous.is_enabled(), following.is_enabled()) == (False, True)
     following.click()
     assert shown() == expected(1)
-    Select(driver.find_element(By.ID, "choose")).select_by_index(17)
+    driver.find_elements(By.CSS_SELECTOR, "#list button")[17].click()
     assert shown() == expected(17)
     assert (previous.is_enabled(), following.is_enabled()) == (True, False)
     assert driver.find_elements(By.CSS_SELECTOR, "#conversation .columns") != []
@@ -201,3 +215,123 @@ def test_a_chart_by_itself_is_no_larger_than_one_of_four(page):
     for chart in charts[1:]:
         driver.execute_script("arguments[0].remove()", chart)
     assert charts[0].size["width"] == pytest.approx(width, abs=1)
+
+
+def listed(driver):
+    """Ids of the conversations in the list, in its order."""
+    facts = driver.find_elements(By.CSS_SELECTOR, "#list button span:last-child")
+    return [fact.text.split(" · ")[0] for fact in facts]
+
+
+def shown(driver):
+    (button,) = driver.find_elements(By.CSS_SELECTOR, "#list button[aria-selected=true]")
+    return button.find_element(By.CSS_SELECTOR, "span:last-child").text.split(" · ")[0]
+
+
+@pytest.fixture
+def scored_page(page, tmp_path, make_dataset, readable_dataset):
+    """Opens the report of a dataset whose chosen and rejected responses are all scored."""
+    make_dataset(tmp_path / "scored")
+    shutil.copytree(readable_dataset.tokenizer_folder, tmp_path / "scored" / "tokenizer")
+    dataset = SignalDataset.open(tmp_path / "scored")
+    write_report(dataset, tmp_path / "report.html")
+    return page(), dataset
+
+
+def test_conversations_are_sorted_by_margin_disagreement_and_length(scored_page):
+    driver, dataset = scored_page
+    margins = summarize_dataset(dataset).margins
+    order = [margins.pair_ids[i] for i in np.argsort(margins.values, kind="stable")]
+    lengths = [max(len(row.response_ids) for row in dataset.pair(i)) for i in range(dataset.num_pairs)]
+    by_length = [dataset.pair_ids[i] for i in np.argsort(lengths, kind="stable")]
+    longest = [dataset.pair_ids[i] for i in np.argsort([-length for length in lengths], kind="stable")]
+    sort = Select(driver.find_element(By.ID, "sort"))
+    for name, expected in (("disagreement", order), ("margin", order[::-1]), ("shortest", by_length),
+                           ("longest", longest), ("order", dataset.pair_ids)):  # fmt: skip
+        sort.select_by_value(name)
+        assert listed(driver) == expected, name
+        assert shown(driver) == expected[0], name
+
+
+def test_conversations_are_found_by_their_text(scored_page):
+    driver, dataset = scored_page
+    texts = TokenText(dataset.tokenizer_folder)
+    said = {}
+    for index in range(dataset.num_pairs):
+        rows = dataset.pair(index)
+        ids = [rows[0].prompt_ids, *(row.response_ids for row in rows)]
+        said[rows[0].pair_id] = "\n".join("".join(texts.in_sequence(part.tolist())) for part in ids)
+    word = next(
+        text for text in (f"word{i}" for i in range(10, 94)) if 1 < sum(text in s for s in said.values()) < 15
+    )
+    search = driver.find_element(By.ID, "search")
+    search.send_keys(word.upper())
+    expected = [pair_id for pair_id, text in said.items() if word in text]
+    assert listed(driver) == expected
+    assert shown(driver) in expected
+    assert driver.find_element(By.ID, "count").text == f"{len(expected)} of 15 found"
+    search.send_keys(" and nothing like it")
+    assert listed(driver) == []
+    assert driver.find_element(By.CSS_SELECTOR, "#list .none").is_displayed()
+    search.send_keys(Keys.ESCAPE)
+    assert len(listed(driver)) == 15
+    search.send_keys("pair-14")
+    assert listed(driver) == ["pair-14"]
+
+
+def test_the_keys_that_the_page_names_work(scored_page):
+    driver, dataset = scored_page
+    ids = dataset.pair_ids
+    body = driver.find_element(By.TAG_NAME, "body")
+    body.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert shown(driver) == ids[2]
+    body.send_keys(Keys.ARROW_LEFT)
+    assert shown(driver) == ids[1]
+    driver.find_element(By.CSS_SELECTOR, "#list button[aria-selected=true]").send_keys(Keys.ARROW_DOWN)
+    assert shown(driver) == ids[2]
+    # The focus goes along, and only one button of the list is on the way of the tabulator.
+    driver.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    assert shown(driver) == ids[3]
+    assert len(driver.find_elements(By.CSS_SELECTOR, "#list button[tabindex='0']")) == 1
+    body.send_keys("/")
+    assert driver.switch_to.active_element == driver.find_element(By.ID, "search")
+    # Within the search they belong to the text.
+    driver.switch_to.active_element.send_keys("pair", Keys.ARROW_LEFT)
+    assert shown(driver) == ids[3]
+
+
+def test_the_scale_says_at_which_advantage_a_token_has_full_colour(scored_page):
+    driver, dataset = scored_page
+    scale = summarize_dataset(dataset).colour_scale
+    assert driver.find_element(By.CLASS_NAME, "scale").text.split() == [f"−{scale:g}", "nats", f"+{scale:g}"]
+    full = driver.execute_script("return [shade(arguments[0]), shade(3 * arguments[0])]", scale)
+    assert full[0] == full[1]
+    assert driver.execute_script("return shade(arguments[0] / 2)", scale) != full[0]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_two_datasets_beside_each_other_fit_the_window(page, tmp_path, make_dataset, readable_dataset, width):
+    write_report(readable_dataset, tmp_path / "report.html", compare=readable_dataset)
+    driver = page(width=width)
+    script = "const page = document.documentElement; return page.scrollWidth - page.clientWidth"
+    assert driver.execute_script(script) == 0
+    lefts = {element.rect["x"] for element in driver.find_elements(By.CSS_SELECTOR, ".sides > div")}
+    assert len(lefts) == (2 if width == 1280 else 1)
+
+
+def test_rollouts_are_coloured_by_how_likely_the_student_found_them(
+    page, tmp_path, make_rollouts, readable_dataset
+):
+    rows = make_rollouts(tmp_path / "rollouts")
+    rollouts = RolloutDataset.open(tmp_path / "rollouts")
+    write_report(rollouts, tmp_path / "report.html", tokenizer=readable_dataset.tokenizer_folder)
+    driver = page()
+    token = tokens(driver, 2)[0]
+    ActionChains(driver).move_to_element(token).perform()
+    hint = driver.find_element(By.ID, "hint")
+    percent = 100 * np.exp(rows[1].token_logprobs[0])
+    assert float(re.search(r"student ([\d.]+)%", hint.text)[1]) == pytest.approx(percent, rel=0.02, abs=0.06)
+    assert hint.find_elements(By.TAG_NAME, "table") == []
+    assert style(token, "background-color") != style(
+        driver.find_element(By.ID, "conversation"), "background-color"
+    )

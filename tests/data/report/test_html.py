@@ -1,23 +1,35 @@
 import dataclasses
 import json
 import re
+from collections import Counter
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from data.errors import ConfigurationError
 from data.report.charts import histogram_chart, scatter_chart
-from data.report.html import render_report, write_report
-from data.report.summary import Histogram, summarize_dataset
+from data.report.conversations import conversation, pair_margin, token_ids
+from data.report.html import Side, render_report, write_report
+from data.report.rollout_summary import summarize_rollouts
+from data.report.summary import Endings, Histogram, summarize_dataset
 from data.report.terminal import inspect_lines
+from data.report.verdicts import rollout_verdicts, signal_verdicts
 from data.signals.dataset import SignalDataset
+from data.signals.manifest import Manifest, write_manifest
+from data.signals.rollouts import Rollout, RolloutDataset, write_rollout_shard
 from data.tokens.token_text import TokenText
 
 
 @pytest.fixture
 def dataset(readable_dataset):
     return readable_dataset
+
+
+def _side(summary, pairs):
+    return Side(summary, pairs, TokenText(summary.dataset.tokenizer_folder))
 
 
 def test_the_summary_agrees_with_sums_over_single_rows(dataset):
@@ -60,17 +72,19 @@ def test_a_summary_of_some_row_groups_says_so(dataset):
     summary = summarize_dataset(dataset, max_groups=2)
     assert (summary.num_groups, summary.num_all_groups) == (2, len(dataset.blocks))
     assert f"  (statistics of 2 of {len(dataset.blocks)} row groups)" in list(inspect_lines(summary))
+    assert len(summary.margins) == 0  # the rejected responses are not scored
 
 
 def test_inspect_describes_the_dataset(dataset):
     lines = list(inspect_lines(summarize_dataset(dataset)))
     text = "\n".join(lines)
     assert "54 responses of 18 pairs" in text
-    assert lines[2:5] == ["  what determines it:", "    teacher.source: tiny", "    top_k: 4"]
+    assert lines[-3:] == ["provenance:", "  teacher.source: tiny", "  top_k: 4"]
+    assert lines[3] == "[look] Is the support wide enough?"
     assert re.search(
         r"^chosen: 18 responses, \d\.\d tokens each, 4\.0 support tokens a position$", text, re.MULTILINE
     )
-    assert re.search(r"mass on the support +\d\d\.\d\d%", text)
+    assert re.search(r"probability covered +\d\d\.\d\d%", text)
 
 
 def test_statistics_fit_a_terminal_of_80_columns(dataset):
@@ -91,7 +105,7 @@ def test_datasets_without_reference_or_scores_are_described_too(tmp_path, make_d
         summary = summarize_dataset(dataset)
         assert (len(summary.roles), list(summary.raised)) == (roles, [])
         assert "token advantage" not in "\n".join(inspect_lines(summary))
-        page = render_report(summary, [dataset.pair(0)])
+        page = render_report(_side(summary, [dataset.pair(0)]))
         assert "Advantage of the response" not in page
         assert "coloured by its advantage" not in page
         assert "mean KL" not in page
@@ -100,7 +114,7 @@ def test_datasets_without_reference_or_scores_are_described_too(tmp_path, make_d
 
 def test_a_table_of_tokens_without_any_is_left_out(dataset):
     summary = summarize_dataset(dataset)
-    page = render_report(dataclasses.replace(summary, lowered=[]), [dataset.pair(0)])
+    page = render_report(_side(dataclasses.replace(summary, lowered=[]), [dataset.pair(0)]))
     assert "Raised most" in page
     assert "Lowered most" not in page
 
@@ -137,13 +151,13 @@ def test_the_report_is_one_file_that_loads_nothing(tmp_path, dataset):
     assert "url(" not in text
     assert "signals &lt;1&gt;" in text
     # The token "</script><b>" is data and becomes no element.
-    assert page.tags.count("b") == 6
-    assert page.tags.count("script") == 2 + 18
+    assert page.tags.count("b") == 5
+    assert page.tags.count("script") == 4 + 18
 
 
 def test_the_report_carries_each_token_its_advantage_and_the_alternatives(dataset):
     pair = dataset.pair(3)
-    page = _Page(render_report(summarize_dataset(dataset), [dataset.pair(0), pair]))
+    page = _Page(render_report(_side(summarize_dataset(dataset), [dataset.pair(0), pair])))
     conversation = json.loads(page.elements["conversation-1"])
     texts = json.loads(page.elements["texts"])
     tokens = TokenText(dataset.tokenizer_folder)
@@ -258,3 +272,200 @@ def test_the_number_of_conversations_is_limited(dataset, tmp_path):
     write_report(dataset, tmp_path / "report.html", num_conversations=4)
     page = _Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert sum(name.startswith("conversation-") for name in page.elements) == 4
+
+
+@pytest.fixture
+def scored_dataset(tmp_path, make_dataset):
+    """Both responses of every pair are scored."""
+    make_dataset(tmp_path / "scored")
+    return SignalDataset.open(tmp_path / "scored")
+
+
+def test_margins_are_differences_of_whole_responses(scored_dataset):
+    margins = summarize_dataset(scored_dataset).margins
+    assert margins.pairs == list(range(15))
+    for index in (0, 7, 14):
+        sums = {row.role: float((row.teacher_token_logprobs - row.reference_token_logprobs).sum())
+                for row in scored_dataset.pair(index)}  # fmt: skip
+        assert margins.values[index] == pytest.approx(sums["chosen"] - sums["rejected"], abs=1e-4)
+        assert margins.pair_ids[index] == scored_dataset.pair(index)[0].pair_id
+        assert pair_margin(scored_dataset.pair(index)) == pytest.approx(margins.values[index], abs=1e-4)
+    assert margins.agreement == np.mean(np.array(margins.values) > 0)
+    worst, value = margins.strongest_disagreements(1)[0]
+    assert value == min(margins.values) < 0
+    assert worst == margins.pair_ids[int(np.argmin(margins.values))]
+
+
+def test_margins_without_a_reference_are_differences_of_mean_log_probabilities(tmp_path, make_dataset):
+    make_dataset(tmp_path, reference=False)
+    dataset = SignalDataset.open(tmp_path)
+    means = {row.role: float(row.teacher_token_logprobs.mean()) for row in dataset.pair(3)}
+    expected = pytest.approx(means["chosen"] - means["rejected"], abs=1e-5)
+    assert summarize_dataset(dataset).margins.values[3] == expected
+    assert pair_margin(dataset.pair(3)) == expected
+
+
+def _verdict(summary, question):
+    (found,) = [verdict for verdict in signal_verdicts(summary) if question in verdict.question]
+    return found
+
+
+def test_the_verdict_on_the_ranking_follows_the_share_of_pairs(scored_dataset):
+    summary = summarize_dataset(scored_dataset)
+    for share, is_good in ((0.4, False), (0.8, True)):
+        ranked = int(share * 15)
+        summary.margins.values = [1.0] * ranked + [-3.0] * (15 - ranked)
+        verdict = _verdict(summary, "rank chosen above rejected")
+        assert (verdict.is_good, verdict.answer.startswith(f"In {share:.0%} of 15 pairs.")) == (is_good, True)
+    assert "labels not swapped" not in verdict.answer
+
+
+def test_the_verdict_on_the_support_names_what_helps(scored_dataset):
+    summary = summarize_dataset(scored_dataset)
+    positions = sum(role.num_positions for role in summary.roles)
+    thin = sum(int((np.exp(row.teacher_tail_logprobs) > 0.1).sum()) for row in scored_dataset.iterate())
+    verdict = _verdict(summary, "support wide enough")
+    assert f"less than 90% at {thin / positions:.1%} of the positions" in verdict.answer
+    assert (verdict.is_good, "larger top-k" in verdict.answer) == (False, True)
+    for role in summary.roles:
+        role.covered, role.num_thin = 0.99 * role.num_positions, 0
+    assert _verdict(summary, "support wide enough").is_good
+
+
+def test_answers_that_end_otherwise_than_labelled_ones_count_as_cut():
+    endings = Endings(Counter({7: 99, 8: 50}), Counter({7: 5, 8: 2, 3: 1, 4: 2}))
+    assert (endings.student, endings.cut) == (10, 3)
+    # Without labelled responses, what ends most answers is their end; where nothing does, nobody can tell.
+    assert Endings(sampled=Counter({7: 6, 3: 4})).cut == 4
+    assert Endings(sampled=Counter({7: 3, 3: 4, 5: 3})).cut is None
+
+
+def test_outliers_are_counted_and_named(scored_dataset):
+    summary = summarize_dataset(scored_dataset)
+    assert _verdict(summary, "outliers").is_good
+    assert summary.margins.strongest_disagreements(1)[0][0] in _verdict(summary, "outliers").answer
+    summary.roles[0].num_outliers = 40
+    verdict = _verdict(summary, "outliers")
+    assert (verdict.is_good, verdict.answer.startswith("40 of ")) == (False, True)
+
+
+def test_the_colour_scale_is_what_nearly_all_advantages_stay_below(scored_dataset):
+    found = [np.abs(row.teacher_token_logprobs - row.reference_token_logprobs)
+             for row in scored_dataset.iterate()]  # fmt: skip
+    quantile = np.quantile(np.concatenate(found), 0.95)
+    scale = summarize_dataset(scored_dataset).colour_scale
+    assert scale in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+    # The next such number; the quantile is of a histogram with bins of 0.1.
+    assert quantile - 0.1 <= scale <= 2.5 * quantile + 0.1
+
+
+def test_the_conversations_with_the_most_extreme_margins_are_shown(scored_dataset, tmp_path):
+    write_report(scored_dataset, tmp_path / "report.html", num_conversations=6)
+    page = _Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    index = json.loads(page.elements["index"])
+    margins = summarize_dataset(scored_dataset).margins.values
+    shown = [entry["margin"] for entry in index]
+    assert len(index) == 6
+    for extreme in (min(margins), max(margins)):
+        assert any(margin == pytest.approx(extreme, abs=1e-3) for margin in shown)
+    assert [entry["id"] for entry in index] == sorted(
+        (entry["id"] for entry in index), key=lambda n: int(n[5:])
+    )
+
+
+def test_a_masked_response_shows_signals_where_it_has_them(make_row):
+    row = make_row("pair-0", "chosen", length=3)
+    ids = np.array([*row.response_ids[:2], 50, 51, row.response_ids[2]], dtype=np.int32)
+    mask = np.array([True, True, False, False, True])
+    masked = dataclasses.replace(row, response_ids=ids, response_mask=mask)
+    texts = TokenText(Path("absent"))
+    (plain,) = conversation([row], texts)["responses"]
+    (shown,) = conversation([masked], texts)["responses"]
+    for name in ("logprobs", "advantages", "alternatives"):
+        first, second, third = plain[name]
+        assert shown[name] == [first, second, None, None, third]
+    assert shown["summary"].startswith("5 tokens, 3 of them scored")
+    assert set(token_ids({"responses": [shown]})) >= set(ids.tolist())
+
+
+def test_two_datasets_are_shown_side_by_side(tmp_path, make_dataset, scored_dataset):
+    make_dataset(tmp_path / "other", seed=1)
+    other = SignalDataset.open(tmp_path / "other")
+    write_report(scored_dataset, tmp_path / "report.html", compare=other, num_conversations=5)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = _Page(text)
+    assert text.count("Does the teacher rank chosen above rejected?") == 2
+    margins = [summarize_dataset(one).margins.values for one in (scored_dataset, other)]
+    same = np.mean(np.sign(margins[0]) == np.sign(margins[1]))
+    assert f"Of 15 pairs in both, the two teachers rank the answers alike in {same:.0%}." in text
+    assert f"margins is {np.corrcoef(*margins)[0, 1]:.2f}." in text
+    responses = json.loads(page.elements["conversation-0"])["responses"]
+    assert [(response["role"], response["of"]) for response in responses] == [
+        (role, name) for name in ("scored", "other") for role in ("chosen", "rejected")
+    ]
+    row = other.pair(0)[1]
+    expected = np.rint((row.teacher_token_logprobs - row.reference_token_logprobs) * 100)
+    assert responses[3]["advantages"] == expected.tolist()
+
+
+def test_charts_beside_each_other_have_the_same_axes():
+    first, second = Histogram(np.arange(0.0, 11.0)), Histogram(np.arange(0.0, 11.0))
+    first.add(np.array([3.5, 3.5, 4.5]))
+    second.add(np.array([8.5]))
+    charts = [histogram_chart({"chosen": one}, label="x", beside=[other])
+              for one, other in ((first, second), (second, first))]  # fmt: skip
+    assert _texts(charts[0]) == _texts(charts[1])
+    assert _texts(histogram_chart({"chosen": first}, label="x")) != _texts(charts[0])
+
+
+def test_datasets_of_two_kinds_are_not_compared(tmp_path, make_rollouts, scored_dataset):
+    make_rollouts(tmp_path / "rollouts")
+    rollouts = RolloutDataset.open(tmp_path / "rollouts")
+    with pytest.raises(ConfigurationError, match=r"rollouts is a dataset of rollouts, .*scored of signals"):
+        write_report(scored_dataset, tmp_path / "report.html", compare=rollouts)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_rollouts_are_summarized(tmp_path, make_rollouts):
+    rows = make_rollouts(tmp_path)
+    summary = summarize_rollouts(RolloutDataset.open(tmp_path))
+    assert (summary.num_prompts, summary.num_responses, summary.num_cut) == (6, 12, 6)
+    assert (summary.num_repeatable, summary.num_repeated, summary.num_empty) == (6, 0, 0)
+    expected = np.concatenate([row.token_logprobs for row in rows]).mean()
+    assert summary.token_logprobs.mean == pytest.approx(float(expected), rel=1e-5)
+    cut, empty, differ, sure = rollout_verdicts(summary)
+    assert cut.answer == "6 of 12 (50.0%) of the answers have no end. Sample with a larger max-new-tokens."
+    assert [verdict.is_good for verdict in (cut, empty, differ, sure)] == [False, True, True, None]
+    lines = "\n".join(inspect_lines(summary))
+    assert "12 answers to 6 prompts, 30 tokens" in lines
+    assert "[look] How many answers were cut at the limit?" in lines
+
+
+def test_repeated_and_empty_answers_are_counted(tmp_path):
+    def answer(sample, text):
+        ids = np.array([1, 2], dtype=np.int32)
+        return Rollout("pair-0", sample, ids, ids, text, np.zeros(2, dtype=np.float32), "stop")
+
+    manifest = Manifest(kind="rollouts", request={"student": "tiny"}, shards=())
+    rows = [answer(sample, text) for sample, text in enumerate(["a", "b", "a", "a", " "])]
+    shard = write_rollout_shard(tmp_path / "shard-00000.parquet", rows, fingerprint=manifest.fingerprint)
+    write_manifest(tmp_path, dataclasses.replace(manifest, shards=(shard,)))
+    summary = summarize_rollouts(RolloutDataset.open(tmp_path))
+    assert (summary.num_repeatable, summary.num_repeated, summary.num_empty) == (4, 2, 1)
+
+
+def test_rollouts_are_reported_by_token_where_the_tokenizer_is_and_by_text_elsewhere(
+    tmp_path, make_rollouts, dataset
+):
+    rows = make_rollouts(tmp_path / "rollouts")
+    rollouts = RolloutDataset.open(tmp_path / "rollouts")
+    pages = []
+    for tokenizer in (None, dataset.tokenizer_folder):
+        write_report(rollouts, tmp_path / "report.html", tokenizer=tokenizer)
+        pages.append(_Page((tmp_path / "report.html").read_text(encoding="utf-8")))
+    plain, tokens = (json.loads(page.elements["conversation-0"])["responses"][1] for page in pages)
+    assert (plain["text"], plain["ids"]) == ("answer 1 to 0, “quoted”", [])
+    assert tokens["ids"] == rows[1].response_ids.tolist()
+    assert tokens["logprobs"] == np.rint(rows[1].token_logprobs * 100).tolist()
+    assert tokens["summary"].startswith("3 tokens, cut at the limit, mean log-probability -")
+    assert [page.elements["settings"].count("student") for page in pages] == [1, 1]
