@@ -148,7 +148,7 @@ def test_a_push_to_the_hub_is_few_commits_with_the_card_and_the_manifest_last(
     assert error.endswith("you may not write here; fix this and rerun the command")
     assert "manifest.json" not in hub.files
     code, said = run(*push)
-    assert (code, said.splitlines()[-1]) == (0, "hf://datasets/me/signals: 30 responses, complete")
+    assert (code, said.splitlines()[0]) == (0, "hf://datasets/me/signals: 30 responses, complete")
     assert hub.commits == [
         ["+manifest.json.incoming"],
         ["+shard-00000.parquet", "+shard-00001.parquet", "+shard-00002.parquet"],
