@@ -16,7 +16,7 @@ from data.signals.dataset import SignalDataset
 from data.signals.manifest import read_manifest
 from data.signals.rollouts import ROLLOUT_SCHEMA
 from data.signals.rounding import grids
-from data.signals.schema import SIGNAL_SCHEMA
+from data.signals.schema import SIGNAL_SCHEMA, SIGNAL_SCHEMAS
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +67,7 @@ def test_each_snippet_reads_the_same_value(tmp_path, make_dataset, snippet, enco
 
 
 def _documented_columns(heading):
-    section = PAGE.split(f"## {heading}")[1]
+    section = PAGE.split(f"\n## {heading}" if not heading.startswith("#") else f"\n{heading}")[1]
     table = re.search(r"\| column .*?\n\n", section, flags=re.DOTALL).group()
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()]
     return [dict(zip(lines[0], cells, strict=True)) for cells in lines[2:]]
@@ -77,7 +77,17 @@ def _type_name(kind):
     return f"list<{kind.value_type}>" if pa.types.is_list(kind) else str(kind)
 
 
-@pytest.mark.parametrize(("heading", "schema"), [("Signals", SIGNAL_SCHEMA), ("Rollouts", ROLLOUT_SCHEMA)])
+@pytest.mark.parametrize(
+    ("heading", "schema"),
+    [
+        ("Signals", SIGNAL_SCHEMA),
+        (
+            "### Format 2",
+            pa.schema([SIGNAL_SCHEMAS[2].field(name) for name in ("response_mask", "conversation")]),
+        ),
+        ("Rollouts", ROLLOUT_SCHEMA),
+    ],
+)
 def test_the_tables_are_the_schemas(heading, schema):
     documented = _documented_columns(heading)
     assert [row["column"].strip("`") for row in documented] == schema.names
