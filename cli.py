@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import get_completion_class
 
 from data import commands as signal_commands
 from data.commands import signals as signal_functions
+from data.doctor import DoctorOptions, diagnose
+from data.early_checks import check_inputs
 from data.errors import AdpaError, ConfigurationError
 from data.options.click_options import CommandGroup, OptionsCommand, command_from
 from data.options.results import Rendered
+from data.options.tool_options import CompletionOptions, ExplainOptions
 from data.preview.conversion import ConvertOptions
 from data.preview.preview import PreviewOptions
 from data.translation.command import SignalsTranslateOptions
@@ -51,11 +55,24 @@ def command(
 
     def decorate(function: Callable[[Any], Any]) -> OptionsCommand:
         name = function.__name__.strip("_").replace("_", "-")
-        made = command_from(options_class, function, name, function.__doc__, examples=examples, extra=extra)
+        made = command_from(
+            options_class, checked(function), name, function.__doc__, examples=examples, extra=extra
+        )
         (group or commands).add_command(made)
         return made
 
     return decorate
+
+
+def checked(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Look for what the options name before the function imports libraries that take seconds."""
+
+    @functools.wraps(function)
+    def run(options: Any) -> Any:
+        check_inputs(options)
+        return function(options)
+
+    return run
 
 
 def _installed_version() -> str:
@@ -377,6 +394,28 @@ def chat(options: ChatOptions) -> None:
         write=click.echo,
         columns=shutil.get_terminal_size().columns if on_terminal else None,
     )
+
+
+@command(DoctorOptions, "adpa doctor", "adpa doctor --json")
+def doctor(options: DoctorOptions) -> Any:
+    """Say what this machine has: libraries, cards, disk, hub access; for people and for bug reports."""
+    return diagnose(options)
+
+
+@command(ExplainOptions, "adpa explain expected_advantage")
+def explain(options: ExplainOptions) -> Any:
+    """Say what a metric of a training run means, which way is good, and when to worry."""
+    from student_training.monitoring.glossary import explain_metric  # noqa: PLC0415
+
+    return explain_metric(options.metric)
+
+
+@command(CompletionOptions, 'eval "$(adpa completion bash)"', "adpa completion fish | source")
+def completion(options: CompletionOptions) -> Any:
+    """Print the script that completes commands and options in a shell."""
+    made = get_completion_class(options.shell)
+    assert made is not None, "the choices are the shells that click knows"
+    return made(commands, {}, "adpa", "_ADPA_COMPLETE").source()
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """Which model a name stands for: its folder on this machine, its revision, a hash of its weights."""
 
 import hashlib
-import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from data.early_checks import is_local_name, missing_folder
 from data.errors import ConfigurationError
 from data.files import sha256_file
 
@@ -79,8 +79,8 @@ def resolve_model(
     if folder.exists():
         if revision is not None:
             raise ConfigurationError(f"{option}: {name} is a local folder, it has no revision {revision!r}")
-    elif os.sep in name.rstrip(os.sep) and (name.startswith((".", "/", "~")) or name.count("/") != 1):
-        raise ConfigurationError(f"{option}: {name}: no such folder")
+    elif is_local_name(name):
+        raise missing_folder(name, option)
     else:
         folder = _snapshot(name, revision, option, need_weights)
         commit = folder.name

@@ -73,6 +73,14 @@ class TrainingResult:
             **known,
         )
 
+    @property
+    def next_step(self) -> str:
+        """What to type next."""
+        return (
+            f"adpa report {self.out}, adpa chat {self.out}, or adpa evaluate win-rate --model {self.out} "
+            "--baseline STUDENT --data PROMPTS --judge-model JUDGE --out WINS"
+        )
+
     def __str__(self) -> str:
         """The closing line."""
         parts = [f"{self.out}: {self.steps:,} steps"]

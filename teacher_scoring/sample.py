@@ -66,6 +66,14 @@ class SamplingResult:
     reused: bool = False
     seconds: float = 0.0
 
+    @property
+    def next_step(self) -> str:
+        """What to type next."""
+        return (
+            f"adpa score-teacher --teacher TEACHER --reference REFERENCE --data DATA --rollouts {self.path} "
+            "--score student --out SIGNALS"
+        )
+
     def open(self) -> RolloutDataset:
         """The rollouts, for reading."""
         return RolloutDataset.open(self.path)

@@ -54,6 +54,16 @@ class ScoringResult:
     part: str | None = None
     seconds: float = 0.0
 
+    @property
+    def next_step(self) -> str | None:
+        """What to type next."""
+        if self.part is not None:
+            return None
+        return (
+            f"adpa signals report {self.path}, or adpa train-student --signals {self.path} --student STUDENT "
+            "--method abd --out RUN"
+        )
+
     def open(self) -> SignalDataset:
         """The dataset, for reading.
 

@@ -228,6 +228,8 @@ def command_from(
         text = result_as_json(result) if as_json else result_as_text(result)
         if text:
             click.echo(text)
+        if not (quiet or as_json) and (step := getattr(result, "next_step", None)):
+            click.echo(f"next: {step}", err=True)
         # What was found is printed first, also where it is a reason to fail.
         if (failure := getattr(result, "failure", None)) is not None:
             raise failure

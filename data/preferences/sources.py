@@ -16,7 +16,7 @@ from data.preferences.json_files import read_json
 from data.preferences.splits import SplitPart, files_of_split, parse_split
 from data.preferences.table_files import json_decoders, read_delimited, read_parquet
 
-__all__ = ["RowSource", "file_type", "open_source"]
+__all__ = ["RowSource", "file_type", "open_source", "refuse_missing_source"]
 
 
 Reader = Callable[[], Iterator[Row]]
@@ -65,6 +65,22 @@ def open_source(source: str, *, split: str = "train", config: str | None = None)
     return RowSource(source, lambda: itertools.chain.from_iterable(read() for read in readers))
 
 
+def refuse_missing_source(source: str) -> None:
+    """Refuse what is no address, no file or folder here, and no name that the hub could have.
+
+    Raises:
+        DataError: saying what a source may be.
+    """
+    path = Path(source).expanduser()
+    if "://" in source or path.exists():
+        return
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) or file_type(source) or path.parent.is_dir():
+        raise DataError(
+            f"{source}: no such file or folder; give a JSON, CSV or Parquet file, a folder saved by `datasets`, "
+            "or a hub name owner/name"
+        )
+
+
 def _part_reader(read: Reader, part: SplitPart, source: str) -> Reader:
     if part.is_whole:
         return read
@@ -95,11 +111,7 @@ def _split_reader(source: str, config: str | None) -> Callable[[str], Reader]:
         return functools.partial(_saved_dataset_reader, path)
     if path.is_dir():
         return functools.partial(_folder_reader, path)
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) or file_type(source) or path.parent.is_dir():
-        raise DataError(
-            f"{source}: no such file or folder; give a JSON, CSV or Parquet file, a folder saved by `datasets`, "
-            "or a hub name owner/name"
-        )
+    refuse_missing_source(source)
     return functools.partial(_hub_split_reader, source, config, _hub_splits(source, config))
 
 

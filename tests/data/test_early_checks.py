@@ -1,0 +1,61 @@
+"""Wrong paths are named before anything heavy is imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from data.early_checks import check_inputs, is_local_name
+from data.errors import ConfigurationError, DataError, ShardError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["/nope", "./nope", "a/b/c", "~/nope"])
+def test_is_local_name_knows_what_no_hub_name_can_be(name):
+    assert is_local_name(name)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "my-org/model", "model/"])
+def test_is_local_name_leaves_hub_names_to_the_hub(name):
+    assert not is_local_name(name)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"teacher": "/nope"}, ConfigurationError, "--teacher: /nope: no such folder"),
+        ({"model": ("gpt2", "./nope")}, ConfigurationError, "--model: ./nope: no such folder"),
+        ({"signals": ("/nope",)}, ShardError, "no such dataset folder"),
+        ({"data": "/nope.jsonl"}, DataError, "no such file or folder"),
+    ],
+)
+def test_check_inputs_names_what_is_not_there(options, error, text):
+    with pytest.raises(error, match=text):
+        check_inputs(SimpleNamespace(**options))
+
+
+def test_check_inputs_leaves_what_is_there_or_elsewhere_alone(tmp_path):
+    check_inputs(
+        SimpleNamespace(teacher=str(tmp_path), student="org/name", signals=("s3://bucket/x",), data=None)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["score-teacher --teacher", "train-student --method dpo --student"])
+def test_a_wrong_path_is_named_without_loading_torch(command, tmp_path):
+    program = (
+        "import sys, cli\n"
+        "try: cli.main()\n"
+        "finally: print('loaded:', sorted({'torch', 'transformers', 'datasets', 'vllm'} & set(sys.modules)))"
+    )
+    (tmp_path / "d.jsonl").write_text("{}\n")
+    arguments = [*command.split(), "/nope", "--data", str(tmp_path / "d.jsonl"), "--out", str(tmp_path / "o")]
+    finished = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert finished.returncode == 2
+    assert "/nope: no such folder" in finished.stderr
+    assert finished.stdout == "loaded: []\n"
