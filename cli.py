@@ -102,7 +102,7 @@ def demo(options: DemoOptions) -> Any:
     """Run the whole pipeline on a small world. It makes that itself: no network, no GPU."""
     from small_world.demo import run_demo  # noqa: PLC0415  (each command imports its own heavy libraries)
 
-    return run_demo(options, report=click.echo)
+    return run_demo(options)
 
 
 @command(

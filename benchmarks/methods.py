@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from small_world.judge import Judge, judge_once
+from small_world.judge import Judge, judge_cached
 from small_world.steps import Plan
 from small_world.table import as_markdown, make_rows
 from small_world.world import World
@@ -76,7 +76,7 @@ def main() -> None:
     plan = Plan(**{field.name: kept[field.name] for field in dataclasses.fields(Plan)})
     judge = Judge(World(seed), num_prompts=plan.judged_prompts, num_samples=plan.judged_samples, seed=seed)
     verdicts = {
-        BASELINE: judge_once(
+        BASELINE: judge_cached(
             judge, arguments.demo / "models" / "student-sft", arguments.out / "verdicts" / "student-sft.json"
         )
     }
@@ -86,7 +86,7 @@ def main() -> None:
         subprocess.run(
             [*command(method, arguments.demo, out, plan), *more], check=True, stdout=subprocess.DEVNULL
         )
-        verdicts[method] = judge_once(judge, out, arguments.out / "verdicts" / f"{method}.json")
+        verdicts[method] = judge_cached(judge, out, arguments.out / "verdicts" / f"{method}.json")
         print(f"| {method} | {reached(out)} |", flush=True)
     print()
     print(as_markdown(make_rows(verdicts, baseline=BASELINE)))

@@ -1,21 +1,24 @@
 """The demo: build a synthetic task, train with every method, compare."""
 
 import functools
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import TrainingError
-from small_world.judge import Judge, Verdict, judge_once
+from small_world.judge import Judge, Verdict, judge_cached
 from small_world.models import MAX_ANSWER_TOKENS
 from small_world.options import DemoOptions
-from small_world.steps import FAST, FULL, Crew, Plan, Step, Workshop, make_beginnings
+from small_world.steps import FAST, FULL, DemoSteps, Plan, ProcessPool, Step, write_initial_data
 from small_world.table import Row, make_rows, summary, write_results
 from small_world.world import World
 
-__all__ = ["DemoOptions", "bring_back", "check_teacher", "out_of_reach", "run_demo"]
+__all__ = ["DemoOptions", "DemoResult", "check_teacher", "hidden_folders", "run_demo", "unhide_folders"]
 
+logger = logging.getLogger(__name__)
 
 # Models in the table's order, by the names of their folders.
 _TITLES = {
@@ -31,66 +34,84 @@ _TITLES = {
 }
 
 
-def run_demo(options: DemoOptions, *, report: Callable[[str], None] = print) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """A finished demo.
+
+    Attributes:
+        out: its folder.
+        rows: the table's.
+        commands: the command line of every step, in order.
+        seconds: that it took.
+    """
+
+    out: Path
+    rows: tuple[Row, ...]
+    commands: tuple[str, ...]
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{summary(self.out, self.commands, self.rows)}\n{self.seconds:.0f} s in all"
+
+
+def run_demo(options: DemoOptions) -> DemoResult:
     """Make a small world, take a teacher's preferences to students the public way, and compare.
 
     Args:
         options: where, which world, how much.
-        report: takes lines for the user.
-    Returns:
-        The table's rows.
     Raises:
         ConfigurationError: when the folder holds another demo.
         TrainingError: when the aligned teacher is no better than its reference: nothing to teach.
     """
     started = time.monotonic()
-    with Crew(options.workers) as crew:
-        return _run(options, crew, started, report)
+    with ProcessPool(options.workers) as pool:
+        steps, rows = _run(options, pool)
+    return DemoResult(steps.out, tuple(rows), tuple(steps.commands), time.monotonic() - started)
 
 
-def _run(options: DemoOptions, crew: Crew, started: float, report: Callable[[str], None]) -> list[Row]:
+def _run(options: DemoOptions, pool: ProcessPool) -> tuple[DemoSteps, list[Row]]:
     plan = FAST if options.fast else FULL
     world = World(options.seed)
-    shop = Workshop(Path(options.out), seed=options.seed, plan=plan, crew=crew, report=report)
+    steps = DemoSteps(Path(options.out), seed=options.seed, plan=plan, pool=pool)
     judge = Judge(world, plan.judged_prompts, plan.judged_samples, seed=options.seed)
 
     def verdicts(*names: str) -> list[Verdict]:
-        return crew.run([functools.partial(judge_once, judge, shop.model(n), shop.verdict(n)) for n in names])
+        return pool.run(
+            [functools.partial(judge_cached, judge, steps.model(n), steps.verdict(n)) for n in names]
+        )
 
-    teachers = (shop.model("teacher"), shop.model("reference"))
-    bring_back(*teachers)
-    report(f"small world {options.seed}: data and untrained models")
-    make_beginnings(shop, world, plan)
-    report("reference and student: supervised training on what people write")
-    _train_supervised(shop, plan)
-    report("teacher: the reference aligned to preferences by DPO; meanwhile the student answers")
-    _align_teacher(shop, plan)
+    teachers = (steps.model("teacher"), steps.model("reference"))
+    unhide_folders(*teachers)
+    logger.info(f"small world {options.seed}: data and untrained models")
+    write_initial_data(steps, world, plan)
+    logger.info("reference and student: supervised training on what people write")
+    _train_supervised(steps, plan)
+    logger.info("teacher: the reference aligned to preferences by DPO; meanwhile the student answers")
+    _align_teacher(steps, plan)
     check_teacher(*verdicts("teacher", "reference"))
-    report("stage one: teacher and reference score the preference pairs and the student's answers")
-    _score(shop)
-    report("students, with teacher and reference out of reach")
-    with out_of_reach(*teachers):
-        shop.run(*_students(shop, plan))
-    report(
+    logger.info("stage one: teacher and reference score the preference pairs and the student's answers")
+    _score(steps)
+    logger.info("students, with teacher and reference out of reach")
+    with hidden_folders(*teachers):
+        steps.run(*_students(steps, plan))
+    logger.info(
         f"{_TITLES['student-adpa-plus']}: {_TITLES['student-dckd']} answers, the teacher scores, it learns"
     )
-    shop.run(shop.sample("student-dckd", data=shop.data("pairs"), max_new_tokens=MAX_ANSWER_TOKENS))
-    shop.run(_score_answers(shop, "student-dckd"))
-    with out_of_reach(*teachers):
-        shop.run(_adpa(shop, plan, "student-adpa-plus", "student-dckd"))
-    report(f"judging on {plan.judged_prompts:,} held-out prompts")
+    steps.run(steps.sample("student-dckd", data=steps.data("pairs"), max_new_tokens=MAX_ANSWER_TOKENS))
+    steps.run(_score_answers(steps, "student-dckd"))
+    with hidden_folders(*teachers):
+        steps.run(_adpa(steps, plan, "student-adpa-plus", "student-dckd"))
+    logger.info(f"judging on {plan.judged_prompts:,} held-out prompts")
     found = dict(zip(_TITLES.values(), verdicts(*_TITLES), strict=True))
     rows = make_rows(found, baseline=_TITLES["student-sft"])
-    write_results(shop, rows)
-    report(summary(shop, rows))
-    report(f"{time.monotonic() - started:.0f} s in all")
-    return rows
+    write_results(steps, rows)
+    return steps, rows
 
 
-def _train_supervised(shop: Workshop, plan: Plan) -> None:
-    conversations = str(shop.data("conversations"))
-    shop.run(
-        shop.train(
+def _train_supervised(steps: DemoSteps, plan: Plan) -> None:
+    conversations = str(steps.data("conversations"))
+    steps.run(
+        steps.train(
             "reference",
             start="untrained-teacher",
             method="sft",
@@ -98,7 +119,7 @@ def _train_supervised(shop: Workshop, plan: Plan) -> None:
             steps=plan.reference_steps,
             learning_rate=plan.reference_learning_rate,
         ),
-        shop.train(
+        steps.train(
             "student-sft",
             start="untrained-student",
             method="sft",
@@ -109,18 +130,18 @@ def _train_supervised(shop: Workshop, plan: Plan) -> None:
     )
 
 
-def _align_teacher(shop: Workshop, plan: Plan) -> None:
-    shop.run(
-        shop.train(
+def _align_teacher(steps: DemoSteps, plan: Plan) -> None:
+    steps.run(
+        steps.train(
             "teacher",
             start="reference",
             method="dpo",
-            data=str(shop.data("pairs")),
+            data=str(steps.data("pairs")),
             beta=plan.dpo_beta,
             steps=plan.teacher_steps,
             learning_rate=plan.teacher_learning_rate,
         ),
-        shop.sample("student-sft", data=shop.data("pairs"), max_new_tokens=MAX_ANSWER_TOKENS),
+        steps.sample("student-sft", data=steps.data("pairs"), max_new_tokens=MAX_ANSWER_TOKENS),
     )
 
 
@@ -135,44 +156,44 @@ def check_teacher(teacher: Verdict, reference: Verdict) -> None:
         if ours <= theirs:
             raise TrainingError(
                 f"the aligned teacher earns {ours:.3f} with {kind} answers, its reference {theirs:.3f}: "
-                "nothing to teach, so the demo stops; give its DPO more steps in small_world/plan.py"
+                "nothing to teach, so the demo stops; give its DPO more steps in small_world/steps.py"
             )
 
 
-def _score(shop: Workshop) -> None:
-    pairs = shop.score("pairs", data=shop.data("pairs"), roles=("chosen", "rejected"))
-    shop.run(pairs, _score_answers(shop, "student-sft"))
+def _score(steps: DemoSteps) -> None:
+    pairs = steps.score("pairs", data=steps.data("pairs"), roles=("chosen", "rejected"))
+    steps.run(pairs, _score_answers(steps, "student-sft"))
 
 
-def _score_answers(shop: Workshop, name: str) -> Step:
-    return shop.score(name, data=shop.data("pairs"), roles=("student",), rollouts=name)
+def _score_answers(steps: DemoSteps, name: str) -> Step:
+    return steps.score(name, data=steps.data("pairs"), roles=("student",), rollouts=name)
 
 
-def _students(shop: Workshop, plan: Plan) -> list[Step]:
+def _students(steps: DemoSteps, plan: Plan) -> list[Step]:
     """The methods that start from the supervised student, the longest first."""
-    pairs, signals = str(shop.data("pairs")), shop.signals("pairs")
+    pairs, signals = str(steps.data("pairs")), steps.signals("pairs")
     shared = {
         "start": "student-sft",
         "steps": plan.student_steps,
         "learning_rate": plan.student_learning_rate,
     }
     return [
-        shop.train("student-dpo", method="dpo", data=pairs, beta=plan.dpo_beta, **shared),
-        shop.train("student-dckd", method="dckd", signals=signals, alpha=plan.kl_weight, **shared),
-        shop.train(
+        steps.train("student-dpo", method="dpo", data=pairs, beta=plan.dpo_beta, **shared),
+        steps.train("student-dckd", method="dckd", signals=signals, alpha=plan.kl_weight, **shared),
+        steps.train(
             "student-abd", method="abd", signals=signals, boost=plan.boost, clip=plan.boost_clip, **shared
         ),
-        _adpa(shop, plan, "student-adpa", "student-sft"),
-        shop.train("student-chosen", method="sft", data=pairs, **shared),
+        _adpa(steps, plan, "student-adpa", "student-sft"),
+        steps.train("student-chosen", method="sft", data=pairs, **shared),
     ]
 
 
-def _adpa(shop: Workshop, plan: Plan, name: str, start: str) -> Step:
-    return shop.train(
+def _adpa(steps: DemoSteps, plan: Plan, name: str, start: str) -> Step:
+    return steps.train(
         name,
         start=start,
         method="adpa",
-        signals=shop.signals(start),
+        signals=steps.signals(start),
         gamma=plan.advantage_weight,
         clip=plan.advantage_clip,
         steps=plan.student_steps,
@@ -184,20 +205,20 @@ _SUFFIX = ".moved-aside"
 
 
 @contextmanager
-def out_of_reach(*folders: Path) -> Iterator[None]:
+def hidden_folders(*folders: Path) -> Iterator[None]:
     """Rename folders while the block runs, and name them back however it ends.
 
-    A killed process cannot clean up: `bring_back` does so at the next start.
+    A killed process cannot clean up: `unhide_folders` does so at the next start.
     """
     try:
         for folder in folders:
             folder.rename(_aside(folder))
         yield
     finally:
-        bring_back(*folders)
+        unhide_folders(*folders)
 
 
-def bring_back(*folders: Path) -> None:
+def unhide_folders(*folders: Path) -> None:
     """Give moved folders their names again; those in their place stay as they are."""
     for folder in folders:
         if _aside(folder).exists():

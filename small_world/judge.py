@@ -19,7 +19,7 @@ __all__ = [
     "Estimate",
     "Judge",
     "Verdict",
-    "judge_once",
+    "judge_cached",
     "matched_temperature",
     "mean_with_interval",
     "win_rate",
@@ -151,7 +151,7 @@ def win_rate(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
     return mean_with_interval((np.sign(difference) + 1).reshape(len(ours), -1) / 2)
 
 
-def judge_once(judge: Judge, checkpoint: Path, path: Path) -> Verdict:
+def judge_cached(judge: Judge, checkpoint: Path, path: Path) -> Verdict:
     """The verdict on a checkpoint: read from `path` where that fits, else found and written there.
 
     A kept verdict fits when the weights, the world and the judge's settings are the same.

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import logging
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -25,7 +26,9 @@ from teacher_scoring.options import SampleOptions, ScoreOptions
 from teacher_scoring.sample import sample_student
 from teacher_scoring.score import score_teacher
 
-__all__ = ["FAST", "FULL", "Crew", "Plan", "Step", "Workshop", "make_beginnings"]
+__all__ = ["FAST", "FULL", "DemoSteps", "Plan", "ProcessPool", "Step", "write_initial_data"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +97,7 @@ FAST = Plan(
 Job = Callable[[], Any]
 
 
-class Crew:
+class ProcessPool:
     """A few worker processes, started when there is first something to do side by side.
 
     Every job has one thread, also one that runs alone: models this small lose by a second one
@@ -164,7 +167,7 @@ def _timed(step: Step) -> float:
     return time.monotonic() - started
 
 
-class Workshop:
+class DemoSteps:
     """Makes models, rollouts and signals inside one folder; what is finished there is not made again.
 
     `train`, `score` and `sample` say what a step is; `run` runs steps, side by side where there are several.
@@ -174,17 +177,14 @@ class Workshop:
         commands: the command line of every step so far, in order.
     """
 
-    def __init__(
-        self, out: Path, *, seed: int, plan: Plan, crew: Crew, report: Callable[[str], None]
-    ) -> None:
+    def __init__(self, out: Path, *, seed: int, plan: Plan, pool: ProcessPool) -> None:
         """Take a folder over, unless it holds another demo.
 
         Args:
             out: the folder.
             seed: of all training and sampling.
             plan: how much of everything.
-            crew: runs steps side by side.
-            report: takes lines for the user.
+            pool: runs steps side by side.
         Raises:
             ConfigurationError: naming what differs.
         """
@@ -192,8 +192,7 @@ class Workshop:
         self.commands: list[str] = []
         self._seed = seed
         self._plan = plan
-        self._crew = crew
-        self._report = report
+        self._crew = pool
         self._claim({"seed": seed, **dataclasses.asdict(plan)})
 
     def data(self, name: str) -> Path:
@@ -231,7 +230,7 @@ class Workshop:
             warmup_steps=self._plan.warmup_steps,
             seed=self._seed,
             save_steps=steps,
-            threads=1,  # as in a crew; typed by hand it gives the same weights to the last bit
+            threads=1,  # as in a pool; typed by hand it gives the same weights to the last bit
             **more,
         )
         return Step("train-student", options)
@@ -272,7 +271,7 @@ class Workshop:
         self.commands += [command_line(step.command, step.options) for step in steps]
         seconds = self._crew.run([functools.partial(_timed, step) for step in steps])
         for step, taken in zip(steps, seconds, strict=True):
-            self._report(f"  {step.options.out}  ({taken:.0f} s)")
+            logger.info("  %s  (%.0f s)", step.options.out, taken)
 
     def _claim(self, demo: dict[str, Any]) -> None:
         record = self.out / "demo.json"
@@ -293,12 +292,12 @@ class Workshop:
         write_atomic(record, json.dumps(demo, indent=2) + "\n")
 
 
-def make_beginnings(shop: Workshop, world: World, plan: Plan) -> None:
+def write_initial_data(steps: DemoSteps, world: World, plan: Plan) -> None:
     """Write data and untrained models that are not there yet.
 
     Each kind of data draws from a generator of its own, so that the size of one does not change another.
     """
-    conversations, pairs, held_out = (shop.data(name) for name in ("conversations", "pairs", "held-out"))
+    conversations, pairs, held_out = (steps.data(name) for name in ("conversations", "pairs", "held-out"))
     if not conversations.exists():
         rng = np.random.default_rng((world.seed, 1))
         write_conversations(conversations, draw_conversations(world, rng, plan.num_conversations))
@@ -310,5 +309,5 @@ def make_beginnings(shop: Workshop, world: World, plan: Plan) -> None:
         ("untrained-teacher", save_untrained_teacher),
         ("untrained-student", save_untrained_student),
     ):
-        if not (shop.model(name) / "tokenizer.json").exists():  # written last
-            save(shop.model(name), seed=world.seed)
+        if not (steps.model(name) / "tokenizer.json").exists():  # written last
+            save(steps.model(name), seed=world.seed)

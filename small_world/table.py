@@ -3,11 +3,12 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from data.files import write_atomic
 from small_world.judge import COMMON_ENTROPY, Estimate, Verdict, mean_with_interval, win_rate
-from small_world.steps import Workshop
+from small_world.steps import DemoSteps
 
 __all__ = ["Row", "as_json", "as_markdown", "make_rows", "summary", "write_results"]
 
@@ -99,17 +100,17 @@ nats, each sampled at the temperature that gives it this entropy. ADPA+ has trai
 DCKD's steps came before its own."""
 
 
-def write_results(shop: Workshop, rows: Sequence[Row]) -> None:
+def write_results(steps: DemoSteps, rows: Sequence[Row]) -> None:
     """Write results.json (every number, unrounded), table.md and commands.sh."""
-    write_atomic(shop.out / "results.json", json.dumps(as_json(rows), indent=2) + "\n")
-    write_atomic(shop.out / "table.md", f"{as_markdown(rows)}\n\n{_NOTES}\n")
-    write_atomic(shop.out / "commands.sh", "\n".join(shop.commands) + "\n")
+    write_atomic(steps.out / "results.json", json.dumps(as_json(rows), indent=2) + "\n")
+    write_atomic(steps.out / "table.md", f"{as_markdown(rows)}\n\n{_NOTES}\n")
+    write_atomic(steps.out / "commands.sh", "\n".join(steps.commands) + "\n")
 
 
-def summary(shop: Workshop, rows: Sequence[Row]) -> str:
-    """The table, how to read it, where everything lies and how to do a step by hand."""
+def summary(out: Path, commands: Sequence[str], rows: Sequence[Row]) -> str:
+    """The table, how to read it, where everything is stored and how to do a step by hand."""
     examples = [
-        next(line for line in shop.commands if word in line) for word in ("score-teacher", "--method dckd")
+        next(line for line in commands if word in line) for word in ("score-teacher", "--method dckd")
     ]
     return "\n".join(
         (
@@ -118,12 +119,12 @@ def summary(shop: Workshop, rows: Sequence[Row]) -> str:
             "",
             _NOTES,
             "",
-            f"{shop.out}/data      conversations, preference pairs and held-out prompts, JSONL",
-            f"{shop.out}/models    every model: a transformers checkpoint, run.toml, metrics.jsonl",
-            f"{shop.out}/signals   what teacher and reference think of pairs and of answers, Parquet",
-            f"{shop.out}/rollouts  students' answers, Parquet",
-            f"{shop.out}/table.md, results.json",
-            f"{shop.out}/commands.sh: every step as a command; give one another --out to repeat it, such as",
+            f"{out}/data      conversations, preference pairs and held-out prompts, JSONL",
+            f"{out}/models    every model: a transformers checkpoint, run.toml, metrics.jsonl",
+            f"{out}/signals   teacher and reference scores of pairs and of answers, Parquet",
+            f"{out}/rollouts  students' answers, Parquet",
+            f"{out}/table.md, results.json",
+            f"{out}/commands.sh: every step as a command; give one another --out to repeat it, such as",
             *(f"  {line}" for line in examples),
         )
     )

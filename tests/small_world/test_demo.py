@@ -46,9 +46,8 @@ def patched():
 @pytest.fixture(scope="module")
 def finished(patched, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Row], list[str]]:
     out = tmp_path_factory.mktemp("demo") / "out"
-    lines: list[str] = []
-    rows = demo.run_demo(DemoOptions(out=str(out), fast=True, workers=1), report=lines.append)
-    return out, rows, lines
+    result = demo.run_demo(DemoOptions(out=str(out), fast=True, workers=1))
+    return out, list(result.rows), str(result).splitlines()
 
 
 def files_under(out: Path) -> dict[str, int]:
@@ -80,15 +79,15 @@ def test_students_train_while_the_teachers_are_away(
 ) -> None:
     out, _, _ = finished
     seen: dict[str, bool] = {}
-    real = demo.Workshop.run
+    real = demo.DemoSteps.run
 
     def watching(self, *steps: Step) -> None:
         there = any((out / "models" / model / "config.json").exists() for model in ("teacher", "reference"))
         seen.update({Path(step.options.out).name: there for step in steps if step.command == "train-student"})
         real(self, *steps)
 
-    monkeypatch.setattr(demo.Workshop, "run", watching)
-    demo.run_demo(DemoOptions(out=str(out), fast=True, workers=1), report=lambda line: None)
+    monkeypatch.setattr(demo.DemoSteps, "run", watching)
+    demo.run_demo(DemoOptions(out=str(out), fast=True, workers=1))
     students = {name for name in demo._TITLES if name.startswith("student-")} - {"student-sft"}
     assert {name for name, teacher_there in seen.items() if not teacher_there} == students
 
@@ -97,22 +96,22 @@ def test_running_it_again_makes_nothing_again(patched, finished) -> None:
     out, rows, _ = finished
     kept = ("results.json", "table.md", "commands.sh")
     before = {name: time for name, time in files_under(out).items() if name not in kept}
-    again = demo.run_demo(DemoOptions(out=str(out), fast=True, workers=1), report=lambda line: None)
+    again = demo.run_demo(DemoOptions(out=str(out), fast=True, workers=1))
     after = {name: time for name, time in files_under(out).items() if name not in kept}
     assert after == before
-    assert again == rows
+    assert list(again.rows) == rows
 
 
 def test_another_demo_in_the_same_folder_is_refused(patched, finished) -> None:
     out, _, _ = finished
     with pytest.raises(ConfigurationError, match="holds a demo with seed 0, this one has 1; choose another"):
-        demo.run_demo(DemoOptions(out=str(out), seed=1, fast=True, workers=1), report=lambda line: None)
+        demo.run_demo(DemoOptions(out=str(out), seed=1, fast=True, workers=1))
 
 
 def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("all my work")
     with pytest.raises(ConfigurationError, match="is not empty and holds no demo"):
-        demo.run_demo(DemoOptions(out=str(tmp_path), workers=1), report=lambda line: None)
+        demo.run_demo(DemoOptions(out=str(tmp_path), workers=1))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

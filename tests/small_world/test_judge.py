@@ -9,7 +9,7 @@ import pytest
 from small_world.judge import (
     COMMON_ENTROPY,
     Judge,
-    judge_once,
+    judge_cached,
     matched_temperature,
     mean_with_interval,
     win_rate,
@@ -79,15 +79,15 @@ def test_a_kept_verdict_is_read_back_whole_until_something_changes(
     judge: Judge, checkpoint: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "verdict.json"
-    first = judge_once(judge, checkpoint, path)
+    first = judge_cached(judge, checkpoint, path)
     written = path.read_bytes()
-    second = judge_once(judge, checkpoint, path)
+    second = judge_cached(judge, checkpoint, path)
     assert path.read_bytes() == written
     for name in ("sampled", "greedy", "matched"):
         assert np.array_equal(getattr(first, name), getattr(second, name))
     assert (first.entropy, first.matched_temperature) == (second.entropy, second.matched_temperature)
     save_untrained_student(tmp_path / "other", seed=1)
-    other = judge_once(judge, tmp_path / "other", path)
+    other = judge_cached(judge, tmp_path / "other", path)
     assert path.read_bytes() != written
     assert not np.array_equal(other.sampled, first.sampled)
 

@@ -6,32 +6,32 @@ import os
 import pytest
 import torch
 
-from small_world.steps import Crew
+from small_world.steps import ProcessPool
 
 pytestmark = pytest.mark.slow
 
 
 def test_results_come_in_order_and_from_other_processes():
-    with Crew(2) as crew:
+    with ProcessPool(2) as pool:
         jobs = [functools.partial(pow, 2, exponent) for exponent in range(5)]
-        assert crew.run(jobs) == [1, 2, 4, 8, 16]
-        assert os.getpid() not in crew.run([os.getpid] * 3)
-        assert crew.run([os.getpid]) == [os.getpid()], "one job alone needs no other process"
+        assert pool.run(jobs) == [1, 2, 4, 8, 16]
+        assert os.getpid() not in pool.run([os.getpid] * 3)
+        assert pool.run([os.getpid]) == [os.getpid()], "one job alone needs no other process"
         with pytest.raises(ZeroDivisionError):
-            crew.run([functools.partial(divmod, 1, 0), os.getpid])
+            pool.run([functools.partial(divmod, 1, 0), os.getpid])
 
 
 def test_one_worker_runs_everything_here():
-    with Crew(1) as crew:
-        assert crew.run([os.getpid] * 2) == [os.getpid()] * 2
+    with ProcessPool(1) as pool:
+        assert pool.run([os.getpid] * 2) == [os.getpid()] * 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_job_has_one_thread_and_the_caller_keeps_its_own(workers: int):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    with Crew(workers) as crew:
-        assert crew.run([torch.get_num_threads] * 2) == [1, 1]
-        assert crew.run([torch.get_num_threads]) == [1]
+    with ProcessPool(workers) as pool:
+        assert pool.run([torch.get_num_threads] * 2) == [1, 1]
+        assert pool.run([torch.get_num_threads]) == [1]
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
