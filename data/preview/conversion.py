@@ -45,7 +45,7 @@ class ConvertOptions:
     """Write preference data of any form in the canonical one. Ids stay; what would be dropped is left out."""
 
     data: str = data_option(positional=True)
-    out: str = option(help="file to write, .jsonl or .parquet")
+    out: str = option(help="file to write, .jsonl or .parquet", group="saving", aliases=("-o",))
     split: str = split_option()
     data_config: str | None = data_config_option()
     form: str | None = form_option()
