@@ -209,6 +209,9 @@ class ChatOptions(GenerationFlags):
     """Talk to one or several checkpoints side by side."""
 
     model: tuple[str, ...] = option((), help="checkpoint to talk to; repeat for several")
+    engine: str = option(
+        "transformers", help="transformers, or vllm for one checkpoint: it takes a GPU for itself"
+    )
     system: str | None = option(None, help="system message before the conversation")
     single_turn: bool = option(False, help="answer every line by itself, not as one conversation")
 
@@ -216,6 +219,11 @@ class ChatOptions(GenerationFlags):
         check_options(self)
         if not self.model:
             raise ConfigurationError("--model is required: name one checkpoint or more")
+        if self.engine == "vllm" and len(self.model) > 1:
+            raise ConfigurationError(
+                f"--engine vllm: each vLLM engine takes a GPU for itself, and {len(self.model)} checkpoints are named; "
+                "leave the option out"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

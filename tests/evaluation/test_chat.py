@@ -82,3 +82,8 @@ def test_narrow_terminals_show_one_answer_below_another():
     text = side_by_side(["a", "b", "c"], ["one", "two", "three"], 60)
     assert text.splitlines()[0] == "a"
     assert "│" not in text
+
+
+def test_several_checkpoints_do_not_share_a_card_with_vllm():
+    with pytest.raises(ConfigurationError, match="2 checkpoints are named"):
+        ChatOptions(model=("a", "b"), engine="vllm")
