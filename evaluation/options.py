@@ -195,6 +195,10 @@ class ReportOptions:
         (), help="folder of a training run or an evaluation, or one that holds such; repeat for several"
     )
     out: str = option("report.html", help="the page; an earlier page of this command is replaced")
+    signals: tuple[str, ...] = option(
+        (),
+        help="signal dataset whose responses to the same prompts stand beside the answers; repeat for several",
+    )
     samples: int = option(50, help="prompts of each evaluation to show the answers of", minimum=0)
     force: bool = option(False, help="replace a file that is not a page of this command", determining=False)
 

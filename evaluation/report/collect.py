@@ -13,20 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import EvaluationError
+from data.storage.transfer import open_signals
 from evaluation.judgments import JUDGMENTS_FILE, read_judgments
 from evaluation.language_model import model_labels
 from evaluation.metrics.win_rate import prompt_preferences
+from evaluation.report.samples import SamplePrompt, add_signals, read_samples
 
-__all__ = ["Collection", "Evaluation", "SampleAnswer", "SamplePrompt", "TrainingRun", "collect_runs"]
+__all__ = ["Collection", "Evaluation", "TrainingRun", "collect_runs"]
 
 
 _METRICS = "metrics.jsonl"
 
 #: Columns of metrics.jsonl that are not a figure of their own.
 _NOT_CURVES = {"step"}
-
-# Comparisons of one answer that are listed; of more the mean is shown.
-_MOST_NAMED = 2
 
 # How deep below a named folder runs are looked for: `runs/demo` holds `models/student`.
 _DEPTH = 3
@@ -61,31 +60,6 @@ class TrainingRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SampleAnswer:
-    """One model's answer.
-
-    Attributes:
-        model: whose.
-        text: the answer.
-        note: what to say beside it: length, preference.
-        tokens: its text in pieces with the advantage of each, nats; None where there are no advantages.
-    """
-
-    model: str
-    text: str
-    note: str
-    tokens: list[tuple[str, float]] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplePrompt:
-    """A prompt with the answers of several models."""
-
-    prompt: str
-    answers: list[SampleAnswer]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """One evaluation: its result as it was written, and answers to show.
 
@@ -116,14 +90,16 @@ class Collection:
     evaluations: list[Evaluation]
 
 
-def collect_runs(paths: Sequence[str], *, num_samples: int = 50) -> Collection:
+def collect_runs(paths: Sequence[str], *, num_samples: int = 50, signals: Sequence[str] = ()) -> Collection:
     """Find training runs and evaluations.
 
     Args:
         paths: folders of runs and evaluations, or folders that hold such.
         num_samples: prompts to show the answers of, for each evaluation.
+        signals: datasets whose responses to the same prompts stand beside the answers, coloured by advantage.
     Raises:
         EvaluationError: for a path where there is neither.
+        ShardError: for signals that cannot be read.
     """
     run_folders: list[Path] = []
     evaluation_folders: list[Path] = []
@@ -145,13 +121,13 @@ def collect_runs(paths: Sequence[str], *, num_samples: int = 50) -> Collection:
         evaluation_folders += [path for path in here_evaluations if path not in evaluation_folders]
     run_names = model_labels([str(path.absolute()) for path in run_folders])
     evaluation_names = model_labels([str(path.absolute()) for path in evaluation_folders])
-    return Collection(
-        runs=[_run(path, run_names[str(path.absolute())]) for path in run_folders],
-        evaluations=[
-            _evaluation(path, evaluation_names[str(path.absolute())], num_samples)
-            for path in evaluation_folders
-        ],
-    )
+    evaluations = [
+        _evaluation(path, evaluation_names[str(path.absolute())], num_samples) for path in evaluation_folders
+    ]
+    for name in signals:
+        add_signals(open_signals(name), [sample for found in evaluations for sample in found.samples])
+    runs = [_run(path, run_names[str(path.absolute())]) for path in run_folders]
+    return Collection(runs=runs, evaluations=evaluations)
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
@@ -237,42 +213,6 @@ def _evaluation(path: Path, name: str, num_samples: int) -> Evaluation:
         kind=kind,
         result=result,
         table=table.read_text(encoding="utf-8") if table.is_file() else "",
-        samples=_samples(path, preferences, num_samples),
+        samples=read_samples(path, preferences, num_samples),
         num_judgments=len(judgments),
     )
-
-
-def _samples(
-    path: Path, preferences: dict[tuple[str, str], dict[str, float]], num_samples: int
-) -> list[SamplePrompt]:
-    try:
-        lines = (path / "answers.jsonl").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    prompts: dict[str, SamplePrompt] = {}
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            prompt_id, model, text = entry["prompt_id"], entry["model"], entry["text"]
-        except (ValueError, KeyError, TypeError):
-            continue
-        if prompt_id not in prompts:
-            if len(prompts) >= num_samples:
-                continue
-            prompts[prompt_id] = SamplePrompt(prompt=str(entry.get("prompt", prompt_id)), answers=[])
-        notes = [f"{entry['num_tokens']:,} tokens"] if entry.get("num_tokens") else []
-        notes += ["cut at the limit"] if entry.get("finish_reason") == "length" else []
-        notes += _preferred(preferences.get((prompt_id, model), {}))
-        tokens = [(str(piece), float(advantage)) for piece, advantage in entry.get("tokens") or ()]
-        prompts[prompt_id].answers.append(
-            SampleAnswer(model=model, text=text, note=", ".join(notes), tokens=tokens or None)
-        )
-    return list(prompts.values())
-
-
-def _preferred(by_other: dict[str, float]) -> list[str]:
-    """How an answer did against the others: one by one, or their mean where they are many."""
-    if len(by_other) <= _MOST_NAMED:
-        return [f"preferred to {other}: {value:.0%}" for other, value in by_other.items()]
-    mean = sum(by_other.values()) / len(by_other)
-    return [f"preferred to the {len(by_other)} others: {mean:.0%} on average"]

@@ -84,7 +84,7 @@ def write_run_report(options: ReportOptions) -> RunReport:
         raise ConfigurationError(
             f"--out: {out} exists and is not a page of this command; give another name, or --force to replace it"
         )
-    collection = collect_runs(options.run, num_samples=options.samples)
+    collection = collect_runs(options.run, num_samples=options.samples, signals=options.signals)
     write_atomic(out, render_page(collection))
     return RunReport(path=out, num_runs=len(collection.runs), num_evaluations=len(collection.evaluations))
 

@@ -6,10 +6,13 @@ import re
 import pytest
 
 from data.errors import ConfigurationError, EvaluationError
+from data.signals.dataset import SignalDataset
 from evaluation.judgments import AnswerFacts, Judgment, JudgmentFile
 from evaluation.options import ReportOptions
 from evaluation.report.collect import collect_runs
 from evaluation.report.page import write_run_report
+from teacher_scoring.options import ScoreOptions
+from teacher_scoring.score import score_teacher
 
 
 def write_run(folder, *, steps=20, finished=True, torn=False, method="adpa", **terms):
@@ -157,3 +160,34 @@ def test_a_folder_without_runs_is_named(tmp_path, kind):
         folder.mkdir()
     with pytest.raises(EvaluationError, match=kind):
         collect_runs([str(folder)])
+
+
+def test_responses_of_signals_stand_beside_answers_to_the_same_prompt(tiny_world, tmp_path):
+    signals = tmp_path / "signals"
+    score_teacher(
+        ScoreOptions(
+            teacher=str(tiny_world.teacher),
+            reference=str(tiny_world.reference),
+            data=str(tiny_world.pairs),
+            out=str(signals),
+            engine="transformers",
+            top_k=8,
+        )
+    )
+    row = SignalDataset.open(signals).pair(3)[0]
+    folder = write_unfinished_evaluation(tmp_path / "eval")
+    with (folder / "answers.jsonl").open("a") as file:
+        file.write(
+            json.dumps({"prompt_id": row.pair_id, "model": "ours", "prompt": "p", "text": "w1"}) + "\n"
+        )
+    other, same = data_of(page_of(tmp_path, folder, signals=(str(signals),)))["evaluations"][0]["samples"]
+    assert [answer["model"] for answer in other["answers"]] == ["ours", "theirs"]
+    assert [answer["model"] for answer in same["answers"]] == [
+        "ours",
+        "chosen in signals",
+        "rejected in signals",
+    ]
+    tokens = same["answers"][1]["tokens"]
+    assert len(tokens) == len(row.response_ids)
+    expected = row.teacher_token_logprobs - row.reference_token_logprobs
+    assert [advantage for _, advantage in tokens] == pytest.approx(expected.tolist(), abs=1e-3)
