@@ -8,7 +8,7 @@ prefer chosen over rejected) are means over pairs.
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from data.storage.transfer import open_signals
 from evaluation.language_model import model_labels
 from evaluation.metrics.statistics import FEW_PROMPTS, Estimate, PromptBootstrap
 from evaluation.options import SignalsEvaluationOptions
+from evaluation.result_files import RESULT_FILE, TABLE_FILE, as_json
 from evaluation.tables import markdown_table, with_interval
 
 __all__ = ["Figure", "HeldOut", "ModelFigures", "SignalsEvaluation", "evaluate_signals"]
@@ -106,7 +107,7 @@ class SignalsEvaluation:
 
     def to_json(self) -> dict[str, Any]:
         """All of it for programs."""
-        return {"kind": "signals", **asdict(self)}
+        return {"kind": "signals", **as_json(self)}
 
 
 #: Figures per position: the name of the sum, and what a reader sees.
@@ -299,8 +300,9 @@ def _label(name: str) -> str:
 def _write(out: Path, result: SignalsEvaluation, measured: Mapping[str, HeldOut], command: str) -> None:
     make_folder(out)
     document = {**result.to_json(), "command": command}
-    write_atomic(out / "result.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    write_atomic(out / "table.md", result.table + "\n")
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomic(out / RESULT_FILE, text + "\n")
+    write_atomic(out / TABLE_FILE, result.table + "\n")
     lines = []
     for label, found in measured.items():
         for row, (pair_id, role) in enumerate(zip(found.pair_ids, found.roles, strict=True)):

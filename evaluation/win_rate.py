@@ -35,16 +35,15 @@ from evaluation.language_model import ModelOpener, model_labels
 from evaluation.metrics.judge_trust import JudgeAgreement, judge_agreement
 from evaluation.metrics.win_rate import Comparison, compare_models
 from evaluation.options import WinRateOptions
+from evaluation.result_files import RESULT_FILE, TABLE_FILE, as_json
 from evaluation.tables import comparison_table
 
-__all__ = ["ANSWERS_FILE", "RESULT_FILE", "TABLE_FILE", "WinRates", "evaluate_win_rate"]
+__all__ = ["ANSWERS_FILE", "WinRates", "evaluate_win_rate"]
 
 
 logger = logging.getLogger(__name__)
 
 ANSWERS_FILE = "answers.jsonl"
-RESULT_FILE = "result.json"
-TABLE_FILE = "table.md"
 
 # Prompts whose answers are stored token by token, to be coloured in the report.
 _COLOURED_PROMPTS = 100
@@ -123,10 +122,10 @@ def evaluate_win_rate(options: WinRateOptions, open_model: ModelOpener) -> WinRa
         "request": request,
         "command": command_line("evaluate win-rate", options, determining=True),
         "cost": judge.spent(),
-        "comparison": asdict(comparison),
-        "agreement": None if agreement is None else asdict(agreement),
+        "comparison": as_json(comparison),
+        "agreement": as_json(agreement),
     }
-    write_atomic(out / RESULT_FILE, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(out / RESULT_FILE, json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     write_atomic(out / TABLE_FILE, table + "\n")
     return WinRates(out=out, comparison=comparison, agreement=agreement, table=table, request=request)
 

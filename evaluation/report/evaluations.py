@@ -211,10 +211,12 @@ def _number(text: str) -> str:
 
 
 def _estimate_cell(
-    estimate: Mapping[str, float], *, digits: int = 1, sign: bool = False, bar: bool = False
+    estimate: Mapping[str, float | None], *, digits: int = 1, sign: bool = False, bar: bool = False
 ) -> str:
     form = f"{'+' if sign else ''}.{digits}f"
     value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return "<td></td>"
     drawn = ""
     if bar:
         drawn = (
