@@ -1,13 +1,14 @@
 """A comparison as text: Markdown tables, with the judge's trust and the findings beside the figures."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from evaluation.metrics.judge_trust import JudgeAgreement
 from evaluation.metrics.statistics import Estimate
 from evaluation.metrics.win_rate import Comparison, WinRateResult
 
-__all__ = ["comparison_table", "grouped_findings", "markdown_table", "with_interval"]
+__all__ = ["comparison_table", "grouped_findings", "judge_label", "markdown_table", "with_interval"]
 
 
 # Comparisons that are named beside a finding; the others are counted.
@@ -33,6 +34,12 @@ def comparison_table(
     findings = grouped_findings([(f"{r.model} against {r.baseline}", r.findings) for r in comparison.results])
     parts += ["\n".join(f"- {finding}" for finding in findings)] if findings else []
     return "\n\n".join(parts)
+
+
+def judge_label(judge: Mapping[str, Any]) -> str:
+    """A judge's kind and name; of a folder its last part, since the identity holds the hash of what is in it."""
+    name = str(judge["name"])
+    return f"{judge['kind']} {PurePath(name).name if PurePath(name).is_absolute() else name}"
 
 
 def with_interval(estimate: Estimate, *, digits: int = 1, sign: bool = False) -> str:
@@ -136,7 +143,7 @@ def _matrix(comparison: Comparison) -> str:
 def _judge(
     results: Sequence[WinRateResult], judge: Mapping[str, Any], agreement: JudgeAgreement | None
 ) -> str:
-    lines = [f"Judge: {judge['kind']} {judge['name']}."]
+    lines = [f"Judge: {judge_label(judge)}."]
     malformed = sum(result.num_malformed for result in results)
     judged = sum(result.num_judgments for result in results)
     lines.append(f"{judged:,} judgments, {malformed:,} of them malformed and dropped.")

@@ -3,11 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import PurePath
 from typing import Any
 
 from evaluation.report.collect import Evaluation
-from evaluation.tables import grouped_findings
+from evaluation.tables import grouped_findings, judge_label
 
 __all__ = ["describe_evaluation"]
 
@@ -104,7 +103,7 @@ def _win_rates(result: Mapping[str, Any]) -> list[str]:
 def _trust(result: Mapping[str, Any]) -> str:
     """The judge, and how far it can be trusted; beside every win rate."""
     judge, agreement = result["request"]["judge"], result.get("agreement")
-    said = [f"Judge: {judge['kind']} {PurePath(judge['name']).name}."]
+    said = [f"Judge: {judge_label(judge)}."]
     trusts = [entry["trust"] for entry in result["comparison"]["results"]]
     pairs = sum(trust["num_pairs"] for trust in trusts)
     if pairs:
