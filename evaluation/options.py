@@ -30,31 +30,54 @@ __all__ = [
 class ModelFlags:
     """How checkpoints are held in memory, the same for every command that opens some."""
 
-    engine: str = option("auto", help="auto (vLLM when it is installed), vllm or transformers")
-    dtype: str = option("auto", help="weights and activations; auto takes each checkpoint's own")
-    max_length: int = option(
-        8192, help="longest prompt plus answer, tokens, where a model has more positions", minimum=2
+    engine: str = option(
+        "auto", help="auto (vLLM when it is installed), vllm or transformers", group="engine"
     )
-    trust_remote_code: bool = option(False, help="run code that comes with a checkpoint")
+    dtype: str = option(
+        "auto", help="weights and activations; auto takes each checkpoint's own", group="engine"
+    )
+    max_length: int = option(
+        8192,
+        help="longest prompt plus answer, tokens, where a model has more positions",
+        minimum=2,
+        group="engine",
+    )
+    trust_remote_code: bool = option(
+        False, help="run code that comes with a checkpoint", group="engine", expert=True
+    )
     tensor_parallel_size: int = option(
-        1, help="GPUs that share each layer (vLLM)", minimum=1, determining=False
+        1, help="GPUs that share each layer (vLLM)", minimum=1, determining=False, group="engine"
     )
     gpu_memory_utilization: float = option(
-        0.85, help="share of each GPU's memory for vLLM", minimum=0.05, maximum=1.0, determining=False
+        0.85,
+        help="share of each GPU's memory for vLLM",
+        minimum=0.05,
+        maximum=1.0,
+        determining=False,
+        group="engine",
+        expert=True,
     )
-    engine_arg: tuple[str, ...] = option((), help="further KEY=VALUE for the engine; repeat for several")
+    engine_arg: tuple[str, ...] = option(
+        (), help="further KEY=VALUE for the engine; repeat for several", group="engine", expert=True
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationFlags(ModelFlags):
     """How answers are drawn."""
 
-    max_new_tokens: int = option(512, help="longest answer, tokens", minimum=1)
-    temperature: float = option(0.7, help="divides the logits; 0 takes the most probable token", minimum=0)
-    top_p: float = option(
-        1.0, help="draw from the most probable tokens that hold this mass", minimum=0.01, maximum=1.0
+    max_new_tokens: int = option(512, help="longest answer, tokens", minimum=1, group="sampling")
+    temperature: float = option(
+        0.7, help="divides the logits; 0 takes the most probable token", minimum=0, group="sampling"
     )
-    seed: int = option(0, help="seed; each answer has its own, derived from it", minimum=0)
+    top_p: float = option(
+        1.0,
+        help="draw from the most probable tokens that hold this mass",
+        minimum=0.01,
+        maximum=1.0,
+        group="sampling",
+    )
+    seed: int = option(0, help="seed; each answer has its own, derived from it", minimum=0, group="sampling")
 
     @property
     def generation(self) -> GenerationSettings:
@@ -73,39 +96,72 @@ class JudgeFlags:
     """Which judge, the same for every command that has one. Exactly one kind is to be named."""
 
     judge_model: str | None = option(
-        None, help="judge: a chat model; a checkpoint, or with --judge-url the name it is served by"
+        None,
+        help="judge: a chat model; a checkpoint, or with --judge-url the name it is served by",
+        group="judge",
     )
-    judge_url: str | None = option(None, help="address of an OpenAI-compatible API, up to /v1")
+    judge_url: str | None = option(None, help="address of an OpenAI-compatible API, up to /v1", group="judge")
     judge_key_variable: str = option(
-        "OPENAI_API_KEY", help="environment variable with the endpoint's key", determining=False
+        "OPENAI_API_KEY",
+        help="environment variable with the endpoint's key",
+        determining=False,
+        group="judge",
+        expert=True,
     )
     judge_price: str | None = option(
-        None, help="dollars for a million tokens read and written, as READ:WRITTEN", determining=False
+        None,
+        help="dollars for a million tokens read and written, as READ:WRITTEN",
+        determining=False,
+        group="judge",
     )
     judge_concurrency: int = option(
-        8, help="requests to the endpoint at a time", minimum=1, determining=False
+        8, help="requests to the endpoint at a time", minimum=1, determining=False, group="judge", expert=True
     )
     judge_attempts: int = option(
-        6, help="how often a request to the endpoint is tried", minimum=1, determining=False
+        6,
+        help="how often a request to the endpoint is tried",
+        minimum=1,
+        determining=False,
+        group="judge",
+        expert=True,
     )
     judge_timeout_s: float = option(
-        120.0, help="seconds that one attempt may take", minimum=0.1, determining=False
+        120.0,
+        help="seconds that one attempt may take",
+        minimum=0.1,
+        determining=False,
+        group="judge",
+        expert=True,
     )
     judge_style: str = option(
-        "letter", help="verdict of a chat model: one letter, or reasoned, a text before it", choices=STYLES
+        "letter",
+        help="verdict of a chat model: one letter, or reasoned, a text before it",
+        choices=STYLES,
+        group="judge",
     )
     judge_reward_model: str | None = option(
-        None, help="judge: a sequence classifier with one output, on the conversation with its answer"
+        None,
+        help="judge: a sequence classifier with one output, on the conversation with its answer",
+        group="judge",
     )
     judge_teacher: str | None = option(
-        None, help="judge: log-ratio of an answer under this aligned model and --judge-reference"
+        None,
+        help="judge: log-ratio of an answer under this aligned model and --judge-reference",
+        group="judge",
     )
-    judge_reference: str | None = option(None, help="the model that --judge-teacher was aligned from")
+    judge_reference: str | None = option(
+        None, help="the model that --judge-teacher was aligned from", group="judge"
+    )
     judge_beta: float = option(
-        0.1, help="turns that log-ratio (nats) into log-odds; beta of the teacher's DPO", minimum=1e-6
+        0.1,
+        help="turns that log-ratio (nats) into log-odds; beta of the teacher's DPO",
+        minimum=1e-6,
+        group="judge",
     )
     judge_function: str | None = option(
-        None, help="judge: MODULE:FUNCTION(messages, first, second) -> preference for the first, 0 to 1"
+        None,
+        help="judge: MODULE:FUNCTION(messages, first, second) -> preference for the first, 0 to 1",
+        group="judge",
     )
 
     def check_judge(self) -> None:
@@ -135,24 +191,29 @@ class JudgeFlags:
 class WinRateOptions(GenerationFlags, JudgeFlags):
     """Compare models' answers pair by pair."""
 
-    model: tuple[str, ...] = option((), help="checkpoint to evaluate; repeat for several")
+    model: tuple[str, ...] = option((), help="checkpoint to evaluate; repeat for several", group="model")
     baseline: str | None = option(
-        None, help="checkpoint that every model is compared with [every model with every other]"
+        None,
+        help="checkpoint that every model is compared with [every model with every other]",
+        group="model",
     )
     data: str = option(
-        help="prompts: JSONL or any preference file, folder or hub name; a prompt alone is enough"
+        help="prompts: JSONL or any preference file, folder or hub name; a prompt alone is enough",
+        group="data",
     )
-    out: str = option(help="folder for answers, judgments and results")
+    out: str = option(help="folder for answers, judgments and results", group="saving")
     split: str = split_option()
     data_config: str | None = data_config_option()
     form: str | None = form_option()
     map: tuple[str, ...] = map_option()
     pairs: str = pairs_option()
     bad_rows: str = bad_rows_option()
-    limit: int | None = option(None, help="prompts to use, from the first on [all]", minimum=1)
-    all_pairs: bool = option(False, help="compare every model with every other, also with --baseline")
+    limit: int | None = option(None, help="prompts to use, from the first on [all]", minimum=1, group="data")
+    all_pairs: bool = option(
+        False, help="compare every model with every other, also with --baseline", group="evaluation"
+    )
     judge_check: str | None = option(
-        None, help="labelled pairs (chosen, rejected): how often the judge agrees with them"
+        None, help="labelled pairs (chosen, rejected): how often the judge agrees with them", group="judge"
     )
 
     def __post_init__(self) -> None:
@@ -169,17 +230,26 @@ class WinRateOptions(GenerationFlags, JudgeFlags):
 class SignalsEvaluationOptions:
     """Measure checkpoints on held-out signals: nothing is generated and no judge is asked."""
 
-    signals: str = option(help="held-out signal dataset: a folder, or its name in the store")
-    model: tuple[str, ...] = option((), help="checkpoint to measure; repeat for several")
+    signals: str = option(help="held-out signal dataset: a folder, or its name in the store", group="data")
+    model: tuple[str, ...] = option((), help="checkpoint to measure; repeat for several", group="model")
     baseline: str | None = option(
         None,
         help="checkpoint that differences and implicit rewards are relative to: the student before training",
+        group="model",
     )
-    out: str | None = option(None, help="folder for the result and the figures of every response")
-    limit: int | None = option(None, help="pairs to use, from the first on [all]", minimum=1)
-    batch_size: int = option(16, help="pairs that go through a model at once", minimum=1, determining=False)
-    dtype: str = option("float32", help="arithmetic: float32 or bfloat16", choices=("float32", "bfloat16"))
-    trust_remote_code: bool = option(False, help="run code that comes with a checkpoint")
+    out: str | None = option(
+        None, help="folder for the result and the figures of every response", group="saving"
+    )
+    limit: int | None = option(None, help="pairs to use, from the first on [all]", minimum=1, group="data")
+    batch_size: int = option(
+        16, help="pairs that go through a model at once", minimum=1, determining=False, group="engine"
+    )
+    dtype: str = option(
+        "float32", help="arithmetic: float32 or bfloat16", choices=("float32", "bfloat16"), group="engine"
+    )
+    trust_remote_code: bool = option(
+        False, help="run code that comes with a checkpoint", group="engine", expert=True
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -192,15 +262,22 @@ class ReportOptions:
     """One HTML page over training runs and evaluations, also unfinished ones."""
 
     run: tuple[str, ...] = option(
-        (), help="folder of a training run or an evaluation, or one that holds such; repeat for several"
+        (),
+        help="folder of a training run or an evaluation, or one that holds such; repeat for several",
+        positional=True,
     )
-    out: str = option("report.html", help="the page; an earlier page of this command is replaced")
+    out: str = option(
+        "report.html", help="the page; an earlier page of this command is replaced", group="saving"
+    )
     signals: tuple[str, ...] = option(
         (),
         help="signal dataset whose responses to the same prompts stand beside the answers; repeat for several",
+        group="data",
     )
     samples: int = option(50, help="prompts of each evaluation to show the answers of", minimum=0)
-    force: bool = option(False, help="replace a file that is not a page of this command", determining=False)
+    force: bool = option(
+        False, help="replace a file that is not a page of this command", determining=False, group="saving"
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -212,12 +289,18 @@ class ReportOptions:
 class ChatOptions(GenerationFlags):
     """Talk to one or several checkpoints side by side."""
 
-    model: tuple[str, ...] = option((), help="checkpoint to talk to; repeat for several")
-    engine: str = option(
-        "transformers", help="transformers, or vllm for one checkpoint: it takes a GPU for itself"
+    model: tuple[str, ...] = option(
+        (), help="checkpoint to talk to; repeat for several", group="model", positional=True
     )
-    system: str | None = option(None, help="system message before the conversation")
-    single_turn: bool = option(False, help="answer every line by itself, not as one conversation")
+    engine: str = option(
+        "transformers",
+        help="transformers, or vllm for one checkpoint: it takes a GPU for itself",
+        group="engine",
+    )
+    system: str | None = option(None, help="system message before the conversation", group="sampling")
+    single_turn: bool = option(
+        False, help="answer every line by itself, not as one conversation", group="sampling"
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
