@@ -54,7 +54,8 @@ class LocalChatModel:
         self.identity = JudgeIdentity(
             kind="local-model", name=model.name, details=model_details(model, self._encoder)
         )
-        self._cache = LineCache("verdicts", self.identity.as_dict())
+        # Not by its name: a checkpoint that was moved is the same judge.
+        self._cache = LineCache("verdicts", {"chat_model": dict(self.identity.details)})
 
     def choose(self, questions: Sequence[str], words: Sequence[str]) -> Iterator[tuple[int, Choice]]:
         """See `ChatModel.choose`.

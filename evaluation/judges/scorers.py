@@ -290,7 +290,7 @@ class RewardModel:
                 "chat_template": self._encoder.encoder.template_hash,
             },
         )
-        self._cache = LineCache("scores", self.identity.as_dict())
+        self._cache = LineCache("scores", {"reward_model": dict(self.identity.details)})
         self._model: Any = None
 
     def score(self, items: Sequence[tuple[PreferenceRow, Answer]]) -> Iterator[tuple[int, ScoredAnswer]]:

@@ -1,6 +1,7 @@
 """Judges on this machine: chat models, reward models, implicit rewards, functions, each against its definition."""
 
 import math
+import shutil
 import sys
 
 import numpy as np
@@ -241,3 +242,12 @@ def test_preferences_of_distant_scores_do_not_overflow():
     [(_, verdict)] = ScoringJudge(Far()).judge([request()])
     assert verdict.preference == 0.0
     assert np.isfinite(verdict.scores).all()
+
+
+def test_a_judge_that_was_moved_is_not_asked_again(tiny_world, tmp_path, monkeypatch):
+    first = dict(LocalChatModel(open_model(tiny_world.teacher)).choose(["w1"], ["w1", "w2"]))
+    moved = tmp_path / "elsewhere" / tiny_world.teacher.name
+    shutil.copytree(tiny_world.teacher, moved)
+    again = open_model(moved)
+    monkeypatch.setattr(again, "score", lambda *arguments: pytest.fail("asked again"))
+    assert dict(LocalChatModel(again).choose(["w1"], ["w1", "w2"])) == first
