@@ -28,6 +28,7 @@ __all__ = [
     "AnswerSet",
     "GenerationSettings",
     "PromptSet",
+    "answer_settings",
     "generate_answers",
     "prompt_key",
     "prompt_messages",
@@ -200,13 +201,7 @@ def generate_answers(
             "%s has no chat template: prompts are given to it as plain text, and turns are concatenated",
             label,
         )
-    about = {
-        "model": dict(model.identity),
-        "arithmetic": dict(model.arithmetic),
-        "tokenizer": encoder.tokenizer_hash,
-        "chat_template": encoder.template_hash,
-        "sampling": asdict(settings),
-    }
+    about = answer_settings(model, settings, encoder)
     cache = LineCache("answers", about)
     result = AnswerSet(label, about)
     wanted: list[tuple[str, str, np.ndarray]] = []
@@ -232,6 +227,26 @@ def generate_answers(
         raise ScoringError(f"{label}: no prompt was answered: {next(iter(result.unanswered.values()))}")
     logger.info("%s", result)
     return result
+
+
+def answer_settings(
+    model: LanguageModel, settings: GenerationSettings, encoder: PairEncoder | None = None
+) -> dict[str, Any]:
+    """Everything but the prompt that determines a model's answers; nothing is loaded for it.
+
+    Args:
+        model: whose answers.
+        settings: how they are drawn.
+        encoder: of the model's tokenizer, where there is one already.
+    """
+    encoder = encoder or PairEncoder(model.tokenizer)
+    return {
+        "model": dict(model.identity),
+        "arithmetic": dict(model.arithmetic),
+        "tokenizer": encoder.tokenizer_hash,
+        "chat_template": encoder.template_hash,
+        "sampling": asdict(settings),
+    }
 
 
 def _sample(

@@ -19,13 +19,21 @@ from data.errors import EvaluationError
 from data.files import atomic_output, write_atomic
 from data.options.command_line import command_line
 from data.preferences.options import reading
-from evaluation.answers import AnswerSet, PromptSet, generate_answers, prompt_text, read_prompts
+from evaluation.answers import (
+    AnswerSet,
+    PromptSet,
+    answer_settings,
+    generate_answers,
+    prompt_text,
+    read_prompts,
+)
 from evaluation.judges.contract import Judge
 from evaluation.judges.open import open_judge
 from evaluation.judging import answer_questions, labelled_questions, pair_questions
 from evaluation.judgments import (
     JUDGE_CHECK_FILE,
     JUDGMENTS_FILE,
+    MANIFEST_FILE,
     Judgment,
     JudgmentFile,
     claim_folder,
@@ -95,9 +103,21 @@ def evaluate_win_rate(options: WinRateOptions, open_model: ModelOpener) -> WinRa
     ) as judge:
         prompts = read_prompts(options.data, reading(options), limit=options.limit)
         logger.info("%s", prompts.description)
-        answers = {labels[name]: _answers(name, labels[name], prompts, options, open_model) for name in names}
-        request = _request(options, judge, prompts, answers)
+        # Found and identified, not loaded: a folder of another request is refused before anything is generated.
+        models = {name: open_model(name, option=_option(name, options)) for name in names}
+        settings = {labels[name]: answer_settings(models[name], options.generation) for name in names}
+        request = _request(options, judge, prompts, settings)
+        if not any((out / name).exists() for name in (JUDGMENTS_FILE, JUDGE_CHECK_FILE)):
+            # A run that failed before its first verdict (no room for a prompt, say) does not bind the next.
+            (out / MANIFEST_FILE).unlink(missing_ok=True)
         claim_folder(out, request)
+        answers = {}
+        for name, model in models.items():
+            with contextlib.closing(model):
+                option, label = _option(name, options), labels[name]
+                answers[label] = generate_answers(
+                    model, prompts.rows, options.generation, option=option, label=label
+                )
         _write_answers(out, prompts, answers, None)
         agreement = _check_judge(options.judge_check, judge, out)
         questions = pair_questions(prompts.rows, pairs, answers)
@@ -139,23 +159,19 @@ def _pairs(options: WinRateOptions, labels: Mapping[str, str]) -> list[tuple[str
     return [*pairs, *itertools.combinations(models, 2)] if options.all_pairs else pairs
 
 
-def _answers(
-    name: str, label: str, prompts: PromptSet, options: WinRateOptions, open_model: ModelOpener
-) -> AnswerSet:
-    option = "--baseline" if name == options.baseline else "--model"
-    with contextlib.closing(open_model(name, option=option)) as model:
-        return generate_answers(model, prompts.rows, options.generation, option=option, label=label)
+def _option(name: str, options: WinRateOptions) -> str:
+    return "--baseline" if name == options.baseline else "--model"
 
 
 def _request(
-    options: WinRateOptions, judge: Judge, prompts: PromptSet, answers: Mapping[str, AnswerSet]
+    options: WinRateOptions, judge: Judge, prompts: PromptSet, settings: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     return {
         "judge": judge.identity.as_dict(),
         "data": {"hash": prompts.data_hash, "prompts": len(prompts.rows)},
         "sampling": asdict(options.generation),
         "versions": {"adpa": version("adpa")},
-        "models": {label: found.settings for label, found in answers.items()},
+        "models": {label: dict(found) for label, found in settings.items()},
     }
 
 

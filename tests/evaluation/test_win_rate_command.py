@@ -5,6 +5,7 @@ import json
 import pytest
 
 from data.errors import ConfigurationError, EvaluationError
+from data.files import adpa_home
 from evaluation.judgments import read_judgments
 from evaluation.options import WinRateOptions
 from evaluation.win_rate import evaluate_win_rate
@@ -110,6 +111,21 @@ def test_another_judge_needs_another_folder(tiny_world, tmp_path, judges):
     evaluate_win_rate(options(tiny_world, tmp_path), open_model)
     with pytest.raises(ConfigurationError, match="judge"):
         evaluate_win_rate(options(tiny_world, tmp_path, "first"), open_model)
+
+
+def test_a_folder_of_another_request_is_refused_before_anything_is_generated(tiny_world, tmp_path, judges):
+    evaluate_win_rate(options(tiny_world, tmp_path), open_model)
+    answers = adpa_home() / "answers"
+    before = sorted(answers.glob("*.jsonl"))
+    with pytest.raises(ConfigurationError, match=r"sampling\.temperature"):
+        evaluate_win_rate(options(tiny_world, tmp_path, temperature=0.3), open_model)
+    assert sorted(answers.glob("*.jsonl")) == before
+
+
+def test_a_run_that_failed_before_its_first_verdict_does_not_bind_the_next(tiny_world, tmp_path, judges):
+    with pytest.raises(ConfigurationError, match="no room"):
+        evaluate_win_rate(options(tiny_world, tmp_path, max_new_tokens=256), open_model)
+    assert evaluate_win_rate(options(tiny_world, tmp_path), open_model).comparison.results
 
 
 def test_models_without_baseline_meet_each_other(tiny_world, tmp_path, judges):
