@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from evaluation.alpaca_eval.files import Annotation, read_difficulty, read_gamed_rows
-from evaluation.alpaca_eval.leaderboard import leaderboard_row
+from evaluation.alpaca_eval.leaderboard import Join, leaderboard_row
 from evaluation.mt_bench.files import SingleJudgment, read_judgments, read_questions
 from evaluation.mt_bench.scores import score_models
 from evaluation.tables import markdown_table
@@ -59,7 +59,12 @@ def alpaca_table(folder: Path, gamed_file: str) -> str:
         )
         worst = max(abs(getattr(found, name) - published[name]) for name in raw)
         cells += [f"{found.win_rate:.4f}", f"{worst:.0e}", f"{published['length_controlled_winrate']:.4f}"]
-        for join, c in (("position", published["C"]), ("position", None), ("instruction", None)):
+        settings: tuple[tuple[Join, float | None], ...] = (
+            ("position", published["C"]),
+            ("position", None),
+            ("instruction", None),
+        )
+        for join, c in settings:
             controlled = leaderboard_row(
                 annotations, difficulty=difficulty, gamed=gamed, question_numbers=numbers, join=join, c=c
             ).length_controlled

@@ -30,7 +30,7 @@ class AlpacaEvalOptions(GenerationFlags, JudgeFlags):
     gamed: str | None = option(None, help="AlpacaEval's df_gamed.csv, for the length-controlled win rate")
     join: str = option(
         "instruction",
-        help="how a question finds its difficulty; position: row by row, as AlpacaEval does it, even where rows miss",
+        help="how a question finds its difficulty; position: row by row, as AlpacaEval does, even with rows missing",
         choices=("instruction", "position"),
     )
     inverse_regularization: float | None = option(
