@@ -3,18 +3,17 @@
 The commands check all of this themselves, and more. A path with a typing error should not have to wait for them.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.errors import ConfigurationError
+from data.model_names import CONFIG_NAMES, hub_folder, is_local_name, missing_folder
 from data.options.fields import flag_name
 from data.preferences.sources import refuse_missing_source
 from data.storage.remote import is_address
 from data.storage.store import local_folder
 
-__all__ = ["check_inputs", "is_local_name", "missing_folder"]
+__all__ = ["check_inputs"]
 
 _MODELS = (
     "teacher",
@@ -27,16 +26,19 @@ _MODELS = (
     "baseline",
 )
 
+#: Of those, the ones that are asked from the hub where they are no folder here, and the option with their revision.
+_HUB_MODELS = {"teacher": "teacher_revision", "reference": "reference_revision", "student": "revision"}
+
 _DATASETS = ("signals", "eval_signals", "rollouts")
 
 
 def check_inputs(options: Any) -> None:
-    """Look for the local models, datasets and files that an options object names.
+    """Look for the models, datasets and files that an options object names; of a hub model fetch the configuration.
 
     Args:
         options: of any command; fields that it does not have are not asked for.
     Raises:
-        ConfigurationError: a model's folder that is not there.
+        ConfigurationError: a model that is neither here nor on the hub.
         DataError: a data file that is not there.
         ShardError: a dataset that is not there.
     """
@@ -50,17 +52,15 @@ def check_inputs(options: Any) -> None:
                 local_folder(value)
     if data := getattr(options, "data", None):
         refuse_missing_source(data)
-
-
-def is_local_name(name: str) -> bool:
-    """Whether a model's name can only be a folder here: a hub name is `owner/name`."""
-    is_nested = os.sep in name.rstrip(os.sep)
-    return is_nested and (name.startswith((".", "/", "~")) or name.count("/") != 1)
-
-
-def missing_folder(name: str, option: str) -> ConfigurationError:
-    """What to raise where a model's folder is not there."""
-    return ConfigurationError(f"{option}: {name}: no such folder")
+    for name, revision in _HUB_MODELS.items():
+        for value in _values(options, name):
+            if not Path(value).exists():
+                hub_folder(
+                    value,
+                    revision=getattr(options, revision, None),
+                    option=flag_name(name),
+                    allow_patterns=list(CONFIG_NAMES),
+                )
 
 
 def _values(options: Any, name: str) -> Iterator[str]:

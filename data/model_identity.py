@@ -6,19 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-
-from data.early_checks import is_local_name, missing_folder
 from data.errors import ConfigurationError
 from data.files import sha256_file
+from data.model_names import CONFIG_NAMES, hub_folder, is_local_name, missing_folder
 
 __all__ = ["ModelIdentity", "resolve_model", "unusable_tokenizer"]
 
@@ -27,10 +17,6 @@ _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".gguf")
 
 # The same weights once more, for libraries that no engine here is: Llama's own, TensorFlow, Flax, ONNX, Rust.
 _FOREIGN_WEIGHTS = ("original/*", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot")
-
-_LOG_IN = "log in: `hf auth login`, or a token in HF_TOKEN"
-
-_CONFIG_NAMES = ("config.json", "adapter_config.json")
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 
@@ -82,14 +68,18 @@ def resolve_model(
     elif is_local_name(name):
         raise missing_folder(name, option)
     else:
-        folder = _snapshot(name, revision, option, need_weights)
+        unwanted = (
+            *_FOREIGN_WEIGHTS,
+            *(() if need_weights else (f"*{suffix}" for suffix in _WEIGHT_SUFFIXES)),
+        )
+        folder = hub_folder(name, revision=revision, option=option, ignore_patterns=list(unwanted))
         commit = folder.name
     if folder.suffix == ".gguf" or (folder.is_dir() and _holds_gguf_alone(folder)):
         raise ConfigurationError(
             f"{option}: {name}: GGUF is not read here; give the checkpoint that it was made from (a folder with "
             "config.json and *.safetensors)"
         )
-    if not folder.is_dir() or not any((folder / config).is_file() for config in _CONFIG_NAMES):
+    if not folder.is_dir() or not any((folder / config).is_file() for config in CONFIG_NAMES):
         raise ConfigurationError(f"{option}: {name} is not a model folder: it has no config.json")
     weights = sorted(path for path in folder.iterdir() if path.suffix in _WEIGHT_SUFFIXES)
     if not weights and need_weights:
@@ -105,7 +95,7 @@ def resolve_model(
 
 
 def _holds_gguf_alone(folder: Path) -> bool:
-    return any(folder.glob("*.gguf")) and not any((folder / config).is_file() for config in _CONFIG_NAMES)
+    return any(folder.glob("*.gguf")) and not any((folder / config).is_file() for config in CONFIG_NAMES)
 
 
 def unusable_tokenizer(folder: Path, option: str, error: Exception) -> ConfigurationError:
@@ -127,32 +117,8 @@ def unusable_tokenizer(folder: Path, option: str, error: Exception) -> Configura
     )
 
 
-def _snapshot(name: str, revision: str | None, option: str, need_weights: bool) -> Path:
-    unwanted = [*_FOREIGN_WEIGHTS, *(() if need_weights else (f"*{suffix}" for suffix in _WEIGHT_SUFFIXES))]
-    try:
-        return Path(snapshot_download(name, revision=revision, ignore_patterns=unwanted))
-    except GatedRepoError as error:
-        raise ConfigurationError(
-            f"{option}: {name} is gated; accept its terms on its page on the hub, and {_LOG_IN}"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ConfigurationError(
-            f"{option}: {name!r} is neither a local folder nor a model that the hub shows you; check the name or, if "
-            f"it is a private one, {_LOG_IN}"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ConfigurationError(
-            f"{option}: {name} has no revision {revision!r} on the hub; name one of its branches, tags or commits"
-        ) from error
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigurationError(
-            f"{option}: {name!r} is neither a local folder nor a model that the hub gives: {reason}"
-        ) from error
-
-
 def _hash(folder: Path, weights: list[Path]) -> str:
-    configs = [folder / config for config in _CONFIG_NAMES if (folder / config).is_file()]
+    configs = [folder / config for config in CONFIG_NAMES if (folder / config).is_file()]
     paths = [*configs, *weights]
     # Side by side, because a disk gives more than one hash takes, and a large model has 100 GB and more.
     with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:

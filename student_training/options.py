@@ -46,6 +46,7 @@ class RunOptions:
         None,
         help="preference data instead of signals, for methods without a teacher: file, folder or hub name",
         group="data",
+        instead_of="signals",
     )
     rollouts: tuple[str, ...] = option(
         (),

@@ -26,6 +26,11 @@ USAGE = [
      "error: --gamma: method sft does not read it; its own settings are: {sft}\n"),
     (["train-student", "--method", "sft", "--student", "s", "--out", "o"],
      "error: nothing to train on: give --signals, or --data for a method without a teacher\n"),
+    (["train-student"],
+     "error: --student, --method, --out and --signals (or --data) are required (as options or in --config)\n"),
+    (["sample-student", "--teacher", "t"],
+     "Usage: cli.py sample-student [OPTIONS]\nTry 'cli.py sample-student --help' for help.\n\n"
+     "Error: No such option '--teacher'. It is an option of 'adpa score-teacher', 'adpa signals verify'.\n"),
     (["score-teacher", "--top-k", "3"], "error: --teacher and --data are required (as options or in --config)\n"),
     (["signals", "merge", "a", "b"], "Usage: cli.py signals merge [OPTIONS] [DATASET]\n"
                                      "Try 'cli.py signals merge --help' for help.\n\n"

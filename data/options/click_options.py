@@ -124,6 +124,22 @@ class OptionsCommand(click.Command):
         """The parameters, with `--help-all` beside `--help`."""
         return [*super().get_params(ctx), _help_all()]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; for an option that only other commands have, name those."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            others = [
+                path
+                for path, command in _leaves(ctx.find_root().command, "adpa")
+                if any(error.option_name in [*p.opts, *p.secondary_opts] for p in command.params)
+            ]
+            if not others:
+                raise
+            shown = ", ".join(f"'{path}'" for path in others[:3]) + (", ..." if len(others) > 3 else "")
+            message = f"No such option '{error.option_name}'. It is an option of {shown}."
+            raise click.UsageError(message, error.ctx) from error
+
     def _help_options(self, ctx: click.Context) -> list[click.Option]:
         help_option = self.get_help_option(ctx)
         return [*([help_option] if help_option is not None else []), _help_all()]
@@ -295,12 +311,12 @@ def _refuse_missing(fields: Sequence[dataclasses.Field], values: Mapping[str, An
         for field in fields
         if field.default is dataclasses.MISSING and field.name not in values
     ]
+    if not missing:
+        return  # What is left of alternatives, the dataclass itself refuses in better words.
     for field in fields:
         other = field.metadata["instead_of"]
         if other is not None and field.name not in values and other not in values:
             missing.append(f"{flag_name(other)} (or {flag_name(field.name)})")
-    if not missing:
-        return
     *first, last = missing
     named = f"{', '.join(first)} and {last} are" if first else f"{last} is"
     raise ConfigurationError(f"{named} required (as {'options' if first else 'an option'} or in --config)")

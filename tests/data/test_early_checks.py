@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from data.early_checks import check_inputs, is_local_name
+from data.early_checks import check_inputs
 from data.errors import ConfigurationError, DataError, ShardError
+from data.model_names import is_local_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +31,11 @@ def test_is_local_name_leaves_hub_names_to_the_hub(name):
         ({"model": ("gpt2", "./nope")}, ConfigurationError, "--model: ./nope: no such folder"),
         ({"signals": ("/nope",)}, ShardError, "no such dataset folder"),
         ({"data": "/nope.jsonl"}, DataError, "no such file or folder"),
+        (
+            {"teacher": "org/nope"},
+            ConfigurationError,
+            "--teacher: 'org/nope' is no folder here .* HF_HUB_OFFLINE is",
+        ),
     ],
 )
 def test_check_inputs_names_what_is_not_there(options, error, text):
@@ -39,8 +45,19 @@ def test_check_inputs_names_what_is_not_there(options, error, text):
 
 def test_check_inputs_leaves_what_is_there_or_elsewhere_alone(tmp_path):
     check_inputs(
-        SimpleNamespace(teacher=str(tmp_path), student="org/name", signals=("s3://bucket/x",), data=None)
+        SimpleNamespace(teacher=str(tmp_path), model=("org/name",), signals=("s3://bucket/x",), data=None)
     )
+
+
+def test_check_inputs_fetches_only_the_configuration_of_a_hub_model(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda name, **how: asked.append((name, how)) or "/x"
+    )
+    check_inputs(SimpleNamespace(reference="org/name", reference_revision="v2"))
+    assert asked == [
+        ("org/name", {"revision": "v2", "allow_patterns": ["config.json", "adapter_config.json"]}),
+    ]
 
 
 @pytest.mark.slow

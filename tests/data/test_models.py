@@ -4,9 +4,13 @@ import hashlib
 from types import SimpleNamespace
 
 import pytest
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
-from data import model_identity as models
 from data.errors import ConfigurationError
 from data.model_identity import resolve_model
 
@@ -50,7 +54,7 @@ def test_weights_in_the_hubs_cache_are_known_by_the_name_of_their_blob_and_not_r
         (snapshot / name).rename(blob)
         (snapshot / name).symlink_to(blob)
         blob.write_bytes(b"not read")
-    monkeypatch.setattr(models, "snapshot_download", lambda *_, **__: str(snapshot))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(snapshot))
     _, hub = resolve_model("org/teacher", revision="main")
     assert (hub.source, hub.revision) == ("org/teacher", "abc123")
     assert hub.weights_sha256 == local.weights_sha256
@@ -63,7 +67,7 @@ def test_only_what_an_engine_loads_is_downloaded(monkeypatch, tmp_path):
         asked.append(set(ignore_patterns))
         return str(write_model(tmp_path / str(len(asked))))
 
-    monkeypatch.setattr(models, "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     resolve_model("org/model")
     resolve_model("org/model", need_weights=False)
     assert {"original/*", "*.pth", "*.h5"} <= asked[0]
@@ -82,6 +86,22 @@ def test_what_the_hub_refuses_is_said_with_what_to_do(monkeypatch, kind, message
             "401 Client Error. (Request ID: 1)\n\nmore", response=SimpleNamespace(headers={}, request=None)
         )
 
-    monkeypatch.setattr(models, "snapshot_download", refuse)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     with pytest.raises(ConfigurationError, match=f"^--teacher: {message}"):
         resolve_model("org/model", revision="v9", option="--teacher")
+
+
+def test_a_hub_that_cannot_be_reached_is_said_in_one_line(monkeypatch):
+    def fail(*_, **__):
+        raise LocalEntryNotFoundError(
+            "Got: ConnectError: no route\nAn error happened while trying to locate\n"
+        )
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(ConfigurationError) as caught:
+        resolve_model("org/model", option="--teacher")
+    assert str(caught.value) == (
+        "--teacher: 'org/model' is no folder here and not in the hub's cache, and the hub cannot be reached "
+        "(ConnectError: no route); give a local folder"
+    )
