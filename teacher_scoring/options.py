@@ -138,7 +138,7 @@ class _EngineFlags:
     )
     own_process: bool | None = option(
         None,
-        help="run each model in a process of its own [for vLLM and on GPUs]",
+        help="run each model in a separate process [for vLLM and on GPUs]",
         determining=False,
         group="engine",
         expert=True,

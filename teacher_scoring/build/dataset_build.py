@@ -149,7 +149,7 @@ class DatasetBuild:
         Args:
             out: the folder; None takes the one in the store that belongs to the request.
             known: the request, but for the hash of its data.
-            reader: the data. They are read now where the folder holds a dataset, or has none of its own: their hash
+            reader: the data. They are read now where the folder holds a dataset or is one of the store: their hash
                 tells which one.
             part: which part of the dataset is going to be made.
             kind: `signals` or `rollouts`.

@@ -25,12 +25,12 @@ def resolve_engine(kind: str) -> str:
 
 
 def is_installed(name: str) -> bool:
-    """Whether the library that an engine stands on is installed."""
+    """Whether the library that an engine needs is installed."""
     return importlib.util.find_spec(name) is not None
 
 
 def engine_version(name: str) -> str:
-    """The installed version of the library that an engine stands on.
+    """The installed version of the library that an engine needs.
 
     Raises:
         ConfigurationError: it is not installed.

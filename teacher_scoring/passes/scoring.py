@@ -1,6 +1,6 @@
 """What an engine does with the files of a pass: read the next one, score this one, write the last one, all at once.
 
-This runs where the engine is, in a process of its own or on another machine. Reading and writing have a thread each, so
+This runs where the engine is, in a separate process or on another machine. Reading and writing have a thread each, so
 that the model waits for neither; no more than `_MAX_WAITING` results are held for a slow disk.
 """
 

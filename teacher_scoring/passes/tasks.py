@@ -1,4 +1,4 @@
-"""Rows to score, laid out on disk: token ids in shards of a fixed number of pairs, and what has to be scored."""
+"""Rows to score: token ids on disk in shards of a fixed number of pairs, and the tasks that they make."""
 
 import hashlib
 import itertools
@@ -119,7 +119,7 @@ def write_encoded_shards(
     Args:
         rows_of_pairs: the rows of each pair.
         folder: where to write `ids-00000.parquet` and so on.
-        roles: the roles to score; each becomes a task of its own, so that another role can be added later.
+        roles: the roles to score; each becomes a separate task, so that another role can be added later.
         shard_pairs: pairs per shard.
         wanted: indices of the shards to write; the others are passed over.
     """

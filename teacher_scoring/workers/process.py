@@ -1,4 +1,8 @@
-"""An engine in a process of its own: give it items, take its results, end it and all that it started.
+"""An engine in a separate process: give it items, take its results, stop it and all that it started.
+
+Only the end of a process gives back all of an engine's memory for certain, and only a process group can be stopped with
+what an engine has started. The price is that items and results travel through a pipe, and that a death has to be found:
+whoever waits for a result looks twice a second whether the process is still there.
 
 docs/decisions/0003-one-process-per-pass.md says why there is such a process.
 """
@@ -30,7 +34,7 @@ _POLL_GROUP_S = 0.05
 
 
 class EngineDiedError(ScoringError):
-    """The engine's process ended without a word."""
+    """The engine's process exited without reporting an error."""
 
 
 class EngineProcess:
@@ -46,7 +50,7 @@ class EngineProcess:
         self._request = request
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
-        # Not a daemon: vLLM starts processes of its own.
+        # Not a daemon: vLLM starts further processes.
         self._process = context.Process(
             target=_serve, args=(theirs, request, work), name=f"engine {request.option}"
         )
@@ -58,7 +62,7 @@ class EngineProcess:
         try:
             self._ours.send(item)
         except (BrokenPipeError, ConnectionResetError):
-            # What it said before, or that it said nothing, is found on taking.
+            # What it reported before, or that it reported nothing, is found on taking.
             return False
         return True
 
@@ -90,13 +94,13 @@ class EngineProcess:
         return content
 
     def stop(self) -> None:
-        """End the process and all that it started: kindly first, so that shared memory is given back, then for sure."""
+        """Stop the process and all that it started: SIGTERM, then SIGKILL after STOP_WITHIN_S."""
         if self._process.exitcode == 0:
             return
         give_up_at = time.monotonic() + STOP_WITHIN_S
         self._signal_group(signal.SIGTERM)
         self._process.join(STOP_WITHIN_S)
-        # It may be gone at once, and vLLM's own processes still be at freeing GPUs and shared memory.
+        # It may exit at once while vLLM's own processes still free GPUs and shared memory.
         while self._group_is_there() and time.monotonic() < give_up_at:
             time.sleep(_POLL_GROUP_S)
         self._signal_group(signal.SIGKILL)
@@ -153,7 +157,7 @@ class EngineProcess:
 
 
 def work_apart(request: EngineRequest, work: Work, items: Iterator[Any]) -> Iterator[Any]:
-    """Work on all items in one process of their own that is gone afterwards.
+    """Work on all items in one separate process that is gone afterwards.
 
     Args:
         request: the engine.
@@ -193,7 +197,7 @@ def work_apart(request: EngineRequest, work: Work, items: Iterator[Any]) -> Iter
 
 def _serve(connection: Connection, request: EngineRequest, work: Work) -> None:
     """What runs in the engine's process."""
-    # A group of its own: Ctrl-C reaches the command alone, and the whole group can be stopped at once.
+    # A separate group: Ctrl-C reaches the command alone, and the whole group can be stopped at once.
     os.setsid()
     _end_with_parent()
 
@@ -232,7 +236,7 @@ def _runs(connection: Connection) -> Iterator[Iterator[Any]]:
 
 
 def _end_with_parent() -> None:
-    """Make a killed command take its engine along: nobody else would ever free the GPU."""
+    """Kill the engine's process group when the parent dies: nobody else would ever free the GPU."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

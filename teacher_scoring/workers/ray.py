@@ -1,4 +1,10 @@
-"""Engines as Ray actors that share the items of one pass, and the ledger of who has which item."""
+"""Engines as Ray actors that share the items of one pass, and the ledger of who has which item.
+
+Actors come and go; items must not. So the command keeps the ledger: an item is handed to one worker at a time, goes to
+another one when its worker is lost, and is given up after `_MAX_LOSSES` lost workers, because it is then taken to be
+the reason. Results are returned in the items' order, so how many workers there are changes no byte of a dataset.
+docs/decisions/0004-workers-on-ray.md says why it is not left to Ray.
+"""
 
 import contextlib
 import itertools
@@ -23,7 +29,7 @@ from teacher_scoring.workers.work import STOP_WITHIN_S, EngineRequest, Work
 __all__ = ["WorkLedger", "work_on_ray"]
 
 
-# So often may an item be in the hands of a worker that is lost: it has to be assumed then that the item is the reason.
+# Give up on an item after this many lost workers.
 _MAX_LOSSES = 3
 
 
@@ -56,7 +62,7 @@ class WorkLedger:
         self._done: dict[int, Any] = {}
 
     def count(self, worker: Hashable) -> int:
-        """Items in a worker's hands."""
+        """Items that a worker has."""
         return len(self._in_hand.get(worker, ()))
 
     def take(self, worker: Hashable) -> Any | None:
@@ -76,7 +82,7 @@ class WorkLedger:
 
         Args:
             worker: the one that is gone.
-            reason: what it died of, for the message.
+            reason: why it was lost, for the message.
         Raises:
             ScoringError: when one of the items has been with too many workers that were lost.
         """
@@ -142,12 +148,12 @@ def work_on_ray(request: EngineRequest, work: Work, items: Iterator[Any]) -> Ite
         ConfigurationError: no Ray, no such cluster, no room, or a worker that lacks what it needs.
         AdpaError: what an engine raised; ScoringError after too many lost workers.
     """
-    with connected_ray(request) as ray, _landmarks(request.shared_folders) as landmarks:
-        crew = _Crew(ray, request, work, _Needs(landmarks, _versions(request)))
+    with connected_ray(request) as ray, _probe_files(request.shared_folders) as probe_files:
+        pool = _WorkerPool(ray, request, work, _Needs(probe_files, _versions(request)))
         try:
-            yield from crew.work_on(items)
+            yield from pool.work_on(items)
         finally:
-            crew.dismiss()
+            pool.stop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,21 +161,21 @@ class _Needs:
     """What every worker must find where it runs.
 
     Attributes:
-        landmarks: files that this process has put into the shared folders.
+        probe_files: files that this process has put into the shared folders.
         versions: of what determines the numbers, by name.
     """
 
-    landmarks: tuple[Path, ...]
+    probe_files: tuple[Path, ...]
     versions: dict[str, str]
 
     def check(self, request: EngineRequest) -> None:
         """Raise ConfigurationError for whatever is missing or different here."""
         here = f"--workers: the worker on {socket.gethostname()}"
-        for landmark in self.landmarks:
-            if not landmark.exists():
+        for probe_file in self.probe_files:
+            if not probe_file.exists():
                 raise ConfigurationError(
-                    f"{here} does not see what this command writes into {landmark.parent}; put --out and --pass-cache "
-                    "on a file system that all machines share, under the same path"
+                    f"{here} does not see what this command writes into {probe_file.parent}; put --out and "
+                    "--pass-cache on a file system that all machines share, under the same path"
                 )
         for name, found in _versions(request).items():
             if found != self.versions[name]:
@@ -179,7 +185,7 @@ class _Needs:
 
 
 class _EngineActor:
-    """What runs on the cluster: the owner of an engine's process. Each method runs in a thread of its own."""
+    """What runs on the cluster: the owner of an engine's process. Each method runs in a separate thread."""
 
     def __init__(self, request: EngineRequest) -> None:
         self._request = request
@@ -216,8 +222,8 @@ class _Worker:
     is_ready: bool = False
 
 
-class _Crew:
-    """The workers of one pass: hired, fed, replaced when they are lost, dismissed."""
+class _WorkerPool:
+    """The workers of one pass: started, given items, replaced when they are lost, stopped."""
 
     def __init__(self, ray: Any, request: EngineRequest, work: Work, needs: _Needs) -> None:
         self._ray = ray
@@ -236,7 +242,7 @@ class _Crew:
         first = []
         for item in itertools.islice(items, self._request.workers):
             first.append(item)
-            self._hire()
+            self._start()
         ledger = WorkLedger(itertools.chain(first, items), max_open=_MAX_OPEN * self._request.workers)
         say_waiting_at = time.monotonic() + _SAY_WAITING_AFTER_S
         while not ledger.is_over:
@@ -254,7 +260,7 @@ class _Crew:
                 )
                 say_waiting_at = float("inf")
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """End all engines and actors."""
         stopped = [
             worker.actor.stop.options(concurrency_group="stop").remote()
@@ -266,7 +272,7 @@ class _Crew:
         for worker in self._workers:
             self._ray.kill(worker.actor)
 
-    def _hire(self) -> None:
+    def _start(self) -> None:
         actor = self._actor_class.remote(self._request)
         stream = actor.serve.options(concurrency_group="serve", num_returns="streaming").remote(
             self._work, self._needs
@@ -275,16 +281,16 @@ class _Crew:
 
     def _hand_out(self, ledger: WorkLedger) -> None:
         """Give everyone who is ready something to do, the one with the least to do first."""
-        hungry = [worker for worker in self._workers if worker.is_ready]
-        while hungry:
-            worker = min(hungry, key=ledger.count)
+        idle = [worker for worker in self._workers if worker.is_ready]
+        while idle:
+            worker = min(idle, key=ledger.count)
             item = ledger.take(worker) if ledger.count(worker) < _MAX_IN_HAND else None
             if item is None:
                 return
             worker.actor.give.options(concurrency_group="give").remote(item)
 
     def _listen(self, worker: _Worker, ledger: WorkLedger) -> None:
-        """Take what a worker has said: that it is ready, a result, or its last words."""
+        """Handle one message of a worker: placed, ready, result or error."""
         try:
             result = self._ray.get(next(worker.stream))
         except self._ray.exceptions.RayTaskError as error:
@@ -303,7 +309,7 @@ class _Crew:
             worker.is_placed = True
 
     def _replace(self, worker: _Worker, ledger: WorkLedger, error: AdpaError) -> None:
-        """Let another worker do what a lost one had in its hands; give up where that cannot help."""
+        """Give a lost worker's items to another one; raise where that cannot help."""
         self._workers.remove(worker)
         self._ray.kill(worker.actor)
         if not isinstance(error, ScoringError):
@@ -314,11 +320,11 @@ class _Crew:
                 raise error
         ledger.lost(worker, str(error))
         logger.warning("%s; its work goes to another worker", error)
-        self._hire()
+        self._start()
 
 
 @contextlib.contextmanager
-def _landmarks(folders: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
+def _probe_files(folders: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
     """A file in each of the folders for as long as this lasts."""
     paths = tuple(folder / f".seen-{secrets.token_hex(8)}{TEMPORARY_SUFFIX}" for folder in folders)
     try:

@@ -1,4 +1,10 @@
-"""The Ray cluster that a pass runs on: found or started, and what a worker may take of it. Alone imports Ray."""
+"""The Ray cluster that a pass runs on: found or started, and what a worker may take of it. Alone imports Ray.
+
+Process-wide effects: Ray is configured through environment variables, which stay set for the life of this process
+(`RAY_USAGE_STATS_ENABLED`, and for a private cluster `RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER`, `RAY_AUTH_MODE` and
+`RAY_AUTH_TOKEN`; none replaces a value that the user has set), and Ray's logger is set to errors. What `ray.init`
+changes of signal handling is changed back.
+"""
 
 import contextlib
 import logging
@@ -54,7 +60,7 @@ def connected_ray(request: EngineRequest) -> Iterator[Any]:
                 ray.init(**where, configure_logging=False, log_to_driver=True)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise ConfigurationError(
-                    f"--ray-address: no Ray cluster to work on at {request.ray_address or 'this machine'}: "
+                    f"ray_address: no Ray cluster to work on at {request.ray_address or 'this machine'}: "
                     f"{str(error).strip().splitlines()[0]}; one with token authentication wants RAY_AUTH_MODE=token"
                 ) from error
         yield ray
@@ -62,7 +68,7 @@ def connected_ray(request: EngineRequest) -> Iterator[Any]:
 
 def _prepare_private_cluster() -> None:
     """Make a cluster of this machine alone reachable from this machine alone, and by this user alone."""
-    # Odd but so: this is the one switch that binds every one of Ray's ports to the loopback interface.
+    # Whatever its name says, this is the one switch that binds every one of Ray's ports to the loopback interface.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
@@ -100,7 +106,7 @@ def _is_running(pid: int) -> bool:
 
 @contextlib.contextmanager
 def _same_sigterm() -> Iterator[None]:
-    """Keep what this program does on SIGTERM; `ray.init` puts its own in the place."""
+    """Keep what this program does on SIGTERM; `ray.init` installs its own handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -127,7 +133,7 @@ def worker_resources(ray: Any, request: EngineRequest) -> dict[str, float]:
     needed = request.settings.tensor_parallel_size * request.settings.pipeline_parallel_size
     if needed > most_gpus:
         raise ConfigurationError(
-            f"--tensor-parallel-size times --pipeline-parallel-size: {needed} GPUs for each worker, but no machine of "
+            f"tensor_parallel_size times pipeline_parallel_size: {needed} GPUs for each worker, but no machine of "
             f"the cluster has more than {most_gpus:g}"
         )
     return {"num_cpus": 1, "num_gpus": needed}

@@ -66,7 +66,7 @@ def _check_ray_options(options: ScoreOptions | SampleOptions) -> None:
         )
     if options.own_process is False:
         raise ConfigurationError(
-            "--no-own-process: the engine of a worker always has a process of its own; leave it out"
+            "--no-own-process: the engine of a worker always has a separate process; leave it out"
         )
     if (options.ray_address or "").startswith("ray://"):
         raise ConfigurationError(

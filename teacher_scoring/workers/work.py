@@ -1,4 +1,4 @@
-"""What an engine is opened for, and the work on one in this very process."""
+"""What an engine is opened for, and running work on one in this process."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class EngineRequest:
         settings: the model and how to hold it.
         option: the command's option that named the model, for messages.
         vocab_size: how wide its logits have to be.
-        own_process: whether it gets a process of its own.
+        own_process: whether it gets a separate process.
         workers: how many such engines to open side by side, on Ray when there is more than one.
         ray_address: the Ray cluster that they run on: `auto` or `HOST:PORT`; None starts one on this machine for more
             than one worker, and does without Ray for one.

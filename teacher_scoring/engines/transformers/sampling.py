@@ -31,7 +31,7 @@ def draw_responses(
         attention_mask[row, width - len(prompt) :] = 1
     device = next(model.parameters()).device
     draw = _SeededDraw(seeds, sampling, device)
-    # A configuration of its own: the checkpoint's may bring penalties and other stop tokens along.
+    # A new configuration: the checkpoint's may bring penalties and other stop tokens along.
     model.generation_config = transformers.GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
         do_sample=False,

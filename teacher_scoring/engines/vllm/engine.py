@@ -43,7 +43,7 @@ def open_vllm(options: EngineOptions) -> "VllmBackend":
         ScoringError: a model that does not load.
     """
     prepare_environment()
-    # On GPUs the engine lives in processes of its own, whose errors must be seen.
+    # On GPUs the engine runs in separate processes, whose errors must be seen.
     with contextlib.nullcontext() if torch.cuda.is_available() else quiet_process():
         try:
             import vllm  # noqa: PLC0415  (takes seconds, and needs the environment set first)

@@ -1,4 +1,9 @@
-"""How vLLM is started: environment, constructor arguments, LoRA adapters."""
+"""How vLLM is started: environment, constructor arguments, LoRA adapters.
+
+Process-wide effects: `prepare_environment` sets environment variables and, without a GPU, turns torch's compiler off,
+both for the life of the process. vLLM reads them when it is imported and in the processes that it starts, so they
+cannot be set for a block of code; a command gives each model a separate process, which keeps them out of its own.
+"""
 
 import json
 import os
@@ -44,13 +49,13 @@ _REFUSED = {
 
 
 def prepare_environment() -> None:
-    """Set what vLLM reads when it is imported; values that the user has set stay."""
+    """Set, for this whole process, what vLLM reads when it is imported; values that the user has set stay."""
     # Before torch is asked for a GPU for the first time: without it, that alone makes CUDA unusable in whatever this
     # process forks, and vLLM forks. It sets this itself when it is imported, which is too late here.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     settings = {
         "VLLM_NO_USAGE_STATS": "1",
-        # One token is drawn after the last scored one; it must not need a position of its own.
+        # One token is drawn after the last scored one; it must not need a further position.
         "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
     }
     if torch.cuda.is_available():
@@ -65,7 +70,7 @@ def prepare_environment() -> None:
             "VLLM_LOGGING_LEVEL": "CRITICAL",
             # The engine in this process: starts in 2-5 s instead of 30-75 s.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            # The default binds threads to cores of its own choice, 20 times slower where cores are shared.
+            # The default binds threads to cores that it chooses itself, 20 times slower where cores are shared.
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         }
         # Otherwise the first requests compile C++ for 4-10 s. (TORCH_COMPILE_DISABLE, read when torch is

@@ -104,8 +104,8 @@ def test_a_worker_that_does_not_see_the_shared_folder_says_where_it_runs(request
     # What this process has written there is gone before the worker looks: as if it were on another machine.
     def items():
         yield "one"
-        for landmark in tmp_path.iterdir():
-            landmark.unlink()
+        for probe_file in tmp_path.iterdir():
+            probe_file.unlink()
         yield "two"
 
     request = request_of(shared_folders=(tmp_path,), workers=2)
