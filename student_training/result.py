@@ -83,7 +83,7 @@ class TrainingResult:
 
     def __str__(self) -> str:
         """The closing line."""
-        parts = [f"{self.out}: {self.steps:,} steps"]
+        parts = [f"{self.out}: {self.steps:,} step{'s' * (self.steps != 1)}"]
         if self.first and self.last:
             parts.append(f"loss {self.first['loss']:.4g} at step {self.first['step']}, {self._last_loss()}")
         if self.held_out:

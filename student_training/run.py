@@ -1,6 +1,7 @@
 """train-student from options to a checkpoint: `train_student`, and `plan_training` for its memory."""
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,8 @@ def train_student(options: TrainOptions) -> TrainingResult:
         )
         if found is Found.SHORTER:
             _reopen(out, trainer)
+        if found is Found.SAME and not continues:
+            logger.info("%s has no checkpoint yet: training starts at step 1", out)
         resumed_from = _train(trainer, options, stop)
         stop.consequence = "the same command saves the trained student"
         save_student(
@@ -253,7 +256,8 @@ def _result(
     return TrainingResult.from_metrics(
         out,
         lines,
-        window=options.logging_steps,
+        # Of a short run not so much that its beginning is in it.
+        window=min(options.logging_steps, math.ceil(steps / 4)),
         saved_step=steps if saved_step is None else saved_step,
         steps=steps,
         checkpoint=last_whole_checkpoint(out / _CHECKPOINTS),
