@@ -3,8 +3,8 @@
     python -m benchmarks.kill_training --signals SIGNALS --student STUDENT
 
 A run on a given signal dataset is killed at a random moment by SIGKILL, SIGTERM or Ctrl-C, and started again by the
-same command line, until it is done; then the next run begins, until there were as many kills as asked for. Every run must
-end with the weights and the lines of metrics.jsonl (but for clocks) of one that was never interrupted.
+same command line, until it is done; then the next run begins, until there were as many kills as asked for. Every run
+must end with the weights and the lines of metrics.jsonl (but for clocks) of one that was never interrupted.
 """
 
 import argparse

@@ -18,10 +18,12 @@ from data.options.click_options import FieldOption, OptionsCommand  # noqa: E402
 from data.preferences.forms.detection import FORMS  # noqa: E402
 from student_training.methods import METHODS  # noqa: E402
 from student_training.methods.describe import methods_table, presets_table, settings_tables  # noqa: E402
+from student_training.monitoring.glossary import metrics_table  # noqa: E402
 
 CLI_REFERENCE = ROOT / "docs" / "cli.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 METHODS_PAGE = ROOT / "docs" / "methods.md"
+METRICS_PAGE = ROOT / "docs" / "metrics.md"
 TEMPLATES = ROOT / "docs" / "templates.md"
 _TABLE_START, _TABLE_END = "<!-- table: make docs -->\n", "<!-- end of table -->"
 DATA = ROOT / "docs" / "data.md"
@@ -90,7 +92,15 @@ def render_methods() -> str:
         "settings": settings_tables(specs),
         "presets": presets_table(specs),
     }
-    page = METHODS_PAGE.read_text()
+    return _with_tables(METHODS_PAGE.read_text(), tables)
+
+
+def render_metrics() -> str:
+    """docs/metrics.md with its table made anew."""
+    return _with_tables(METRICS_PAGE.read_text(), {"metrics": metrics_table()})
+
+
+def _with_tables(page: str, tables: dict[str, str]) -> str:
     for name, table in tables.items():
         start, end = f"<!-- {name}: make docs -->\n", f"<!-- end of {name} -->"
         before, _, rest = page.partition(start)
@@ -164,5 +174,6 @@ if __name__ == "__main__":
     CLI_REFERENCE.write_text(render_reference())
     ARCHITECTURE.write_text(render_architecture())
     METHODS_PAGE.write_text(render_methods())
+    METRICS_PAGE.write_text(render_metrics())
     TEMPLATES.write_text(render_templates())
     DATA.write_text(render_data())

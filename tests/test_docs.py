@@ -36,3 +36,7 @@ def test_the_page_on_methods_is_current(generate):
 
 def test_the_table_of_forms_is_current(generate):
     assert generate.DATA.read_text() == generate.render_data(), "run `make docs`"
+
+
+def test_the_page_on_metrics_is_current(generate):
+    assert generate.METRICS_PAGE.read_text() == generate.render_metrics(), "run `make docs`"
