@@ -43,7 +43,7 @@ def check_machine(options: TrainOptions) -> None:
 
 
 def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArguments:
-    """Translate.
+    """The run's options as transformers has them.
 
     Args:
         options: the run's.
@@ -72,7 +72,7 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         logging_first_step=True,
         logging_nan_inf_filter=False,
         save_steps=options.save_steps,
-        # The trainer lets old checkpoints go itself, once the new one is known to be whole.
+        # The trainer deletes old checkpoints itself, once the new one is complete.
         save_total_limit=None,
         eval_strategy="steps" if evaluate else "no",
         eval_steps=options.save_steps if evaluate else None,
@@ -87,7 +87,7 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         # TensorBoard is added by hand, to have its files where a user looks for them.
         report_to=[name for name in options.report_to if name != "tensorboard"],
         run_name=Path(options.out).name,
-        # Said aloud, or processes without accelerators would not look for each other.
+        # Explicit, or processes without accelerators would not look for each other.
         use_cpu=not _has_accelerator(),
         ddp_timeout=_LONGEST_WAIT_S,
         remove_unused_columns=False,
@@ -120,5 +120,5 @@ def _has_accelerator() -> bool:
 
 
 def _optimizer(name: str) -> str:
-    """transformers' name of an optimizer; on CUDA AdamW is one kernel that needs no room beside its states."""
+    """transformers' name of an optimizer; on CUDA AdamW is one kernel that needs no temporaries."""
     return "adamw_torch_fused" if name == "adamw" and torch.cuda.is_available() else _OPTIMIZERS[name]

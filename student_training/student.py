@@ -40,7 +40,7 @@ class StudentWithObjective(nn.Module):
         """
         super().__init__()
         self.student: Any = student
-        # Checked once here; a sharded student's head is read anew in each forward, where it is gathered.
+        # Checked once here; a sharded student's head is read again in each forward, where it is gathered.
         self._backbone, _ = split_model(student)
         self._method = method
         self._normalize = normalize

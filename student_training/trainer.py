@@ -284,7 +284,7 @@ class StudentTrainer(Trainer):
         self._tokenizer.save_pretrained(folder)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Save, and only when every process is done mark the checkpoint as whole and let older ones go."""
+        """Save; when every process is done mark the checkpoint as complete and delete older ones."""
         super()._save_checkpoint(model, trial)
         totals = {name: self._over_processes(value).tolist() for name, value in sorted(self._metrics.items())}
         self.accelerator.wait_for_everyone()

@@ -1,4 +1,10 @@
-"""Turn pairs into tensors: model inputs padded or packed, response positions laid out flat."""
+"""Turn pairs into tensors: model inputs padded or packed, response positions flat.
+
+A batch has two layouts. The student reads rows (B, L), padded or concatenated. The head and the losses read N response
+positions, concatenated over all rows and sorted by role: `position_index` finds each one's hidden state, prompts and
+padding never reach the head, and the positions of a role are one slice. A flat layout costs an index; it saves every
+term its mask, and padding its share of the head's work. The columns of positions are those of `methods.Positions`.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -46,7 +52,7 @@ class PairCollator:
     """Build one batch.
 
     Rows are ordered by role (chosen, rejected, student), so that the positions of one role are one contiguous
-    stretch and each term of a loss is computed on its own stretch only. Log-probabilities are read from the
+    range and each term of a loss is computed on its own range only. Log-probabilities are read from the
     hidden state one before each response token, so padding and prompts never reach the LM head.
     """
 
@@ -149,7 +155,7 @@ class PairCollator:
             (int(row.support_sizes.max(initial=0)) for row in scored if row.support_sizes is not None),
             default=0,
         )
-        # Half of the int64 that torch indexes with: they are most of what a loader process hands over.
+        # Half of the int64 that torch indexes with: they are most of what a loader process sends.
         support_ids = np.zeros((num_positions, max(width, 1)), dtype=np.int32)
         support_mask = np.zeros(support_ids.shape, dtype=bool)
         values = {
@@ -276,14 +282,14 @@ def padded_rows(
 def packed_rows(
     rows: Sequence[ResponseSignals], pad_token_id: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """All rows one behind the other in a single sequence without padding.
+    """All rows concatenated in a single sequence without padding.
 
-    Position ids start anew with every row: they, and the absence of a mask, tell transformers which tokens see
+    Position ids start at 0 again with every row: they, and the absence of a mask, tell transformers which tokens see
     each other.
 
     Args:
         rows: as for `padded_rows`.
-        pad_token_id: stands in where there are no rows.
+        pad_token_id: used where there are no rows.
     Returns:
         `input_ids` and `position_ids`, (1, L) int64; and where each row begins.
     """

@@ -68,7 +68,7 @@ def _drawn(weight: float, num_pairs: int) -> int:
 def _weighted(
     blocks: Sequence[np.ndarray], weight: float, generator: np.random.Generator
 ) -> list[np.ndarray]:
-    """A dataset's blocks as often as the weight says, the last time with only a share of their pairs."""
+    """A dataset's blocks repeated by its weight, the last time with only a share of their pairs."""
     whole = [block for _ in range(int(weight)) for block in blocks]
     num_pairs = _num_pairs(blocks)
     chosen = np.zeros(num_pairs, dtype=bool)

@@ -16,7 +16,7 @@ class RewardMeans:
 
     Attributes:
         token: of the sampled token's advantage, nats.
-        response: of the advantage of the whole response that a position lies in, nats.
+        response: of the advantage of the whole response that a position belongs to, nats.
     """
 
     token: float

@@ -1,4 +1,7 @@
-"""A batch that travels between processes as one piece of memory."""
+"""A batch that is sent between processes as one piece of memory.
+
+Measured on a CPU (docs/lab_notes/training.md, benchmarks/data_loader.py); beside a GPU it is unmeasured.
+"""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +12,7 @@ import torch
 __all__ = ["BATCHES_AHEAD", "Batch"]
 
 
-#: Batches that a loader process may be ahead by: long enough to decode a block of storage behind them.
+#: Batches that a loader process may be ahead by: long enough to decode a block of storage meanwhile.
 BATCHES_AHEAD = 4
 
 #: Tensors begin at multiples of this in the joint memory; at least the size of any number in them.
@@ -22,7 +25,7 @@ _Place = tuple[str, torch.dtype, tuple[int, ...], int]
 class Batch(dict[str, torch.Tensor]):
     """Tensors on the CPU by name.
 
-    torch hands every tensor from a loader process to the training process by a connection of its own, which costs
+    torch sends every tensor from a loader process to the training process by a separate connection, which costs
     the training process more than the reading of the batch that it was spared. Pickled, a batch is one tensor.
     """
 
@@ -39,7 +42,7 @@ class Batch(dict[str, torch.Tensor]):
 
 
 def _pack(batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, list[_Place]]:
-    """Lay all tensors into one, uint8, and say where each lies."""
+    """Copy all tensors into one, uint8; and where each is in it."""
     places: list[_Place] = []
     end = 0
     for name, tensor in batch.items():

@@ -25,7 +25,7 @@ _MARK = "complete"
 
 
 def mark_whole(checkpoint: Path) -> None:
-    """Say that a checkpoint has all its files; they are forced to the disk first."""
+    """Mark a checkpoint as complete, after its files were forced to the disk."""
     for path in sorted(checkpoint.rglob("*")):
         if path.is_file():
             with path.open("rb") as file:
@@ -36,7 +36,7 @@ def mark_whole(checkpoint: Path) -> None:
 def last_whole_checkpoint(folder: Path) -> Path | None:
     """The checkpoint with the most steps among those that were saved to the end; None without one.
 
-    A process can be killed in the middle of saving; what it leaves has no mark and is not looked at.
+    A process can be killed in the middle of saving; what it leaves has no mark and is ignored.
     """
     whole = [path for path in _sorted(folder) if (path / _MARK).exists()]
     return whole[-1] if whole else None

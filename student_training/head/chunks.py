@@ -1,4 +1,10 @@
-"""One pass over the head: positions in chunks that share a buffer, and what adds up over them."""
+"""One pass over the head: positions in chunks that share a buffer, and what adds up over them.
+
+A chunk has as many positions as make 128 MiB of logits, and all chunks are of nearly the same size: large enough for
+matrix products at full speed, small compared with the weights. On a GPU the gradients of several chunks are collected
+before they are multiplied (`HeadProducts.num_stacked_chunks`), since each addition to the weight's gradient reads and
+writes all of it: fewer, larger products for more memory. That trade was made by arithmetic; on a GPU it is unmeasured.
+"""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +27,7 @@ CHUNK_BYTES = 128 * 2**20
 
 TILE_ROWS = 128
 
-"""Rows that a GPU's matrix products compute together: one row more costs as much as so many."""
+"""Rows that a GPU's matrix products compute together: one row more costs as much as a whole tile."""
 
 
 def default_chunk_size(vocab_size: int) -> int:
@@ -32,7 +38,7 @@ def default_chunk_size(vocab_size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class HeadCall:
-    """What a pass needs beside the tensors that autograd has to see.
+    """What a pass needs apart from the tensors that autograd has to see.
 
     Attributes:
         head: its bias, soft cap and scale are read; the weight comes through autograd.
@@ -59,7 +65,7 @@ class HeadPass:
     Attributes:
         products: the matrix products.
         chunk_rows: positions of the longest chunk.
-        stretches: the positions of each chunk, in order; none without positions.
+        ranges: the positions of each chunk, in order; none without positions.
     """
 
     def __init__(self, call: HeadCall, hidden: Tensor, weight: Tensor) -> None:
@@ -70,11 +76,11 @@ class HeadPass:
         # Even: a short last chunk costs nearly a whole one's time.
         self.chunk_rows = math.ceil(num_positions / max(1, math.ceil(num_positions / largest)))
         starts = range(0, num_positions, max(1, self.chunk_rows))
-        self.stretches = [slice(start, min(start + self.chunk_rows, num_positions)) for start in starts]
+        self.ranges = [slice(start, min(start + self.chunk_rows, num_positions)) for start in starts]
         self._buffer = hidden.new_empty(self.chunk_rows, vocab_size, dtype=self.products.dtype)
 
     def chunk(self, rows: slice) -> HeadChunk:
-        """The head applied to one of `stretches`."""
+        """The head applied to one of `ranges`."""
         call = self._call
         logits = self.products.logits(rows, out=self._buffer[: rows.stop - rows.start])
         return HeadChunk(

@@ -1,4 +1,12 @@
-"""Sparse log-probabilities and fused losses over a language-model head, without all the logits at once."""
+"""Sparse log-probabilities and fused losses over a language-model head, without all the logits at once.
+
+The logits of 8,192 positions over 128,256 tokens are 4.2 GB in float32, their gradient as much again. Here positions go
+through the head in chunks that share one buffer: logits, then what the objective reads of them (label, support, tail,
+entropy), then the logits' gradient in the same memory. `fused_objective` asks the objective for its gradient while the
+chunk is there, so a loss that is a sum over positions costs three matrix products and no second pass.
+`sparse_logprobs` serves losses that need a whole response first, and pays for it with a fourth. The price of both is
+that autograd sees one opaque function: it is differentiable once, and what the objective may read is fixed.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,40 +22,12 @@ from student_training.head.products import operand_dtype
 __all__ = [
     "SparseLogprobs",
     "default_chunk_size",
-    "dense_sparse_logprobs",
     "fused_objective",
     "sparse_logprobs",
 ]
 
 
 Objective = Callable[[slice, SparseLogprobs], Tensor]
-
-
-def dense_sparse_logprobs(
-    logits: Tensor, labels: Tensor, support_ids: Tensor, support_mask: Tensor
-) -> SparseLogprobs:
-    """Sparse log-probabilities from all the logits, by plain differentiable operations: the oracle.
-
-    Args:
-        logits: as the model returns them, shape (N, V).
-        labels: token ids, shape (N,), inside or outside the support.
-        support_ids: token ids, shape (N, K), distinct where the mask is True.
-        support_mask: True at real slots, shape (N, K). A position without any has all its mass in the tail.
-    Returns:
-        Nats; token, support and tail carry gradients.
-    """
-    logprobs = logits.log_softmax(-1)
-    in_support = torch.zeros_like(logits).scatter_add_(1, support_ids, support_mask.to(logits.dtype)) > 0
-    has_tail = ~in_support.all(1)
-    # logsumexp over nothing has no gradient that is a number: such rows go through whole, replaced after.
-    outside = torch.where(in_support & has_tail[:, None], -torch.inf, logprobs).logsumexp(1)
-    entropy = torch.special.entr(logprobs.detach().exp()).sum(1)
-    return SparseLogprobs(
-        token=logprobs.gather(1, labels[:, None])[:, 0],
-        support=torch.where(support_mask, logprobs.gather(1, support_ids), -torch.inf),
-        tail=torch.where(has_tail, outside, -torch.inf),
-        entropy=entropy,
-    )
 
 
 def sparse_logprobs(
@@ -134,7 +114,7 @@ class _FusedObjectiveFunction(torch.autograd.Function):
         logprobs = head_pass.empty_logprobs()
         loss = logprobs.token.new_zeros(())
         chunk = None
-        for rows in head_pass.stretches:
+        for rows in head_pass.ranges:
             chunk = head_pass.chunk(rows)
             _store(logprobs, rows, chunk.logprobs)
             if any(needed):
@@ -183,7 +163,7 @@ class _SparseLogprobsFunction(torch.autograd.Function):
         head_pass = HeadPass(call, hidden, weight)
         logprobs = head_pass.empty_logprobs()
         chunk = None
-        for rows in head_pass.stretches:
+        for rows in head_pass.ranges:
             chunk = head_pass.chunk(rows)
             _store(logprobs, rows, chunk.logprobs)
         # The last chunk stays for the backward pass, which needs its memory anyway.
@@ -200,7 +180,7 @@ class _SparseLogprobsFunction(torch.autograd.Function):
         head_pass, chunk = ctx.kept or (HeadPass(ctx.call, hidden, weight), None)
         ctx.kept = None
         gradients = GradientSums(head_pass, hidden, weight, bias, ctx.needs_input_grad[:3])
-        for rows in reversed(head_pass.stretches):
+        for rows in reversed(head_pass.ranges):
             chunk = chunk or head_pass.chunk(rows)
             small_gradients = d_token[rows], d_support[rows], d_tail[rows]
             gradients.add(rows, chunk.logit_gradients(*small_gradients, out=gradients.room(rows)))

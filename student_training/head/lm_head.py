@@ -50,7 +50,7 @@ def split_model(model: nn.Module) -> tuple[Callable[..., Tensor], LMHead]:
     Returns:
         A function from the model's keyword inputs (`input_ids`, `attention_mask`, ...) to the last hidden
         states (batch, length, d), and the head, whose tensors are the model's own parameters. Wrappers that
-        replace parameters (FSDP) leave it behind: call `read_head` inside the wrapped forward then.
+        replace parameters (FSDP) make it stale: call `read_head` inside the wrapped forward then.
     Raises:
         TrainingError: an adapter sits on the head, or the architecture does something else between hidden
             states and logits than `LMHead` says.

@@ -1,4 +1,8 @@
-"""The vocabulary outside a chunk's support: its sums, and its share of the logits' gradient."""
+"""The vocabulary outside a chunk's support: its sums, and its share of the logits' gradient.
+
+`BlockedTail` is what a CPU runs. `FusedTail`, the same by compiled functions, is chosen on CUDA; its values are tested
+on a CPU, its speed is unmeasured.
+"""
 
 import functools
 import importlib.util

@@ -15,6 +15,8 @@ def behavior_logprobs(
 ) -> TokenLogprobs:
     """Join rollouts to the student rows of the signals that were scored on them, by id, and compare the tokens.
 
+    All rollouts are in memory while they are joined, their log-probabilities as long as training lasts.
+
     Args:
         signals: a dataset with `student` rows.
         rollouts: what `sample-student` wrote and `score-teacher --rollouts` read.

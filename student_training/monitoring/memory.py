@@ -201,7 +201,7 @@ def _activations(
 def _kept(student: Any, length: int, *, bf16: bool, packed: bool) -> int:
     """Bytes that autograd keeps for the backward pass of one row through the layers below the head.
 
-    Packed rows share a mask over the whole sequence, which a single row does not have: two rows stand for them.
+    Packed rows share a mask over the whole sequence, which a single row does not have: two rows are measured instead.
     """
     backbone, _ = split_model(student)
     weights = {value.untyped_storage().data_ptr() for value in student.parameters()}

@@ -70,7 +70,7 @@ class MetricsFile(TrainerCallback):
 class LineAtEveryCheckpoint(TrainerCallback):
     """Log wherever a checkpoint is saved, and evaluate there if the run evaluates at all.
 
-    Lines average over the steps since the last one. If such a stretch crossed a checkpoint, a run that continues
+    Lines average over the steps since the last one. If a checkpoint came between two lines, a run that continues
     from there would write another average than one that was never interrupted.
     """
 

@@ -34,7 +34,7 @@ class Speed:
         self._fetched_s = 0.0
 
     def start_fetching(self) -> None:
-        """Note that the step's batches are being asked for."""
+        """Note that the step's batches are requested."""
         self._fetching_since_s = time.monotonic()
         if self._started_s is None:
             self._started_s = self._fetching_since_s
@@ -80,7 +80,7 @@ class StepFlops:
     layer, width and pair of tokens that see each other, for queries with keys and again for values, and twice
     that backward. The LM head is counted at response positions, where alone it runs; of experts, those that a
     token meets; every attention layer as one over all that came before, which a sliding window is not. What a
-    layer without attention heads does beside its products with weights, such as a state-space model's scan, is
+    layer without attention heads does apart from its products with weights, such as a state-space model's scan, is
     left out.
     """
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from dense_head import dense_sparse_logprobs
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,6 @@ from student_training.head.chunk import HeadChunk
 from student_training.head.fused import (
     SparseLogprobs,
     default_chunk_size,
-    dense_sparse_logprobs,
     fused_objective,
     sparse_logprobs,
 )

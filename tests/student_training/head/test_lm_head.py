@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from dense_head import dense_sparse_logprobs
 from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from data.errors import TrainingError
-from student_training.head.fused import dense_sparse_logprobs, sparse_logprobs
+from student_training.head.fused import sparse_logprobs
 from student_training.head.lm_head import read_head, split_model
 
 SMALL = {

@@ -5,8 +5,9 @@ import pathlib
 
 import pytest
 import torch
+from dense_head import dense_sparse_logprobs
 
-from student_training.head.fused import dense_sparse_logprobs, fused_objective
+from student_training.head.fused import fused_objective
 from student_training.head.lm_head import LMHead
 from student_training.objectives import (
     boosted_target,
