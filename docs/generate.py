@@ -41,7 +41,7 @@ wins over the file, the file over the default), `--json` (the result as one JSON
 (warnings only) and `--verbose` (more messages, with times). Results go to standard output, messages to standard error.
 
 Exit codes: 0 done, 1 something in the data, models or folders is in the way, 2 a wrong command line or configuration,
-130 interrupted by Ctrl-C, 143 ended by SIGTERM (score-teacher and sample-student within ten seconds, with their engines;
+130 interrupted by Ctrl-C, 143 ended by SIGTERM (score-teacher, sample-student within ten seconds, with their engines;
 train-student after the step under way, with a checkpoint). Running the same line again continues or finds the result.
 """
 
