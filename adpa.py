@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from data.signals.rollouts import Rollout, RolloutDataset
     from data.signals.schema import ResponseSignals
     from data.signals.shuffle import shuffled_pairs, split_pairs
-    from data.storage.transfer import open_signals, pull_dataset, push_dataset
+    from data.storage.transfer import TransferResult, open_dataset, open_signals, pull_dataset, push_dataset
     from student_training.methods import (
         METHODS,
         Method,
@@ -44,7 +44,9 @@ if TYPE_CHECKING:
         setting,
     )
     from student_training.options import TrainOptions
-    from student_training.run import TrainingResult, train_student
+    from student_training.result import TrainingResult
+    from student_training.run import train_student
+    from teacher_scoring.dry_run import ScoringPlan, plan_scoring
     from teacher_scoring.options import SampleOptions, ScoreOptions
     from teacher_scoring.sample import SamplingResult, sample_student
     from teacher_scoring.score import ScoringResult, score_teacher
@@ -69,7 +71,13 @@ _HOMES = {
     "data.signals.rollouts": ("Rollout", "RolloutDataset"),
     "data.signals.schema": ("ResponseSignals",),
     "data.signals.shuffle": ("shuffled_pairs", "split_pairs"),
-    "data.storage.transfer": ("open_signals", "pull_dataset", "push_dataset"),
+    "data.storage.transfer": (
+        "TransferResult",
+        "open_dataset",
+        "open_signals",
+        "pull_dataset",
+        "push_dataset",
+    ),
     "student_training.methods": (
         "METHODS",
         "Method",
@@ -82,7 +90,9 @@ _HOMES = {
         "setting",
     ),
     "student_training.options": ("TrainOptions",),
-    "student_training.run": ("TrainingResult", "train_student"),
+    "student_training.result": ("TrainingResult",),
+    "student_training.run": ("train_student",),
+    "teacher_scoring.dry_run": ("ScoringPlan", "plan_scoring"),
     "teacher_scoring.options": ("SampleOptions", "ScoreOptions"),
     "teacher_scoring.sample": ("SamplingResult", "sample_student"),
     "teacher_scoring.score": ("ScoringResult", "score_teacher"),

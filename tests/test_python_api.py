@@ -84,7 +84,8 @@ def test_every_example_of_the_page_runs(tiny_world, tmp_path):
         (tmp_path / name).symlink_to(tiny_world.folder / name)
     finished = run("\n".join(examples), cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
-    lines = finished.stdout.splitlines()
+    scored, *lines = finished.stdout.splitlines()
+    assert re.fullmatch(r"20 responses, \d+ positions scored now", scored)
     assert lines[:2] == ["trained: trained", "10 pairs, 20 responses"]
     assert re.fullmatch(r"chosen: \d+ tokens, advantage [+-]\d+\.\d\d nats, \d+% covered", lines[2])
     assert re.fullmatch(r"\d+ of 10 answers were cut at the limit", lines[4])

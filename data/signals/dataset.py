@@ -26,7 +26,7 @@ __all__ = [
     "ShardedDataset",
     "SignalDataset",
     "check_file",
-    "is_sound",
+    "is_intact",
 ]
 
 
@@ -220,7 +220,7 @@ def check_file(folder: Path, entry: ShardEntry | FileEntry, *, rebuild: str, con
         raise ShardError(f"{path}: cannot be read: {error.strerror or error}; {remedy}") from error
 
 
-def is_sound(folder: Path, entry: ShardEntry | FileEntry, *, content: bool) -> bool:
+def is_intact(folder: Path, entry: ShardEntry | FileEntry, *, content: bool) -> bool:
     """Whether a file of a dataset is as the manifest says; see `check_file`."""
     try:
         check_file(folder, entry, rebuild="", content=content)

@@ -13,7 +13,7 @@ from data.errors import ShardError
 from data.files import atomic_output, make_folder, remove_leftovers, write_atomic
 from data.locks import hold_lock
 from data.signals.card import CARD_NAME
-from data.signals.dataset import CACHED_BLOCKS, ShardedDataset, SignalDataset, check_file, is_sound
+from data.signals.dataset import CACHED_BLOCKS, ShardedDataset, SignalDataset, check_file, is_intact
 from data.signals.manifest import (
     MANIFEST_NAME,
     FileEntry,
@@ -159,7 +159,7 @@ class _Remote(ShardedDataset):
 
     def _finish(self) -> None:
         """Make the copy in the store an ordinary dataset once its last shard has come."""
-        if all(is_sound(self.path, shard, content=False) for shard in self.manifest.shards):
+        if all(is_intact(self.path, shard, content=False) for shard in self.manifest.shards):
             # They came first, but whoever prunes the store may have taken them away since.
             for entry in self.manifest.files:
                 _fetch(Remote(self.address), self.path, entry, compare_present=False)
@@ -295,7 +295,7 @@ def _fetch(
     Returns:
         Whether it was copied.
     """
-    if is_sound(folder, entry, content=compare_present):
+    if is_intact(folder, entry, content=compare_present):
         return False
     target = folder / entry.file
     target.parent.mkdir(parents=True, exist_ok=True)

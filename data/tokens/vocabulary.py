@@ -63,11 +63,6 @@ class Vocabulary:
         )
         return cls(tokens, eos["content"] if isinstance(eos, dict) else eos, template_text(template))
 
-    @property
-    def hash(self) -> str:
-        """sha256 (hex) over tokens and ids."""
-        return hashlib.sha256(json.dumps(sorted(self.tokens.items())).encode()).hexdigest()
-
 
 def check_agreement(
     teacher: Vocabulary, student: Vocabulary, *, teacher_name: str, student_name: str, role: str = "student"

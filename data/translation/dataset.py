@@ -25,7 +25,7 @@ from data.files import make_folder, write_atomic
 from data.locks import hold_lock
 from data.preferences.messages import Message, PreferenceRow
 from data.signals.card import write_card
-from data.signals.dataset import TOKENIZER_FOLDER, SignalDataset, is_sound
+from data.signals.dataset import TOKENIZER_FOLDER, SignalDataset, is_intact
 from data.signals.fingerprint import explain_differences, fingerprint
 from data.signals.manifest import (
     MANIFEST_NAME,
@@ -413,7 +413,7 @@ def _record(folder: Path, index: int, name: str) -> dict[str, Any] | None:
         return None
     record = json.loads(path.read_text())
     is_same = record["dataset"] == name
-    return record if is_same and is_sound(folder, _entry_from_json(record["entry"]), content=False) else None
+    return record if is_same and is_intact(folder, _entry_from_json(record["entry"]), content=False) else None
 
 
 def _entry_from_json(content: Mapping[str, Any]) -> ShardEntry:

@@ -31,7 +31,7 @@ from data.locks import hold_lock
 from data.preferences.reader import PreferenceReader
 from data.progress import Progress
 from data.signals.card import write_card
-from data.signals.dataset import TOKENIZER_FOLDER, SignalDataset, is_sound
+from data.signals.dataset import TOKENIZER_FOLDER, SignalDataset, is_intact
 from data.signals.fingerprint import compare_requests, explain_differences, fingerprint
 from data.signals.manifest import (
     MANIFEST_NAME,
@@ -324,7 +324,7 @@ class DatasetBuild:
         has_lost = any(entry.file == FAILED_NAME for entry in manifest.files)
         num_intact = 0
         for index, entry in enumerate(manifest.shards):
-            if is_sound(self.out, entry, content=True):
+            if is_intact(self.out, entry, content=True):
                 num_intact += 1
                 if not has_lost:
                     self._note(ShardRecord(index, entry), manifest.fingerprint)
@@ -449,7 +449,7 @@ def _refuse_other_dataset(out: Path, known: Mapping[str, Any]) -> None:
 def _has_all_files(out: Path) -> bool:
     """Whether a finished dataset has all its files, each of the right size. Contents are not compared."""
     manifest = read_manifest(out)
-    return all(is_sound(out, entry, content=False) for entry in (*manifest.shards, *manifest.files))
+    return all(is_intact(out, entry, content=False) for entry in (*manifest.shards, *manifest.files))
 
 
 def _write_dataset(
