@@ -237,6 +237,8 @@ def prepare_request(options: ScoreOptions, *, need_weights: bool = True) -> Scor
         **encoder_settings(options),
     )
     _check_terminator(encoder, (teacher, reference))
+    if note := encoder.unheeded_terminator(teacher.folder):
+        logger.warning("note: %s", note)
     return ScoringRequest(
         options=options,
         teacher=teacher,

@@ -157,6 +157,8 @@ def _prepare(options: SampleOptions) -> _Request:
         truncate=options.truncate,
         **encoder_settings(options),
     )
+    if note := encoder.unheeded_terminator(student.folder):
+        logger.warning("note: %s", note)
     return _Request(
         options=options,
         student=student,

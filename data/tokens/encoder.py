@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from data.preferences.messages import Answer, PreferenceRow, as_turns
 from data.preferences.reader import RowCounts
 from data.signals.schema import ResponseSignals
 from data.tokens.chat import LEFT_OUT, Rendering, UnusableAnswerError
+from data.tokens.surprises import unheeded_terminator
 from data.tokens.template import ChatTokenizer, template_text
 from data.tokens.template_format import TemplateFormat, choose_format
 from data.tokens.templated_text import TemplatedText
@@ -342,6 +344,10 @@ class PairEncoder:
     @property
     def _terminator(self) -> str:
         return str(self._tokenizer.convert_ids_to_tokens(self.terminator_id))
+
+    def unheeded_terminator(self, folder: Path) -> str | None:
+        """A line on a model whose generation does not stop where answers end; see `data.tokens.surprises`."""
+        return unheeded_terminator(folder, self.terminator_id, self._terminator)
 
     def describe(self) -> str:
         """One line for the output: template, terminator, rows kept, cut and dropped."""

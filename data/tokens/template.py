@@ -83,8 +83,16 @@ class ChatTemplate:
         has_marks: whether it marks what the assistant generates, with `{% generation %}`.
     """
 
-    def __init__(self, tokenizer: ChatTokenizer) -> None:
-        text = template_text(tokenizer.chat_template)
+    def __init__(self, tokenizer: ChatTokenizer, *, text: str | None = None) -> None:
+        """Read a template.
+
+        Args:
+            tokenizer: renders it, with its own special tokens.
+            text: the template, where it is not the tokenizer's own.
+        Raises:
+            DataError: for a template that is not valid Jinja.
+        """
+        text = template_text(tokenizer.chat_template) if text is None else text
         assert text is not None, "a tokenizer without a template has no ChatTemplate"
         self.text = text
         self._tokenizer = tokenizer

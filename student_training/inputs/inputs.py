@@ -19,6 +19,7 @@ from data.signals.dataset import SignalDataset
 from data.signals.rollouts import RolloutDataset
 from data.storage.transfer import open_signals
 from data.tokens.options import encoder_settings
+from data.tokens.surprises import differing_templates, stored_template
 from data.tokens.vocabulary import Vocabulary, check_agreement
 from data.translation.dataset import translate_dataset
 from student_training.inputs.behavior import behavior_logprobs
@@ -201,6 +202,10 @@ def _open_signals(
             notes = check_agreement(teacher, student, **names)
         for note in notes:
             logger.info("note: %s", note)
+        template = stored_template(dataset.tokenizer_folder)
+        names = {"name": options.student, "other_name": path}
+        if surprise := "\n".join(differing_templates(tokenizer, template, **names)):
+            logger.warning("note: %s", surprise)
         logger.info(
             f"{path}: {dataset.num_pairs:,} pairs, {dataset.num_rows:,} responses, "
             f"{dataset.num_positions:,} scored positions"
