@@ -6,7 +6,6 @@ with the student's own template from the messages that the source stores; only t
 """
 
 import concurrent.futures
-import copy
 import dataclasses
 import itertools
 import json
@@ -283,15 +282,14 @@ class _Context:
     def translate_shard(self, folder: Path, index: int, name: str) -> dict[str, Any]:
         """Translate one shard; its manifest entry and counts as JSON values."""
         entry = self._source.manifest.shards[index]
-        self._translator.counts = TranslationCounts()
+        counts = TranslationCounts()
         written = write_signal_shard(
             folder / entry.file,
-            self._rows(self._source.path / entry.file),
+            self._rows(self._source.path / entry.file, counts),
             fingerprint=name,
             precision=self._source.manifest.request.get("precision", "rounded"),
             format_version=2,
         )
-        counts = self._translator.counts
         return {"entry": dataclasses.asdict(written), "counts": counts.as_json(), "dataset": name}
 
     def summary(self, counts: TranslationCounts) -> dict[str, Any]:
@@ -312,20 +310,19 @@ class _Context:
             "unplaced_tokens": texts,
         }
 
-    def _rows(self, path: Path) -> Iterator[ResponseSignals]:
+    def _rows(self, path: Path, counts: TranslationCounts) -> Iterator[ResponseSignals]:
         """The shard's rows on the student's ids; a pair of which one response is lost is left out whole."""
         rows = read_signal_shard(path)
         for _, pair in itertools.groupby(rows, key=lambda row: row.pair_id):
-            before = copy.deepcopy(self._translator.counts)
+            self._translator.counts = of_pair = TranslationCounts()
             translated = [self._translate(row) for row in pair]
             kept = [row for row in translated if row is not None]
-            if len(kept) == len(translated):
-                yield from kept
-                continue
-            dropped = self._translator.counts.dropped
-            dropped["another response of its pair could not be translated"] += len(kept)
-            self._translator.counts = before
-            self._translator.counts.dropped = +dropped
+            if len(kept) < len(translated):
+                of_pair.dropped["another response of its pair could not be translated"] += len(kept)
+                of_pair = TranslationCounts(dropped=+of_pair.dropped)
+                kept = []
+            counts += of_pair
+            yield from kept
 
     def _translate(self, row: ResponseSignals) -> ResponseSignals | None:
         if row.conversation is None:
