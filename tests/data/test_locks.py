@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_only_one_process_of_many_holds_a_lock_although_each_deletes_it_with_its_folder(tmp_path):
+def test_only_one_process_of_many_holds_a_lock_that_each_deletes(tmp_path):
     """Eight processes count to 400 together, by reading a number and writing it back."""
     script = """
 import contextlib, sys

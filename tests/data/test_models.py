@@ -24,7 +24,7 @@ def write_model(folder, weights=b"weights"):
     return folder
 
 
-def test_the_identity_is_the_folders_name_and_a_hash_of_configuration_and_weights_alone(tmp_path):
+def test_the_identity_is_the_folders_name_and_a_hash_of_its_content(tmp_path):
     folder, identity = resolve_model(str(write_model(tmp_path / "here" / "teacher")))
     assert folder == tmp_path / "here" / "teacher"
     names = {"config.json": b"{}", "model-1.safetensors": b"weights", "model-2.safetensors": b"more"}

@@ -131,9 +131,7 @@ def test_one_pair_for_two_processes_leaves_one_of_them_an_empty_batch(scored, tm
         assert [line[name] for line in two] == pytest.approx([line[name] for line in one], rel=1e-6)
 
 
-def test_a_budget_of_tokens_makes_the_same_steps_for_two_processes_as_for_one_that_accumulates(
-    scored, tmp_path
-):
+def test_a_token_budget_makes_the_same_steps_for_two_processes_as_for_one(scored, tmp_path):
     changes = {"epochs": 1.0, "max_steps": None, "learning_rate": 0.0, "packing": True, "threads": 1}
     budget = {"max_tokens_per_batch": 90}
     one = scored.options("dckd", tmp_path / "one", gradient_accumulation=2, **changes, **budget)
@@ -161,7 +159,7 @@ def killed_in_step(number, rank, options):
 
 
 @pytest.mark.parametrize("batches", [{"batch_size": 2}, {"max_tokens_per_batch": 150, "packing": True}])
-def test_two_processes_killed_in_the_middle_of_an_epoch_end_with_the_numbers_of_an_uninterrupted_run(
+def test_two_processes_killed_mid_epoch_end_as_an_uninterrupted_run(
     batches, scored, student_with_dropout, numbers, tmp_path
 ):
     # Random numbers in every step, and held-out pairs that are looked at in between.

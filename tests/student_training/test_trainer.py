@@ -111,9 +111,7 @@ def student_of_another_end(scored, tmp_path):
     return folder
 
 
-def test_a_trained_student_stops_where_its_tokenizer_ends_and_else_keeps_what_it_came_with(
-    scored, student_of_another_end, tmp_path, capfd
-):
+def test_a_trained_student_stops_where_its_tokenizer_ends(scored, student_of_another_end, tmp_path, capfd):
     out = tmp_path / "run"
     scored.train("sft", out, student=str(student_of_another_end), max_steps=1)
     end = AutoTokenizer.from_pretrained(out).eos_token_id
@@ -125,9 +123,7 @@ def test_a_trained_student_stops_where_its_tokenizer_ends_and_else_keeps_what_it
     assert "PAD/BOS/EOS" not in "".join(capfd.readouterr())
 
 
-def test_a_trained_student_stops_at_the_end_of_a_turn_where_that_is_not_the_end_of_a_sequence(
-    scored, student_of_another_end, tmp_path
-):
+def test_a_trained_student_stops_at_the_end_of_a_turn(scored, student_of_another_end, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(student_of_another_end)
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.content + ' ' }}"

@@ -121,9 +121,7 @@ def test_a_disk_that_takes_no_more_is_one_error_and_the_same_command_continues(
     assert contents(tmp_path / "out") == uninterrupted
 
 
-def test_a_disk_that_is_full_at_any_one_write_is_an_error_after_which_the_same_command_continues(
-    tiny_world, tmp_path, monkeypatch
-):
+def test_a_full_disk_at_any_write_is_an_error_and_the_run_continues(tiny_world, tmp_path, monkeypatch):
     def score(folder):
         options = ScoreOptions(
             teacher=str(tiny_world.teacher), reference=str(tiny_world.reference), data=str(tiny_world.pairs),
@@ -171,7 +169,7 @@ def test_a_killed_command_leaves_no_engine_behind(tiny_world, tmp_path, still_ru
     assert [started[pid] for pid in still_running(started)] == []
 
 
-def test_a_command_with_workers_stops_whole_and_one_engine_continues_to_the_same_bytes(
+def test_a_command_with_workers_stops_and_one_engine_continues_it(
     tiny_world, tmp_path, uninterrupted, still_running
 ):
     pytest.importorskip("ray", reason="Ray is not installed (extra [ray])")

@@ -71,9 +71,7 @@ def write_rows(path, rows):
 ROW = {"prompt": "w1 w2", "chosen": "w3 w4", "rejected": "w5"}
 
 
-def test_a_finished_dataset_passes_its_own_verification_and_holds_every_response_in_order(
-    options, tiny_world, caplog
-):
+def test_a_finished_dataset_verifies_and_holds_every_response_in_order(options, tiny_world, caplog):
     with caplog.at_level("INFO", logger="teacher_scoring"):
         dataset, result = score(options())
     assert verify_dataset(dataset.path) == []
@@ -285,7 +283,7 @@ def test_auto_over_a_folder_is_the_engine_that_made_it(options, tmp_path, monkey
     assert "--engine transformers" in manifest.created["command"]
 
 
-def test_auto_over_a_folder_whose_engine_is_not_installed_says_so_and_changes_nothing(options, monkeypatch):
+def test_auto_over_a_folder_without_its_engine_installed_changes_nothing(options, monkeypatch):
     out = score_teacher(options()).path
     (out / "shard-00000.parquet").unlink()
     before = contents(out)

@@ -38,7 +38,7 @@ def with_positions(folder, number, path):
     return str(path)
 
 
-def test_rows_beyond_a_models_positions_are_dropped_and_counted_and_the_limit_is_said(options, caplog):
+def test_rows_beyond_a_models_positions_are_dropped_counted_and_said(options, caplog):
     caplog.set_level("INFO", logger="teacher_scoring")
     dataset = score_teacher(options()).open()
     assert dataset.num_pairs == 1

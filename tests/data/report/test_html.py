@@ -454,9 +454,7 @@ def test_repeated_and_empty_answers_are_counted(tmp_path):
     assert (summary.num_repeatable, summary.num_repeated, summary.num_empty) == (4, 2, 1)
 
 
-def test_rollouts_are_reported_by_token_where_the_tokenizer_is_and_by_text_elsewhere(
-    tmp_path, make_rollouts, dataset
-):
+def test_rollouts_are_reported_by_token_or_by_text(tmp_path, make_rollouts, dataset):
     rows = make_rollouts(tmp_path / "rollouts")
     rollouts = RolloutDataset.open(tmp_path / "rollouts")
     pages = []

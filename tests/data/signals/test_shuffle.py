@@ -73,9 +73,7 @@ def test_shares_are_disjoint_and_cover_the_order(num_parts):
         split_pairs(order, part=num_parts, num_parts=num_parts)
 
 
-def test_an_epoch_split_over_readers_and_continued_in_the_middle_reads_every_pair_once(
-    tmp_path, make_dataset, monkeypatch
-):
+def test_an_epoch_split_over_readers_and_continued_reads_every_pair_once(tmp_path, make_dataset, monkeypatch):
     make_dataset(tmp_path, num_shards=4)
     num_parts, stopped_at = 4, 3
 

@@ -273,9 +273,7 @@ def test_a_dataset_of_the_store_that_cannot_be_read_is_listed_with_the_reason(tm
     assert reason.startswith(f"{folder / 'manifest.json'}: not JSON")
 
 
-def test_what_another_user_may_read_alone_is_neither_unfinished_nor_taken_for_absent(
-    tmp_path, add, monkeypatch
-):
+def test_what_only_another_user_may_read_is_not_taken_for_absent(tmp_path, add, monkeypatch):
     folder = add("a")
     lstat = os.lstat
 

@@ -194,9 +194,7 @@ def test_what_the_same_request_has_made_to_other_bytes_is_never_mixed(
     assert _contents(tmp_path / "copy") == _contents(dataset)
 
 
-def test_the_same_files_with_another_story_of_how_they_came_about_replace_the_manifest_alone(
-    tmp_path, dataset, address
-):
+def test_the_same_files_with_another_provenance_replace_the_manifest_alone(tmp_path, dataset, address):
     push_dataset(dataset, address)
     write_manifest(dataset, dataclasses.replace(read_manifest(dataset), created={"by": "adpa 9"}))
     assert push_dataset(dataset, address).copied == ()

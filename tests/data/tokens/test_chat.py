@@ -22,7 +22,7 @@ from tests.data.tokens.chat_tokenizers import (
 )
 
 
-def test_a_template_that_drops_the_system_turn_of_answered_questions_is_asked_for_the_answer_alone():
+def test_a_template_that_drops_answered_system_turns_is_asked_for_the_answer():
     tokenizer = mistral_03()
     prompt = (Message("system", "a b"), Message("user", "the dog"))
     encoded = PairEncoder(tokenizer).encode(row(prompt, "I am fine.", None))
@@ -56,7 +56,7 @@ def test_an_empty_thought_that_the_template_writes_is_the_prompt_s():
         assert response.mask is None
 
 
-def test_turn_tokens_that_swallow_newlines_and_an_end_of_text_behind_the_end_of_turn_are_no_trouble():
+def test_turn_tokens_that_swallow_newlines_are_no_trouble():
     tokenizer = phi_3()
     encoder = PairEncoder(tokenizer)
     encoded = encoder.encode(row("the dog", "I am fine.\n", "a"))
@@ -107,7 +107,7 @@ def test_a_special_token_that_no_attribute_names_ends_the_turn():
     assert tokenizer.convert_ids_to_tokens(encoder.terminator_id) == "<|im_end|>"
 
 
-def test_an_end_of_turn_that_was_added_as_an_ordinary_token_ends_the_turn_and_added_whitespace_does_not():
+def test_an_end_of_turn_added_as_an_ordinary_token_ends_the_turn():
     template = CHATML.replace("'<|im_end|>\n'", "'\n\n<|im_end|>\n'")
     tokenizer = wrap(byte_level(["<|endoftext|>"]), eos="<|endoftext|>", template=template)
     tokenizer.add_tokens([AddedToken("<|im_end|>", special=False), AddedToken("\n\n", special=False)])

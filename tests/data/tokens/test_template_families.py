@@ -188,7 +188,7 @@ def test_a_whole_conversation_is_learnt_turn_by_turn():
     assert last.mask is None
 
 
-def test_turns_that_a_template_writes_anew_are_separate_and_each_as_the_model_saw_it():
+def test_turns_that_a_template_writes_anew_are_separate_rows():
     encoded = encoder_of("gpt-oss").encode(conversation_row("two turns"))
     first, second = encoded.chosen
     tokenizer = tokenizer_of("gpt-oss")
@@ -264,7 +264,7 @@ def test_what_a_template_does_not_read_is_refused_by_name(row, message):
         encoder.encode(row)
 
 
-def test_template_arguments_of_the_command_are_checked_and_a_row_s_own_take_precedence():
+def test_template_arguments_are_checked_and_a_rows_own_take_precedence():
     tokenizer = tokenizer_of("qwen3.5-think")
     with pytest.raises(ConfigurationError, match=r"template argument 'tone': .* it reads enable_thinking"):
         PairEncoder(tokenizer, template_args={"tone": "mild"})

@@ -73,7 +73,7 @@ def test_an_id_that_stands_for_another_token_is_an_error_though_no_token_moved()
         check(tokenizer([*TOKENS, "hound"]), tokenizer([*TOKENS, "zebra"]))
 
 
-def test_tokenizers_without_a_common_token_do_not_agree_by_having_nothing_to_compare():
+def test_tokenizers_without_a_common_token_do_not_agree():
     with pytest.raises(DataError, match="the token of id 0 is"):
         check_agreement(Vocabulary({"a": 0}), Vocabulary({"b": 0}), teacher_name="t", student_name="s")
 

@@ -107,7 +107,7 @@ def test_alpaca_eval_row_is_near_the_published_one_with_its_own_c(model, difficu
     )
 
 
-def test_alpaca_eval_join_by_position_misplaces_the_difficulties_of_incomplete_files(difficulty, gamed):
+def test_join_by_position_misplaces_difficulties_of_incomplete_files(difficulty, gamed):
     annotations = annotations_of("minotaur-13b")
     assert len(annotations) < 805
     by_question = leaderboard_row(annotations, difficulty=difficulty, gamed=gamed)

@@ -107,7 +107,7 @@ def test_a_step_of_several_processes_has_the_pairs_of_one_large_batch():
     assert [len(batch) for batch in four[-4:]] == [2, 2, 2, 1]
 
 
-def test_under_a_budget_steps_do_not_depend_on_how_processes_and_accumulation_share_them():
+def test_under_a_budget_steps_do_not_depend_on_who_shares_them():
     def steps(num_processes, gradient_accumulation):
         shares = [
             list(

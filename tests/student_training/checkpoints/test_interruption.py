@@ -101,7 +101,7 @@ def test_an_interrupt_before_the_first_step_says_that_nothing_was_trained(option
     assert last_whole_checkpoint(tmp_path / "run" / "checkpoints") is None
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_says_that_it_starts_again(
+def test_a_run_killed_before_its_first_checkpoint_says_it_starts_again(
     options, uninterrupted, numbers, tmp_path, caplog, monkeypatch
 ):
     caplog.set_level("INFO", "student_training")

@@ -68,7 +68,7 @@ def test_frozen_weights_cost_no_gradient_of_their_own():
     assert StepFlops(model)(batch) == 4 * weights * 3 + 12 * 8 * 6 + 4 * 32 * 8 * 2
 
 
-def test_utilisation_is_a_share_of_all_devices_and_left_out_where_their_limit_is_unknown():
+def test_utilisation_is_a_share_of_all_devices_where_known():
     known, unknown = Speed(peak_flops=1e9), Speed()
     for speed in (known, unknown):
         speed.start_fetching()

@@ -96,7 +96,7 @@ def test_the_closing_line_weighs_its_lines_by_their_steps():
     assert str(closing) == "out: 11 steps; loss 9 at step 1, 2.2 over the last 10 steps"
 
 
-def test_the_closing_line_gives_held_out_numbers_before_training_and_of_the_saved_student():
+def test_the_closing_line_gives_held_out_numbers_first_and_last():
     rows = (
         {"step": 0, "eval_loss": 7.0},
         {"step": 1, "loss": 9.0},

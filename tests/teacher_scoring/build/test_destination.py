@@ -107,9 +107,7 @@ def test_of_two_processes_one_scores_and_the_other_waits_and_then_reads(options)
     assert not list(Path(folder).parent.glob(".*.lock"))
 
 
-def test_with_out_it_is_the_same_but_for_other_parts_which_are_made_at_the_same_time(
-    options, tmp_path, caplog
-):
+def test_with_out_other_parts_are_made_at_the_same_time(options, tmp_path, caplog):
     class WaitsError(Exception):
         pass
 

@@ -120,9 +120,7 @@ def test_a_damaged_manifest_in_the_store_is_said_and_not_written_over(options):
     assert (made / "manifest.json").read_text() == "{}"
 
 
-def test_the_repair_plan_names_the_engine_and_what_to_install_before_anything_is_deleted(
-    options, monkeypatch
-):
+def test_the_repair_plan_names_the_engine_before_anything_is_deleted(options, monkeypatch):
     made = score_teacher(options).path
     (made / "shard-00002.parquet").unlink()
     manifest = json.loads((made / "manifest.json").read_text())

@@ -28,9 +28,7 @@ def score(tiny_world, tmp_path):
     return score
 
 
-def test_a_teacher_with_an_adapter_is_scored_as_the_merged_model_and_told_from_its_base(
-    score, tiny_world, make_adapter
-):
+def test_a_teacher_with_an_adapter_is_scored_as_the_merged_model(score, tiny_world, make_adapter):
     base = tiny_world.reference
     adapter, merged = make_adapter(base)
     AutoTokenizer.from_pretrained(base).save_pretrained(merged)

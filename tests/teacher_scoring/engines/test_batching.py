@@ -7,9 +7,7 @@ SEQUENCES = st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size
 
 
 @given(SEQUENCES, st.integers(1, 200), st.integers(1, 100))
-def test_every_sequence_goes_once_and_limits_hold_for_all_that_do_not_break_them_alone(
-    sequences, max_tokens, max_scored
-):
+def test_batches_hold_every_sequence_once_within_the_limits(sequences, max_tokens, max_scored):
     lengths, scored = [max(a, b) for a, b in sequences], [min(a, b) for a, b in sequences]
     batches = list(plan_batches(lengths, scored, max_tokens=max_tokens, max_scored=max_scored))
     assert sorted(number for batch in batches for number in batch) == list(range(len(lengths)))

@@ -70,7 +70,7 @@ SEQUENCE = TokenSequence(
 )
 
 
-def test_vllm_s_own_requests_ask_for_nothing_where_the_mask_is_off_and_read_the_rest():
+def test_vllm_requests_ask_for_nothing_where_the_mask_is_off():
     requests = NativeRequests(8)
     ids = np.array([[1, 9], [4, 5]], np.int32)
     _, parameters = requests.given_request(0, SEQUENCE, ids)

@@ -87,9 +87,7 @@ def test_how_many_positions_go_through_the_head_at_once_changes_nothing(engine, 
         np.testing.assert_allclose(ours.token_logprobs, theirs.token_logprobs, atol=1e-5)
 
 
-def test_how_many_requests_go_in_one_call_is_bounded_by_their_scores_and_changes_nothing(
-    engine, make_sequences, monkeypatch
-):
+def test_requests_of_one_call_are_bounded_and_change_nothing(engine, make_sequences, monkeypatch):
     sequences = make_sequences(12)
     ids = [np.tile(np.arange(7, dtype=np.int32), (len(s.response_ids), 1)) for s in sequences]
     whole = [*engine.score_support(sequences, 7), *engine.score_given(sequences, ids)]

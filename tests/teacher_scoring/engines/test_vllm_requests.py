@@ -32,7 +32,7 @@ def native_support(output):
     return NativeRequests(8).read_support([output], [0], [SEQUENCE], 2)[0]
 
 
-def test_flat_scores_become_the_response_positions_equal_ones_with_the_lower_id_first():
+def test_flat_scores_become_positions_ties_with_the_lower_id_first():
     scores = native_support(flat_output())
     assert isinstance(scores, SupportScores)
     np.testing.assert_array_equal(scores.topk_ids, [[3, 4], [0, 4]])
@@ -62,7 +62,7 @@ def test_flat_scores_that_are_missing_or_of_another_response_are_lost(changed, w
     assert words in answer
 
 
-def test_given_ids_are_asked_from_the_first_response_position_on_the_token_first_and_unknown_ones_as_none():
+def test_given_ids_are_asked_from_the_first_response_position_on():
     prompt, parameters = NativeRequests(8).given_request(0, SEQUENCE, GIVEN_IDS)
     assert prompt == ALL_IDS
     assert parameters["prompt_logprob_start"] == 2

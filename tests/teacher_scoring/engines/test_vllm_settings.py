@@ -71,9 +71,7 @@ def test_further_overrides_of_the_configuration_leave_the_head_in_float32(argume
     ("logprobs_mode=raw_logits", "logprobs_mode cannot be set: a dataset holds log-probabilities"),
     ("tensor_parallel_size=8", "tensor_parallel_size cannot be set: there is an option for it"),
 ])  # fmt: skip
-def test_engine_arguments_that_would_make_numbers_wrong_or_have_an_option_are_refused(
-    arguments, pair, reason
-):
+def test_engine_arguments_that_would_make_numbers_wrong_are_refused(arguments, pair, reason):
     with pytest.raises(ConfigurationError, match=f"^engine_arg: {reason}.*; leave it out$"):
         arguments(engine_args=(pair,))
 

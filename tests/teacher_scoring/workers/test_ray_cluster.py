@@ -72,9 +72,7 @@ def test_rays_folder_goes_with_the_run_and_those_of_killed_runs_with_the_next(mo
 
 
 @pytest.mark.parametrize("mode", [{}, {"RAY_AUTH_MODE": "token"}], ids=["default", "asked for"])
-def test_a_cluster_of_this_machine_has_a_token_of_its_own_so_that_ray_puts_none_into_the_home(
-    monkeypatch, mode
-):
+def test_a_cluster_of_this_machine_puts_no_token_into_the_home(monkeypatch, mode):
     environment = dict(mode)
     monkeypatch.setattr(os, "environ", environment)
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))

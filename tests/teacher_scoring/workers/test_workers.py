@@ -75,9 +75,7 @@ def work(engine, items):
         yield item, engine.vocab_size, os.getpid()
 
 
-def test_what_killed_workers_had_in_hand_is_done_by_others_in_order_and_nothing_is_left_running(
-    request_of, tmp_path, caplog, still_running
-):
+def test_work_of_killed_workers_is_done_by_others_in_order(request_of, tmp_path, caplog, still_running):
     items = [str(number) for number in range(12)]
     # Nearly at once, so that the engines which take their places start side by side.
     items[3], items[4] = (f"{victim} {tmp_path / victim}" for victim in ("engine", "actor"))
