@@ -439,7 +439,7 @@ def _result(folder: Path, manifest: Manifest, reused: bool) -> TranslationResult
     if result.aligned_share < LOW_ALIGNED or result.placed_mass < LOW_PLACED:
         logger.warning(
             "%s: %.0f%% of the positions align and %.1f%% of the mass has a place; with so little, methods on whole "
-            "responses (dpkd, dppo-sequence) lose nothing, while dckd, adpa and abd see part of the teacher",
+            "responses (dpkd) lose nothing, while dckd and abd see part of the teacher",
             folder,
             100 * result.aligned_share,
             100 * result.placed_mass,
