@@ -110,6 +110,8 @@ class SaveOnRequest(TrainerCallback):
         """Look for a signal and at the clock."""
         is_due = bool(self._save_every_s) and time.monotonic() - self._saved_at_s >= self._save_every_s
         stops, is_due = self._anywhere([self._stop.number is not None, is_due])
+        if stops and self._stop.number is None:
+            self._stop.number = signal.SIGTERM  # another process has it: all of them end
         control.should_save = control.should_save or stops or is_due
         control.should_training_stop = control.should_training_stop or stops
 

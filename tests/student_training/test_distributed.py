@@ -80,7 +80,13 @@ def first_moments(out):
 
 @pytest.mark.parametrize("method", ["dckd", "dpo"])
 def test_two_data_parallel_processes_train_as_one_does(method, scored, tmp_path):
-    changes = {"max_steps": 2, "save_steps": 1, "max_grad_norm": 0.0, "threads": 1}
+    changes = {
+        "max_steps": 2,
+        "save_steps": 1,
+        "max_grad_norm": 0.0,
+        "threads": 1,
+        "keep_checkpoints": True,
+    }
     train_student(scored.options(method, tmp_path / "one", batch_size=4, **changes))
     options = scored.options(method, tmp_path / "two", batch_size=2, **changes)
     in_two_processes(lambda rank: train_student(options))
@@ -111,12 +117,41 @@ def test_the_last_steps_of_an_epoch_are_those_of_one_process_too(scored, tmp_pat
     options = scored.options("dckd", tmp_path / "two", batch_size=2, save_steps=1, **changes)
     in_two_processes(lambda rank: train_student(options))
     one, two = lines(tmp_path / "one"), lines(tmp_path / "two")
-    assert len(one) == len(two) == 4, "two steps, each with an evaluation"
+    assert len(one) == len(two) == 5, "two steps, each with an evaluation, and one before them"
     for single, double in zip(one, two, strict=True):
         names = {name for name in single if "loss" in name or name.endswith(("entropy", "grad_norm"))}
         assert names == {name for name in double if name in names}
         for name in names:
             assert double[name] == pytest.approx(single[name], rel=1e-6), name
+
+
+def test_a_signal_to_one_process_ends_both_at_one_checkpoint(scored, numbers, tmp_path, monkeypatch):
+    changes = {"batch_size": 2, "max_steps": 5, "logging_steps": 3, "threads": 1}
+    whole, options = (scored.options("dckd", tmp_path / name, **changes) for name in ("whole", "stopped"))
+    in_two_processes(lambda rank: train_student(whole))
+
+    def stopped(rank):
+        step = StudentTrainer.training_step
+
+        def training_step(self, *arguments, **named):
+            if rank == 1 and self.state.global_step == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(self, *arguments, **named)
+
+        StudentTrainer.training_step = training_step
+        with pytest.raises(SystemExit) as ended:
+            train_student(options)
+        assert ended.value.code == 143
+
+    in_two_processes(stopped)
+    assert last_whole_checkpoint(tmp_path / "stopped" / "checkpoints").name == "checkpoint-2"
+    assert not (tmp_path / "stopped" / "config.json").exists()
+    in_two_processes(lambda rank: train_student(options))
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
+    assert weights[0] == weights[1]
+    # Sums of one process, stored over both, are added up in another order.
+    for found, expected in zip(numbers(tmp_path / "stopped"), numbers(tmp_path / "whole"), strict=True):
+        assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_one_pair_for_two_processes_leaves_one_of_them_an_empty_batch(scored, tmp_path):
