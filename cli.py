@@ -265,7 +265,7 @@ def translate(options: SignalsTranslateOptions) -> Any:
 @command(MergeOptions, "adpa signals merge signals/pairs", group=signals)
 def merge(options: MergeOptions) -> Any:
     """Complete a dataset made in parts. They are what runs of score-teacher with --shard-range wrote."""
-    from teacher_scoring.build.dataset_build import merge_parts  # noqa: PLC0415
+    from teacher_scoring.build.merge import merge_parts  # noqa: PLC0415
 
     merged = merge_parts(Path(options.dataset))
     counts = {"out": options.dataset, "responses": merged.num_rows, "pairs": merged.num_pairs}

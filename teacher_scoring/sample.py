@@ -24,7 +24,8 @@ from data.signals.schema import ResponseSignals
 from data.signals.shards import read_signal_shard
 from data.tokens.encoder import PairEncoder
 from data.tokens.options import encoder_settings, encoding_request
-from teacher_scoring.build.dataset_build import DatasetBuild, LostResponse, ShardRecord
+from teacher_scoring.build.dataset_build import DatasetBuild
+from teacher_scoring.build.records import LostResponse, ShardRecord
 from teacher_scoring.engines.checked import CheckedEngine, LostAnswersError
 from teacher_scoring.engines.contract import SampledResponse, Sampling
 from teacher_scoring.engines.models import ResolvedModel, engine_request, find_model, longest_sequence

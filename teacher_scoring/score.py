@@ -12,7 +12,8 @@ from data.files import make_folder
 from data.signals.dataset import TOKENIZER_FOLDER, SignalDataset
 from data.storage.usage import register_user
 from teacher_scoring.build.assemble import ScoredShard, assemble_shard
-from teacher_scoring.build.dataset_build import DatasetBuild, ShardRecord
+from teacher_scoring.build.dataset_build import DatasetBuild
+from teacher_scoring.build.records import ShardRecord
 from teacher_scoring.engines.tokenizer import save_tokenizer
 from teacher_scoring.options import ScoreOptions
 from teacher_scoring.passes.cache import remove_stale_leftovers

@@ -12,7 +12,7 @@ from data.errors import ShardError
 from data.signals.schema import ResponseSignals
 from data.signals.shards import read_signal_shard, shard_format_version, write_signal_shard
 from data.signals.support import tail_logprobs, truncate_top_p
-from teacher_scoring.build.dataset_build import LostResponse, ShardRecord
+from teacher_scoring.build.records import LostResponse, ShardRecord
 from teacher_scoring.engines.contract import GivenScores, SupportScores
 from teacher_scoring.passes.cache import Lost, PassFile, read_reference, read_teacher
 from teacher_scoring.passes.tasks import EncodedShard, SupportRule

@@ -1,4 +1,4 @@
-"""One dataset from its first shard to its manifest: whose folder it is, what is written, what completes it.
+"""One dataset while it is made: whose folder it is, which shards are written, what a killed run left to take over.
 
 A dataset grows inside its own output folder. Files get their names only when they are whole, and the manifest comes
 last, so that its presence means complete. What must survive a kill beside the shards is in a hidden folder, which goes
@@ -15,96 +15,33 @@ shard whose record carries the same fingerprint. Nothing is deleted before it is
 """
 
 import contextlib
-import dataclasses
 import json
 import logging
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from data.errors import ScoringError, ShardError
-from data.files import remove_leftovers, sha256_file, write_atomic
+from data.errors import ShardError
+from data.files import remove_leftovers, write_atomic
 from data.locks import hold_lock
 from data.preferences.reader import PreferenceReader
 from data.progress import Progress
-from data.signals.card import write_card
-from data.signals.dataset import TOKENIZER_FOLDER, SignalDataset, is_intact
-from data.signals.fingerprint import compare_requests, explain_differences, fingerprint
-from data.signals.manifest import (
-    MANIFEST_NAME,
-    FileEntry,
-    Manifest,
-    RoleCount,
-    RowGroup,
-    ShardEntry,
-    describe_files,
-    read_manifest,
-    write_manifest,
-)
+from data.signals.dataset import SignalDataset, is_intact
+from data.signals.fingerprint import explain_differences, fingerprint
+from data.signals.manifest import MANIFEST_NAME, read_manifest
 from data.signals.schema import ResponseSignals
-from data.signals.shards import unify_formats
 from data.storage.store import reserve_dataset
+from teacher_scoring.build.merge import FAILED_NAME, WORK_NAME, complete_dataset, finish_part
+from teacher_scoring.build.records import LostResponse, ShardRecord
 from teacher_scoring.options import ALL_SHARDS, Part
 from teacher_scoring.passes.tasks import EncodedShard, write_encoded_shards
 
-__all__ = ["DatasetBuild", "LostResponse", "ShardRecord", "merge_parts", "recorded_engine"]
+__all__ = ["DatasetBuild", "recorded_engine"]
 
-#: Responses that got no scores, one JSON object a line; only there when there are any.
-FAILED_NAME = "failed.jsonl"
-
-_WORK, _REQUEST, _DONE = ".work", "request.json", "done.json"
+_REQUEST_NAME = "request.json"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LostResponse:
-    """A response that got no scores; one line of `failed.jsonl`.
-
-    Attributes:
-        pair_id: the pair, all of which the dataset leaves out.
-        role: `chosen`, `rejected` or `student`.
-        sample_index: which of several samples.
-        model: `teacher`, `reference` or `student`: who gave no valid answer.
-        reason: what was wrong with the last answer.
-    """
-
-    pair_id: str
-    role: str
-    sample_index: int
-    model: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ShardRecord:
-    """A shard of the dataset that has been written.
-
-    Attributes:
-        index: its number among the shards.
-        entry: what the manifest will say of it.
-        lost: responses without scores.
-    """
-
-    index: int
-    entry: ShardEntry
-    lost: tuple[LostResponse, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """The record as it is stored."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """The record as it was stored."""
-        entry = dict(content["entry"])
-        groups = tuple(RowGroup(**group) for group in entry.pop("row_groups"))
-        roles = {role: RoleCount(**count) for role, count in entry.pop("roles").items()}
-        lost = tuple(LostResponse(**response) for response in content["lost"])
-        return cls(content["index"], ShardEntry(**entry, row_groups=groups, roles=roles), lost)
 
 
 class DatasetBuild:
@@ -125,7 +62,7 @@ class DatasetBuild:
     def __init__(self, out: Path, known: Mapping[str, Any], part: Part, *, kind: str) -> None:
         self.out = out
         self.part = part
-        self.folder = (out / _WORK / str(part)).absolute()
+        self.folder = (out / WORK_NAME / str(part)).absolute()
         self.is_complete = False
         self.request: dict[str, Any] = dict(known)
         self.fingerprint = ""
@@ -267,14 +204,9 @@ class DatasetBuild:
         """
         records = [self._records[index] for index in sorted(self._records)]
         if not self.part.is_whole:
-            content = {
-                "request": self.request,
-                "created": created,
-                "records": [record.as_json() for record in records],
-            }
-            write_atomic(self.folder / _DONE, json.dumps(content))
+            finish_part(self.folder, self.request, records, created)
             return
-        _write_dataset(self.out, self._kind, self.request, records, created)
+        complete_dataset(self.out, self._kind, self.request, records, created)
         self._remove_work()
 
     def abandon(self) -> None:
@@ -282,14 +214,14 @@ class DatasetBuild:
         if any(self.out.glob("shard-*.parquet")) or any(self.folder.glob("done-*.json")):
             return
         shutil.rmtree(self.folder, ignore_errors=True)
-        work = self.out / _WORK
+        work = self.out / WORK_NAME
         if not any(path.is_dir() for path in work.iterdir()):
             shutil.rmtree(work, ignore_errors=True)
         if not any(self.out.iterdir()):
             self.out.rmdir()
 
     def _claim(self) -> None:
-        request = self.out / _WORK / _REQUEST
+        request = self.out / WORK_NAME / _REQUEST_NAME
         if request.exists():
             differences = explain_differences(json.loads(request.read_text()), self._known)
             if differences:
@@ -299,7 +231,7 @@ class DatasetBuild:
                 )
         elif self.out.is_file():
             raise ShardError(f"{self.out} is a file; choose another --out")
-        elif self.out.exists() and any(path.name != _WORK for path in self.out.iterdir()):
+        elif self.out.exists() and any(path.name != WORK_NAME for path in self.out.iterdir()):
             raise ShardError(f"{self.out} is not empty and holds no dataset; choose another --out")
         self._make_folder()
         remove_leftovers(self.folder)
@@ -314,7 +246,7 @@ class DatasetBuild:
             raise ShardError(
                 f"{self.out}: cannot be written: {error.strerror}; choose another --out"
             ) from error
-        write_atomic(self.out / _WORK / _REQUEST, json.dumps(self._known, indent=2) + "\n")
+        write_atomic(self.out / WORK_NAME / _REQUEST_NAME, json.dumps(self._known, indent=2) + "\n")
 
     def _reopen(self) -> None:
         """Make an unfinished dataset of one that has lost files; the next run repeats it after a kill in between."""
@@ -344,7 +276,7 @@ class DatasetBuild:
         return self.folder / f"done-{index:05d}.json"
 
     def _remove_work(self) -> None:
-        shutil.rmtree(self.out / _WORK, ignore_errors=True)
+        shutil.rmtree(self.out / WORK_NAME, ignore_errors=True)
 
 
 def recorded_engine(out: str | None) -> dict[str, str] | None:
@@ -358,50 +290,8 @@ def recorded_engine(out: str | None) -> dict[str, str] | None:
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         if (manifest := Path(out) / MANIFEST_NAME).exists():
             return json.loads(manifest.read_text())["request"]["engine"]
-        return json.loads((Path(out) / _WORK / _REQUEST).read_text())["engine"]
+        return json.loads((Path(out) / WORK_NAME / _REQUEST_NAME).read_text())["engine"]
     return None
-
-
-def merge_parts(out: Path) -> SignalDataset:
-    """Write the manifest of a dataset whose parts are all finished.
-
-    Args:
-        out: the folder that the parts were written into.
-    Raises:
-        ShardError: naming the parts that are missing, or that were made from different data.
-        ScoringError: no pair is left.
-    """
-    if (out / MANIFEST_NAME).exists():
-        logger.info("%s is complete already; nothing to do", out)
-        return SignalDataset.open(out)
-    parts: dict[int, dict[int, dict[str, Any]]] = {}
-    for done in (out / _WORK).glob(f"*-of-*/{_DONE}"):
-        number, of = map(int, done.parent.name.split("-of-"))
-        parts.setdefault(of, {})[number] = json.loads(done.read_text())
-    if not parts:
-        raise ShardError(
-            f"{out}: no finished part; run score-teacher with --shard-range I/N for each I first"
-        )
-    # Runs with different N may have been begun; the one that is furthest counts.
-    of, finished = min(parts.items(), key=lambda entry: (entry[0] - len(entry[1]), entry[0]))
-    if missing := sorted(set(range(1, of + 1)) - finished.keys()):
-        shown = ", ".join(f"{number}/{of}" for number in missing)
-        raise ShardError(f"{out}: parts {shown} are not finished; run score-teacher with that --shard-range")
-    first = finished[1]
-    for number, other in sorted(finished.items()):
-        if differing := compare_requests(first["request"], other["request"]):
-            raise ShardError(
-                f"{out}: part {number}-of-{of} differs from part 1-of-{of} in {', '.join(differing)}; run it again on "
-                "the same data"
-            )
-    remove_leftovers(out)
-    records = [
-        ShardRecord.from_json(record) for content in finished.values() for record in content["records"]
-    ]
-    records.sort(key=lambda record: record.index)
-    _write_dataset(out, SignalDataset.kind, first["request"], records, first["created"])
-    shutil.rmtree(out / _WORK, ignore_errors=True)
-    return SignalDataset.open(out)
 
 
 @contextlib.contextmanager
@@ -427,7 +317,7 @@ def _destination(
     if folder.is_file() or ((folder / MANIFEST_NAME).exists() and _has_all_files(folder)):
         yield folder
         return
-    lock = folder / _WORK / f"{part}.lock"
+    lock = folder / WORK_NAME / f"{part}.lock"
     with contextlib.ExitStack() as stack:
         try:
             stack.callback(_remove_if_empty, lock.parent, folder)
@@ -450,54 +340,6 @@ def _has_all_files(out: Path) -> bool:
     """Whether a finished dataset has all its files, each of the right size. Contents are not compared."""
     manifest = read_manifest(out)
     return all(is_intact(out, entry, content=False) for entry in (*manifest.shards, *manifest.files))
-
-
-def _write_dataset(
-    out: Path,
-    kind: str,
-    request: Mapping[str, Any],
-    records: Sequence[ShardRecord],
-    created: Mapping[str, Any],
-) -> None:
-    """All that makes shards a dataset; the manifest last."""
-    lost = [response for record in records for response in record.lost]
-    if not any(record.entry.rows for record in records):
-        raise ScoringError(
-            f"{out}: no pair is left, all of them lost a response; the first: {lost[0].model}, {lost[0].reason}"
-            if lost
-            else f"{out}: no pair is left"
-        )
-    shards, format_version = tuple(record.entry for record in records), 1
-    if kind == SignalDataset.kind:
-        shards, format_version = unify_formats(out, shards, encoding=request["encoding"])
-    manifest = Manifest(
-        kind=kind,
-        request=dict(request),
-        shards=shards,
-        files=(*_write_failed(out, lost), *describe_files(out, TOKENIZER_FOLDER)),
-        created=dict(created),
-        format_version=format_version,
-    )
-    write_card(out, manifest)
-    write_manifest(out, manifest)
-
-
-def _write_failed(out: Path, lost: Sequence[LostResponse]) -> tuple[FileEntry, ...]:
-    """List what was lost in `failed.jsonl` and say so; nothing lost, no file."""
-    path = out / FAILED_NAME
-    if not lost:
-        path.unlink(missing_ok=True)
-        return ()
-    write_atomic(path, "".join(json.dumps(dataclasses.asdict(response)) + "\n" for response in lost))
-    roles = ", ".join(f"{count:,} {role}" for role, count in Counter(r.role for r in lost).items())
-    reason, _ = Counter(response.reason for response in lost).most_common(1)[0]
-    num_pairs = len({response.pair_id for response in lost})
-    logger.warning(
-        f"{len(lost):,} responses got no scores ({roles}), most often because of {reason}: their {num_pairs:,} pairs "
-        f"are left out and listed in {path}; to ask for them once more, remove {out} and run the same command: the "
-        "rest is found in the cache"
-    )
-    return (FileEntry(FAILED_NAME, path.stat().st_size, sha256_file(path)),)
 
 
 def _remove_if_empty(*folders: Path) -> None:

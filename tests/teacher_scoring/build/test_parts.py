@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from data.errors import ConfigurationError, ShardError
-from teacher_scoring.build.dataset_build import merge_parts
+from teacher_scoring.build.merge import merge_parts
 from teacher_scoring.dry_run import describe_plan, model_size, plan_scoring
 from teacher_scoring.options import ScoreOptions
 from teacher_scoring.score import score_teacher
