@@ -1,6 +1,8 @@
 """The generated pages are current."""
 
+import ast
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,31 @@ def test_the_table_of_forms_is_current(generate):
 
 def test_the_page_on_metrics_is_current(generate):
     assert generate.METRICS_PAGE.read_text() == generate.render_metrics(), "run `make docs`"
+
+
+def messages_in_the_code() -> list[str]:
+    """Every text in the code, with "…" for what is filled in when the program runs."""
+
+    def text(node: ast.expr) -> str:
+        if isinstance(node, ast.JoinedStr):
+            return "".join(map(text, node.values))
+        if isinstance(node, ast.BinOp):
+            return text(node.left) + text(node.right)
+        return re.sub(r"%[-+.\d]*[sdgf]", "…", str(node.value)) if isinstance(node, ast.Constant) else "…"
+
+    packages = ("data", "teacher_scoring", "student_training", "evaluation")
+    files = [path for package in packages for path in sorted((ROOT / package).rglob("*.py"))]
+    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text()))]
+    return [text(node) for node in nodes if isinstance(node, ast.JoinedStr | ast.Constant | ast.BinOp)]
+
+
+def test_troubleshooting_quotes_messages_that_the_code_has():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    quoted = re.findall(r"^(?:.* and )?\*\*`(.+)`\*\*", page, re.MULTILINE)
+    assert len(quoted) > 30
+    known = messages_in_the_code()
+    for message in (part for line in quoted for part in line.split("`** and **`")):
+        # Each piece between what is filled in, in this order, in one text of the code.
+        pieces = [re.escape(piece.strip()) for piece in message.split("…") if piece.strip(" .;:()")]
+        pattern = re.compile(".*?".join(pieces), re.DOTALL)
+        assert any(pattern.search(text) for text in known), message
