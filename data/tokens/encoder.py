@@ -116,6 +116,7 @@ class PairEncoder:
         thinking: str = "auto",
         train_on: str = "turns",
         store_conversations: bool = False,
+        bad_rows: str = "refuse",
     ) -> None:
         """Ask the tokenizer how it writes conversations.
 
@@ -129,6 +130,7 @@ class PairEncoder:
             train_on: what of an answer of several turns is scored: the assistant's `turns`, the `last` of them, or
                 `all` (what tools and users say, too).
             store_conversations: keep the conversation of every response, also where the data are plain text.
+            bad_rows: whether a row that the template refuses is an error (`refuse`) or counted by reason (`drop`).
         Raises:
             DataError: for a template that fails or does not know an argument, or where nothing could end an answer.
         """
@@ -143,6 +145,7 @@ class PairEncoder:
         self._truncate = truncate
         self._train_on = train_on
         self._store_conversations = store_conversations
+        self._bad_rows = bad_rows
         self._shortest_dropped: int | None = None
         self._templated_text = TemplatedText(tokenizer)
         self._format = choose_format(tokenizer, arguments=template_args, thinking=thinking)
@@ -154,7 +157,7 @@ class PairEncoder:
         """Token ids of a row, or None when it is dropped (and counted).
 
         Raises:
-            DataError: naming the row, for a conversation that the chat template refuses.
+            DataError: naming the row, for a conversation that the chat template refuses, unless these are dropped.
         """
         self.counts.read += 1
         row = self._split_conversation(row)
@@ -172,6 +175,8 @@ class PairEncoder:
         except UnusableAnswerError as reason:
             return self._drop(str(reason))
         except DataError as error:
+            if self._bad_rows == "drop":
+                return self._drop(str(error).partition("; ")[0])
             raise DataError(f"{row.location}: {error}") from error
         if _same_ids(chosen, rejected):
             return self._drop("answers equal once rendered")

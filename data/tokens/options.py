@@ -75,7 +75,7 @@ def encoder_settings(options: Any) -> dict[str, Any]:
     """
     settings = {
         name: getattr(options, name)
-        for name in ("thinking", "train_on", "store_conversations")
+        for name in ("thinking", "train_on", "store_conversations", "bad_rows")
         if hasattr(options, name)
     }
     return {**settings, "template_args": parse_template_args(options.template_arg)}
@@ -88,7 +88,7 @@ def encoding_request(options: Any) -> dict[str, Any]:
     """
     defaults = {"thinking": "auto", "train_on": "turns", "store_conversations": False, "template_args": {}}
     settings = encoder_settings(options)
-    return {name: value for name, value in settings.items() if value != defaults[name]}
+    return {name: settings[name] for name in defaults if settings.get(name, defaults[name]) != defaults[name]}
 
 
 def parse_template_args(pairs: Sequence[str]) -> Mapping[str, Any]:

@@ -200,8 +200,8 @@ class TemplateFormat:
         for field in turn.extra:
             if field in CONTENT_FIELDS and not self.template.reads(field):
                 raise DataError(
-                    f"the chat template never reads {field!r}, a field of a {turn.role} turn, which would be lost; "
-                    "give the tokenizer a template that reads it, or remove the row"
+                    f"the chat template never reads {field!r}, a field of a turn of role {turn.role!r}, which would be "
+                    "lost; give the tokenizer a template that reads it, or remove the row"
                 )
             if field not in THOUGHT_FIELDS and not self.template.reads(field):
                 self.ignored.add(field)

@@ -242,7 +242,7 @@ def test_answers_that_are_equal_once_rendered_are_dropped_and_counted():
         ),
         (
             {"prompt": (Message("user", "q", {"images": ["a"]}),)},
-            "never reads 'images', a field of a user turn",
+            "never reads 'images', a field of a turn of role 'user'",
         ),
         ({"prompt": (Message("critic", "Be strict."), *ASKED)}, "leaves out turn 1, of role 'critic'"),
         ({"prompt": (Message("user", "q", {"score": 0.5}),)}, None),
@@ -277,6 +277,17 @@ def test_template_arguments_are_checked_and_a_rows_own_take_precedence():
         ConfigurationError, match="thinking is none, but template argument enable_thinking is True"
     ):
         PairEncoder(tokenizer, template_args={"enable_thinking": True}, thinking="none")
+
+
+def test_rows_that_a_template_refuses_are_counted_by_reason_where_bad_rows_are_dropped():
+    encoder = PairEncoder(tokenizer_of("chatml"), bad_rows="drop")
+    assert encoder.encode(conversation_row("thought")) is None
+    assert encoder.encode(conversation_row("tools")) is None
+    assert encoder.encode(conversation_row("plain")) is not None
+    assert encoder.counts.dropped == {
+        "the chat template never reads 'reasoning_content', a field with a thought of the data, which would be lost": 1,
+        "the row has `tools`, which the chat template never reads": 1,
+    }
 
 
 def test_a_beginning_of_sequence_that_is_there_twice_is_refused():
