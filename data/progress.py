@@ -59,7 +59,7 @@ class Progress:
             self._thread.join()
 
     def update(self, number: int = 1) -> None:
-        """Count so many more as done."""
+        """Count `number` more as done."""
         self._done += number
         if self._bar is not None:
             self._bar.update(number)

@@ -52,7 +52,7 @@ _MIN_OCCURRENCES = 5
 
 @dataclass(slots=True)
 class Histogram:
-    """Counts of values between edges; what lies outside counts at the nearer end.
+    """Counts of values between edges; a value outside them counts at the nearer end.
 
     Attributes:
         edges: bin edges, shape [bins + 1].

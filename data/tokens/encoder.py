@@ -124,7 +124,7 @@ class PairEncoder:
             tokenizer: one of `transformers`, or anything that looks like `ChatTokenizer`.
             max_length: most tokens of a prompt with its longest answer; None for no limit.
             limited_by: who has no room for more than `max_length`, for messages; None where only an option says so.
-            truncate: cut prompts from the left, behind a BOS, instead of dropping their rows.
+            truncate: cut prompts from the left, after a BOS, instead of dropping their rows.
             template_args: arguments for the chat template; a row's own take precedence.
             thinking: what becomes of thoughts: `auto`, `keep` or `none`, see `TemplateFormat`.
             train_on: what of an answer of several turns is scored: the assistant's `turns`, the `last` of them, or
@@ -215,7 +215,7 @@ class PairEncoder:
                     "the chat template writes earlier turns of the answer differently once others follow, so that "
                     "no single text holds them all; train on `turns` or `last`, or give the tokenizer another template"
                 )
-            # Each turn has a prompt of its own.
+            # Each turn has a separate prompt.
             single = []
         shared = _shared_prompt(single)
         stores = self._store_conversations or any(
@@ -262,7 +262,7 @@ class PairEncoder:
             masks.append(np.full(len(new), self._counts(rendering, turn, begin)))
             ids += new
             begin = end
-        if begin == cut:  # an answer without any text of its own
+        if begin == cut:  # an answer without any text
             raise UnusableAnswerError("answer has no tokens")
         return ids[:num_prompt], ids[num_prompt:], np.concatenate(masks)
 
@@ -282,7 +282,7 @@ class PairEncoder:
             if not ids:
                 raise UnusableAnswerError("answer has no tokens")
             return [*ids, self.terminator_id] if is_last else ids
-        assert isinstance(self._format, TemplateFormat), "plain text has no terminator of its own"
+        assert isinstance(self._format, TemplateFormat), "plain text prints no terminator"
         if not ids or not self._format.ends_turn(ids[-1]):
             raise DataError(
                 f"an answer's text ends with {text[-20:]!r}, yet its last token is not {self._terminator!r}; "

@@ -185,7 +185,7 @@ def _stored(tree: jinja2.nodes.Template) -> Iterator[str]:
 
 
 def _asked_for(tree: jinja2.nodes.Template) -> Iterator[str]:
-    """Names that the template has a value of its own for, should a caller give none."""
+    """Names that the template has a default for, used when the caller gives none."""
     for node in tree.find_all((jinja2.nodes.Test, jinja2.nodes.Filter)):
         assert isinstance(node, jinja2.nodes.Test | jinja2.nodes.Filter)
         if node.name in ("defined", "undefined", "default", "d") and isinstance(node.node, jinja2.nodes.Name):

@@ -4,7 +4,7 @@ Every answer is looked for in what the template wrote, and found there in whole,
 trim an answer, add an empty thought in front of it or write earlier turns anew, and none of this may reach a student
 unnoticed. An assistant turn is told from what is around it by rendering the conversation up to it twice, with and
 without it. Where a template writes a turn differently once others follow (it leaves out earlier thoughts, say), each
-turn becomes a text of its own, as the model saw it when it had to write it.
+turn becomes a separate text, as the model saw it when it had to write it.
 """
 
 import dataclasses
@@ -396,7 +396,7 @@ class TemplateFormat:
         if text.endswith(self._suffix) and len(text) >= start + len(self._suffix):
             return len(text) - len(self._suffix) + len(self._kept_suffix)
         if turn.extra.get("tool_calls"):
-            # A call may end with a token of its own (Llama's <|eom_id|>, gpt-oss's <|call|>).
+            # A call may end with a different token than an answer (Llama's <|eom_id|>, gpt-oss's <|call|>).
             ends = [
                 text.rfind(mark, start) + len(mark) for mark in self._ends.values() if mark in text[start:]
             ]

@@ -68,7 +68,7 @@ def split_thought(turn: Message) -> Said:
             return Said(turn.extra[field], turn.content)
     for begin, end in _TAGS:
         before, found, after = turn.content.partition(end)
-        # Data of models whose prompt opens the thought begin behind the tag.
+        # Data of models whose prompt opens the thought begin after the tag.
         if found and (before.lstrip().startswith(begin) or begin not in turn.content):
             thought = before.lstrip().removeprefix(begin)
             if thought.strip():

@@ -67,7 +67,7 @@ class TokenText:
         return texts
 
     def _end_of_characters(self, token_ids: Sequence[int], start: int) -> int:
-        """Behind the tokens that make whole characters with the one at `start`; behind that one where none do."""
+        """The index after the tokens that make whole characters with the one at `start`; `start + 1` where none do."""
         last = min(start + _MOST_TOKENS_OF_A_CHARACTER, len(token_ids))
         for end in range(start + 2, last + 1):
             if _BROKEN not in self._decode(token_ids[start:end]):

@@ -80,8 +80,8 @@ def run_on_engine(request: EngineRequest, work: Work, items: Iterable[Any]) -> G
 
     Args:
         request: the engine.
-        work: takes the engine and the items, and yields one result for each, in order. For an engine in a process
-            of its own, `work`, items and results have to be picklable.
+        work: takes the engine and the items, and yields one result for each, in order. For an engine in a separate
+            process, `work`, items and results have to be picklable.
         items: taken a few ahead of the results.
     Yields:
         The results.

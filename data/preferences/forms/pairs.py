@@ -69,7 +69,7 @@ def _parse_transcripts(row: Mapping[str, Any], _: Pairing) -> Iterator[Content]:
 
 
 def _beside(name: str, prompt: str, title: str, used_by: str, example: dict[str, Any], *more: str) -> Form:
-    """A form of a prompt under a name of its own beside `chosen` and `rejected`."""
+    """A form whose prompt is in the column `prompt`, beside `chosen` and `rejected`."""
 
     def describe(row: Mapping[str, Any]) -> str | None:
         if (

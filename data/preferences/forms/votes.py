@@ -155,7 +155,7 @@ def _describe_shp(row: Mapping[str, Any]) -> str | None:
 
 def _parse_shp(row: Mapping[str, Any], _: Pairing) -> Iterator[Said]:
     names = ("human_ref_A", "human_ref_B")
-    # 1 prefers A, which is why this form has a parser of its own.
+    # 1 prefers A, which is why this form has a separate parser.
     label = number(row["labels"], "labels")
     if label not in (0, 1):
         raise RowError(

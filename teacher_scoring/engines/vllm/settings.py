@@ -2,7 +2,8 @@
 
 Process-wide effects: `prepare_environment` sets environment variables and, without a GPU, turns torch's compiler off,
 both for the life of the process. vLLM reads them when it is imported and in the processes that it starts, so they
-cannot be set for a block of code; a command gives each model a separate process, which keeps them out of its own.
+cannot be set for a block of code; a command gives each model a separate process, so that they do not reach
+the command's process.
 """
 
 import json
