@@ -81,6 +81,7 @@ class ChatTemplate:
         arguments: names of the variables that a caller can set, without what `apply_chat_template` sets itself.
         takes_tools: whether it reads `tools`.
         has_marks: whether it marks what the assistant generates, with `{% generation %}`.
+        wants_parts: whether content is handed over as a list of parts, as templates for images want it.
     """
 
     def __init__(self, tokenizer: ChatTokenizer, *, text: str | None = None) -> None:
@@ -105,13 +106,16 @@ class ChatTemplate:
             tree = _environment().parse(self._marked)
         except jinja2.TemplateSyntaxError as error:
             raise _syntax_error(error) from error
-        outside = (jinja2.meta.find_undeclared_variables(tree) - set(_stored(tree))) | set(_asked_for(tree))
-        self.takes_tools = "tools" in outside
+        undeclared, asked_for = jinja2.meta.find_undeclared_variables(tree), set(_asked_for(tree))
+        # What is set in one branch and read in another counts as undeclared, too.
+        outside = (undeclared - set(_stored(tree))) | asked_for
+        self.takes_tools = "tools" in undeclared | asked_for
         self.arguments = frozenset(
             name
             for name in outside - _RESERVED - _environment().globals.keys()
             if not name.endswith("_token")
         )
+        self.wants_parts = False
         self._looked_up = frozenset(_looked_up(tree))
 
     def reads(self, field: str) -> bool:
@@ -148,7 +152,7 @@ class ChatTemplate:
 
     def _apply(self, turns: Sequence[Message], **options: Any) -> str:
         try:
-            return self._tokenizer.apply_chat_template([turn.as_dict() for turn in turns], **options)
+            return self._tokenizer.apply_chat_template([self._as_dict(turn) for turn in turns], **options)
         except jinja2.TemplateSyntaxError as error:
             raise _syntax_error(error) from error
         except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
@@ -157,6 +161,12 @@ class ChatTemplate:
                 f"the chat template refuses a conversation of {roles}: {error}; remove the turns that "
                 "it does not know (many refuse system turns), or give the tokenizer another template"
             ) from error
+
+    def _as_dict(self, turn: Message) -> dict[str, Any]:
+        content = turn.as_dict()
+        if self.wants_parts:
+            content["content"] = [{"type": "text", "text": turn.content}] if turn.content else []
+        return content
 
 
 def _syntax_error(error: jinja2.TemplateSyntaxError) -> DataError:
@@ -181,7 +191,7 @@ def _mark(tag: re.Match[str]) -> str:
 
 def _stored(tree: jinja2.nodes.Template) -> Iterator[str]:
     """Names that the template sets itself somewhere."""
-    return (node.name for node in tree.find_all(jinja2.nodes.Name) if node.ctx in ("store", "param"))
+    return (node.name for node in tree.find_all(jinja2.nodes.Name) if node.ctx == "store")
 
 
 def _asked_for(tree: jinja2.nodes.Template) -> Iterator[str]:

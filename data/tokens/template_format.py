@@ -127,13 +127,19 @@ class TemplateFormat:
 
     def _find_suffix(self) -> str:
         probe = (_QUESTION, Message("assistant", _SENTINEL))
-        _, found, suffix = self.template.render(probe, **self._arguments).rpartition(_SENTINEL)
-        if not found:
-            raise DataError(
-                "the chat template leaves out the text of an assistant turn (templates for images want a list of "
-                "parts there); give the tokenizer one that takes messages whose content is text"
-            )
-        return suffix
+        refusal: DataError | None = None
+        # Templates for images may want a list of parts where others want text.
+        for self.template.wants_parts in (False, True):
+            try:
+                _, found, suffix = self.template.render(probe, **self._arguments).rpartition(_SENTINEL)
+            except DataError as error:
+                refusal = refusal or error
+                continue
+            if found:
+                return suffix
+        raise refusal or DataError(
+            "the chat template leaves out the text of an assistant turn; give the tokenizer one that writes it"
+        )
 
     def _turn_ends(self) -> dict[int, str]:
         """Tokens that may end a turn, by id."""

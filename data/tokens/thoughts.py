@@ -100,9 +100,11 @@ def spellings(turn: Message, template: ChatTemplate) -> Iterator[Message]:
     extra = {name: value for name, value in turn.extra.items() if name not in THOUGHT_FIELDS}
     read = [field for field in THOUGHT_FIELDS if template.reads(field)]
     tags = [(begin, end) for begin, end in _TAGS if template.mentions(end)]
-    if not own or own[0] in read:
+    # Tags that are none of the template's are text to it, and not a thought, where it reads thoughts from a field.
+    foreign = not own and read and not any(end in turn.content for _, end in tags)
+    if not foreign and (not own or own[0] in read):
         yield turn
-    elif not read and not tags:
+    elif own and not read and not tags:
         raise DataError(
             f"the chat template never reads {own[0]!r}, a field with a thought of the data, which would be lost; give "
             "the tokenizer a template that reads it, or leave thoughts out (thinking `none`)"
@@ -114,6 +116,8 @@ def spellings(turn: Message, template: ChatTemplate) -> Iterator[Message]:
         text = f"{begin}\n{said.thought.strip()}\n{end}\n\n{said.answer.lstrip()}"
         if text != turn.content or own:
             yield Message(turn.role, text, extra)
+    if foreign:
+        yield turn
 
 
 def thought_tail(prompt: str) -> str:

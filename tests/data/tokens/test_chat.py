@@ -167,10 +167,16 @@ def test_a_template_that_ends_answers_unlike_is_a_clear_error():
         PairEncoder(tokenizer).encode(row())
 
 
-def test_a_template_that_takes_no_text_as_content_is_a_clear_error():
+def test_a_template_that_wants_content_as_a_list_of_parts_gets_it_so():
     template = CHATML.replace("m['content'] +", "m['content'][0]['text'] | default('') +")
+    parts, text = PairEncoder(chatml(template)).encode(row()), PairEncoder(chatml()).encode(row())
+    assert parts.prompt_ids.tolist() == text.prompt_ids.tolist()
+    assert parts.chosen_ids.tolist() == text.chosen_ids.tolist()
+
+
+def test_a_template_that_writes_no_text_of_an_assistant_is_a_clear_error():
     with pytest.raises(DataError, match="leaves out the text of an assistant turn"):
-        PairEncoder(chatml(template))
+        PairEncoder(chatml(CHATML.replace("m['content'] +", "'' +")))
 
 
 def test_a_broken_template_is_a_clear_error():
