@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from data.errors import ConfigurationError
 from data.options.config_file import read_config
@@ -71,6 +72,12 @@ class FieldOption(click.Option):
                 f"  [also {alias}]" for alias in self.field.metadata["aliases"] if alias not in shown
             )
         return ", ".join([*shown, flag]) + kind, text
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What a shell offers: the choices, and files for a text that has none."""
+        found = super().shell_complete(ctx, incomplete)
+        is_text = self.type is click.STRING and not found
+        return [CompletionItem(incomplete, type="file")] if is_text else found
 
 
 class OptionsCommand(click.Command):
@@ -253,7 +260,7 @@ def command_from(
     parameters: list[click.Parameter] = [FieldOption(field, hints[field.name]) for field in fields]
     if positional:
         words = [_metavar(field, hints) for field in positional]
-        parameters.append(click.Argument(["arguments"], nargs=-1, metavar=" ".join(words)))
+        parameters.append(click.Argument(["arguments"], nargs=-1, metavar=" ".join(words), type=click.Path()))
     return OptionsCommand(
         name,
         callback=callback,
