@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.utils import logging as transformers_logging
 
 from data.errors import DataError
 from data.model_identity import resolve_model
@@ -85,6 +86,7 @@ def measure_signals(
         teacher, student, teacher_name=f"{dataset.path} (teacher)", student_name=name
     ):
         logger.info("note: %s", note)
+    transformers_logging.disable_progress_bar()  # one bar for each checkpoint that is loaded
     model = load_student(Path(folder), trust_remote_code=trust_remote_code).eval()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)  # pyright: ignore[reportArgumentType]
