@@ -148,6 +148,7 @@ def test_the_whole_path_typed_by_hand(tiny_world, tmp_path):
     assert trained.returncode == 0, trained.stderr
     assert (tmp_path / "student" / "model.safetensors").exists()
     assert "nothing to do" in adpa(*train, cwd=tmp_path).stderr
+    assert "nothing to do" in adpa("train-student", "--config", "student/run.toml", cwd=tmp_path).stderr
     other = adpa(*train, "--learning-rate", "0.5", cwd=tmp_path)
     assert other.returncode == 1
     assert "options.learning_rate" in other.stderr

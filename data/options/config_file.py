@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ __all__ = ["read_config"]
 
 
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+#: The tables that run.toml has and no other configuration file.
+_RUN_RECORD_TABLES = {"options", "paths", "versions"}
 
 _NULL = "tag:yaml.org,2002:null"
 
@@ -51,9 +54,12 @@ def read_config(path: str, options_class: type, *, command: str | None = None) -
         raise ConfigurationError(f"--config: {path} is neither TOML nor YAML: {error}") from error
     if not isinstance(values, Mapping):
         raise ConfigurationError(f"--config: {path} holds no options")
-    values = _of_command(path, values, command)
     hints = typing.get_type_hints(options_class)
     fields = {field.name: field for field in dataclasses.fields(options_class) if "help" in field.metadata}
+    if values.keys() >= _RUN_RECORD_TABLES:
+        values = _of_run(path, values, fields)
+    else:
+        values = _of_command(path, values, command)
     arguments = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
@@ -70,13 +76,28 @@ def read_config(path: str, options_class: type, *, command: str | None = None) -
     return arguments
 
 
-def _of_command(path: str, values: Mapping[str, Any], command: str | None) -> Mapping[str, Any]:
-    """The part of a file that is for one command: all of it, or its table where each command has one.
+def _of_run(path: str, values: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
+    """The options of run.toml, which a run writes beside its checkpoint: that run, in the file's own folder.
 
-    run.toml, which a run writes beside its checkpoint, describes the run by its options and where its inputs were.
+    Settings of a user's method have no option of their own; `set` takes them.
     """
-    if {"options", "paths", "versions"} <= values.keys():
-        return {**values["options"], **values["paths"]}
+    named = {**values["options"], **values["paths"]}
+    if "out" in fields:
+        named.setdefault("out", str(Path(path).parent))
+    others = {key: value for key, value in named.items() if key not in fields}
+    if others and "set" in fields:
+        given = named.get("set", [])
+        named["set"] = [*given, *(f"{key}={_as_typed(value)}" for key, value in others.items())]
+        return {key: value for key, value in named.items() if key not in others}
+    return named
+
+
+def _as_typed(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _of_command(path: str, values: Mapping[str, Any], command: str | None) -> Mapping[str, Any]:
+    """The part of a file that is for one command: all of it, or its table where each command has one."""
     tables = {str(key).replace("_", "-"): table for key, table in values.items()}
     if not tables or not all(isinstance(table, Mapping) for table in tables.values()):
         return values

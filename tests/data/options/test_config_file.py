@@ -104,3 +104,16 @@ def test_config_file_run_toml_gives_the_options_and_paths_of_its_run(tmp_path):
         '[inputs]\nsignals = ["f00"]\n[versions]\npython = "3.11.7"\n'
     )
     assert read(tmp_path, "run.toml", text) == Options(top_k=3, signals=("/a", "/b"))
+
+
+def test_config_file_run_toml_means_its_own_folder_and_hands_a_users_settings_to_set(tmp_path):
+    @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+    class RunOptions:
+        out: str = option(help="a folder")
+        set: tuple[str, ...] = option((), help="NAME=VALUE")
+
+    (tmp_path / "run.toml").write_text(
+        '[options]\nsharpness = 0.5\ncareful = true\n[paths]\n[versions]\npython = "3.11.7"\n'
+    )
+    read_as_run = RunOptions(**read_config(str(tmp_path / "run.toml"), RunOptions, command="train-student"))
+    assert read_as_run == RunOptions(out=str(tmp_path), set=("sharpness=0.5", "careful=true"))
