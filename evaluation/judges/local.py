@@ -45,7 +45,8 @@ class LocalChatModel:
         """
         self._model = model
         self._option = option
-        self._encoder = PairEncoder(model.tokenizer)
+        # A verdict is read from the next token: a model that thinks first is asked for an answer without a thought.
+        self._encoder = PairEncoder(model.tokenizer, thinking="none")
         if self._encoder.template_hash is None:
             raise ConfigurationError(
                 f"{option}: {model.name} has no chat template, so it cannot be asked for a verdict; give an "

@@ -148,10 +148,12 @@ class AnswerEncoder:
             return "an answer holds the token that ends answers"
         if answer.is_cut and len(ids) > 1:
             ids = ids[:-1]
-        length = len(encoded.prompt_ids) + len(ids)
+        # An answer may follow more than what a model is asked to go on with: an empty thought that the template writes.
+        prompt_ids = encoded.chosen[-1].prompt_ids if encoded.chosen else encoded.prompt_ids
+        length = len(prompt_ids) + len(ids)
         if self._max_length is not None and length > self._max_length:
             return f"prompt and answer have {length:,} tokens; the judge has room for {self._max_length:,}"
-        return encoded.prompt_ids, ids
+        return prompt_ids, ids
 
 
 class ImplicitReward:
