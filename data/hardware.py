@@ -15,35 +15,49 @@ UTILISATION = 0.4
 class Card:
     """One kind of accelerator.
 
+    All rates are dense, by the vendor's data sheet, in 10^12 operations a second.
+
     Attributes:
         name: as `--card` takes it.
-        peak_tflops: dense bfloat16 with float32 accumulation, by its vendor's data sheet, 10^12 operations a second.
+        peak_tflops: bfloat16 or float16 with float32 accumulation.
         memory_gib: its memory.
+        float32_tflops: float32 without TF32, as torch multiplies by default.
+        float8_tflops: 8-bit floats with float32 accumulation; None where the card has none and computes in 16 bits.
     """
 
     name: str
     peak_tflops: float
     memory_gib: int
+    float32_tflops: float
+    float8_tflops: float | None = None
+
+    def tflops(self, dtype: str) -> float:
+        """The most that it computes with weights of a dtype, as torch names it, such as `bfloat16`."""
+        if dtype == "float32":
+            return self.float32_tflops
+        if dtype.startswith("float8"):
+            return self.float8_tflops or self.peak_tflops
+        return self.peak_tflops
 
 
 CARDS = {
     card.name: card
     for card in (
-        Card("a100-40gb", 312, 40),
-        Card("a100-80gb", 312, 80),
-        Card("a10", 125, 24),
-        Card("a10g", 70, 24),
-        Card("b200", 2250, 180),
-        Card("h100-pcie", 756, 80),
-        Card("h100-sxm", 989, 80),
-        Card("h200", 989, 141),
-        Card("l4", 121, 24),
-        Card("l40", 181, 48),
-        Card("l40s", 362, 48),
-        Card("mi300x", 1307, 192),
-        Card("rtx-3090", 71, 24),
-        Card("rtx-4090", 165, 24),
-        Card("rtx-a6000", 155, 48),
+        Card("a100-40gb", 312, 40, 19.5),
+        Card("a100-80gb", 312, 80, 19.5),
+        Card("a10", 125, 24, 31.2),
+        Card("a10g", 70, 24, 31.5),
+        Card("b200", 2250, 180, 75, 4500),
+        Card("h100-pcie", 756, 80, 51, 1513),
+        Card("h100-sxm", 989, 80, 67, 1979),
+        Card("h200", 989, 141, 67, 1979),
+        Card("l4", 121, 24, 30.3, 242),
+        Card("l40", 181, 48, 90.5, 362),
+        Card("l40s", 362, 48, 91.6, 733),
+        Card("mi300x", 1307, 192, 163.4, 2615),
+        Card("rtx-3090", 71, 24, 35.6),
+        Card("rtx-4090", 165, 24, 82.6, 330),
+        Card("rtx-a6000", 155, 48, 38.7),
     )
 }
 

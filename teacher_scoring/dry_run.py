@@ -4,6 +4,7 @@ All rows are read and encoded as the run would, and the cache is looked into; no
 Times come from counting operations: a data sheet's peak times an assumed utilisation, which no card has confirmed.
 """
 
+import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +14,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from data.errors import ConfigurationError
-from data.hardware import CARDS, UTILISATION, Card, active_expert_share, attention_width
+from data.hardware import CARDS, UTILISATION, Card, active_expert_share, attention_width, find_card
 from data.storage.store import store_folder
 from teacher_scoring.engines.models import ResolvedModel
 from teacher_scoring.options import ScoreOptions
 from teacher_scoring.passes.tasks import Task, group_pairs, tasks_of
 from teacher_scoring.request import prepare_request
 
-__all__ = ["ModelSize", "ScoringPlan", "describe_plan", "model_size", "plan_scoring"]
+__all__ = ["LiveTeacher", "ModelSize", "ScoringPlan", "describe_plan", "model_size", "plan_scoring"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,38 @@ _SHARD_BYTES = {"rounded": (23.0, 3.3), "exact": (25.0, 7.1)}
 _PASS_BYTES = {"teacher": (6.0, 4.2), "reference": (6.0, 2.9)}
 
 
+#: What times are estimated for on a machine without a GPU, or with one that is not in the table.
+_USUAL_CARD = "h100-sxm"
+
 # Bytes of a weight; the others' names are those of 16-bit floats.
 _WEIGHT_BYTES = {"float32": 4, "float8_e4m3fn": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTeacher:
+    """Models that run during training, in place of stored signals.
+
+    Attributes:
+        models: which of them a method needs.
+        epoch_hours: of their forward passes in one epoch of one student, on one card.
+        break_even: the first epoch, counted over all students, at which they have taken longer than scoring.
+    """
+
+    models: str
+    epoch_hours: float
+    break_even: int
+
+    @classmethod
+    def beside(cls, scoring_hours: float, *, models: str, epoch_hours: float) -> "LiveTeacher":
+        """Compare with scoring what is not stored yet; `epoch_hours` is above 0."""
+        # Equal sums of float64 may differ in their last digits; they are equal times all the same.
+        return cls(models, epoch_hours, math.floor(scoring_hours / epoch_hours + 1e-9) + 1)
+
+    def __str__(self) -> str:
+        return (
+            f"break-even: {self.models}, live, adds {_duration(self.epoch_hours)} to every epoch of every student; "
+            f"stored signals are cheaper from epoch {self.break_even} on, counted over all students"
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,7 +142,8 @@ class ScoringPlan:
         sizes: of the models.
         dtypes: of the models' weights, as they would be loaded.
         flops: by model, for what is not cached.
-        hours: by model, on one card.
+        hours: by model, on one card, for what is not cached.
+        live: what the same data cost where models run during training instead.
         folders: where the dataset and the pass cache would be.
     """
 
@@ -128,6 +160,7 @@ class ScoringPlan:
     dtypes: dict[str, str] = field(default_factory=dict)
     flops: dict[str, float] = field(default_factory=dict)
     hours: dict[str, float] = field(default_factory=dict)
+    live: list[LiveTeacher] = field(default_factory=list)
     folders: dict[str, Path] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -147,6 +180,11 @@ class _Work:
         self.tokens += task.tokens
         self.positions += task.positions
 
+    def flops(self, size: ModelSize) -> float:
+        """Operations of all of it in a model."""
+        mean_length = self.tokens / max(1, self.rows)
+        return size.flops(tokens=self.tokens, positions=self.positions, mean_length=mean_length)
+
 
 def plan_scoring(options: ScoreOptions) -> ScoringPlan:
     """Read and encode all data, look into the cache, and estimate; nothing is written, no model is loaded.
@@ -164,36 +202,36 @@ def plan_scoring(options: ScoreOptions) -> ScoringPlan:
     models = {model.option.removeprefix("--"): model for model in request.models}
     passes = dict(zip(models, request.plans(), strict=True))
     plan = ScoringPlan(
-        card=CARDS[options.card],
+        card=_card(options.card),
         num_cards=options.workers * options.tensor_parallel_size * options.pipeline_parallel_size,
         engine=request.options.engine,
         cached={name: _can_tell(model) for name, model in models.items()},
-        dtypes={
-            name: model.dtype if options.dtype == "auto" else options.dtype for name, model in models.items()
-        },
+        dtypes={name: _dtype(options, model) for name, model in models.items()},
         folders={
             "dataset": store_folder() if options.out is None else Path(options.out),
             "pass cache": request.cache,
         },
     )
+    everything = _Work()
     todo = {name: _Work() for name in models}
     for shard in group_pairs(request.rows(rollouts), options.shard_pairs):
         for task in tasks_of(shard, options.roles):
             plan.rows[task.role] = plan.rows.get(task.role, 0) + task.rows
             plan.positions[task.role] = plan.positions.get(task.role, 0) + task.positions
-            plan.tokens += task.tokens
+            everything.add(task)
             for name, cache in passes.items():
                 found = plan.cached[name]
                 if found is not None and cache.path(task.content).exists():
                     plan.cached[name] = found + task.positions
                 else:
                     todo[name].add(task)
+    plan.tokens = everything.tokens
     request.report_rows(rollouts)
     plan.sizes = {
         name: model_size(model.folder, trust_remote_code=options.trust_remote_code)
         for name, model in models.items()
     }
-    _estimate(plan, options, todo)
+    _estimate(plan, options, everything, todo)
     return plan
 
 
@@ -219,11 +257,12 @@ def describe_plan(plan: ScoringPlan) -> list[str]:
     if plan.num_cards > 1:
         shared = f"; {_duration(hours / plan.num_cards)} on the {plan.num_cards} that the options name"
     lines.append(f"in all {_duration(hours)} on one {card.name} with {plan.engine}{shared}")
-    lines.append(
-        "a live teacher takes as long in every epoch of every student: stored signals are ahead from the second on"
+    lines += map(str, plan.live)
+    peaks = ", ".join(
+        f"{card.tflops(dtype):g} TFLOP/s in {dtype}" for dtype in sorted(set(plan.dtypes.values()))
     )
     lines.append(
-        f"estimated with {card.peak_tflops:g} TFLOP/s (dense bfloat16, by its data sheet) at an assumed utilisation of "
+        f"estimated with {peaks} (dense, by the data sheet of {card.name}; --card names others) at an assumed utilisation of "
         f"{UTILISATION:.0%}; start-up, loading and what several cards lose between them are not in it"
     )
     for (what, folder), needed in zip(
@@ -231,27 +270,52 @@ def describe_plan(plan: ScoringPlan) -> list[str]:
     ):
         free = shutil.disk_usage(_existing(folder)).free
         verdict = "" if needed < free else "; NOT ENOUGH: choose another disk"
-        lines.append(
-            f"{what}: about {needed / 1e9:.2f} GB to write, {free / 1e9:.1f} GB free at {folder}{verdict}"
-        )
+        lines.append(f"{what}: about {_size(needed)} to write, {free / 1e9:.1f} GB free at {folder}{verdict}")
     return lines
+
+
+def _card(name: str) -> Card:
+    """The card with a name; for `auto` this machine's."""
+    if name != "auto":
+        return CARDS[name]
+    found = find_card(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    return found or CARDS[_USUAL_CARD]
+
+
+def _dtype(options: ScoreOptions, model: ResolvedModel) -> str:
+    """What the products with a model's weights are computed in."""
+    if "fp8" in (options.quantization or ""):
+        return "float8_e4m3fn"
+    return model.dtype if options.dtype == "auto" else options.dtype
 
 
 def _can_tell(model: ResolvedModel) -> int | None:
     return None if model.identity["weights_sha256"] is None else 0
 
 
-def _estimate(plan: ScoringPlan, options: ScoreOptions, todo: dict[str, _Work]) -> None:
-    """Fill in bytes, operations and hours."""
+def _estimate(plan: ScoringPlan, options: ScoreOptions, everything: _Work, todo: dict[str, _Work]) -> None:
+    """Fill in bytes, operations and hours, of what each model still has to score and of everything."""
     # Without a reference a shard holds what the teacher's pass does.
     per_position = _SHARD_BYTES[options.precision] if len(todo) > 1 else _PASS_BYTES["teacher"]
     plan.dataset_bytes = sum(plan.positions.values()) * _position_bytes(per_position, options.top_k)
     for name, work in todo.items():
         plan.cache_bytes += work.positions * _position_bytes(_PASS_BYTES[name], options.top_k)
-        plan.flops[name] = plan.sizes[name].flops(
-            tokens=work.tokens, positions=work.positions, mean_length=work.tokens / max(1, work.rows)
-        )
-        plan.hours[name] = plan.flops[name] / (plan.card.peak_tflops * 1e12 * UTILISATION) / 3600
+        plan.flops[name] = work.flops(plan.sizes[name])
+        plan.hours[name] = _hours(plan, name, plan.flops[name])
+    live = {name: _hours(plan, name, everything.flops(plan.sizes[name])) for name in todo}
+    if not everything.tokens:
+        return
+    scoring = sum(plan.hours.values())
+    plan.live = [
+        LiveTeacher.beside(scoring, models="the teacher alone (as for dckd)", epoch_hours=live["teacher"])
+    ]
+    if "reference" in live:
+        both = "teacher and reference (as for abd and adpa)"
+        plan.live.append(LiveTeacher.beside(scoring, models=both, epoch_hours=sum(live.values())))
+
+
+def _hours(plan: ScoringPlan, name: str, flops: float) -> float:
+    return flops / (plan.card.tflops(plan.dtypes[name]) * 1e12 * UTILISATION) / 3600
 
 
 def _position_bytes(line: tuple[float, float], top_k: int) -> float:
@@ -260,7 +324,13 @@ def _position_bytes(line: tuple[float, float], top_k: int) -> float:
 
 
 def _duration(hours: float) -> str:
-    return f"{hours:,.1f} hours" if hours >= 2 else f"{60 * hours:.1f} minutes"
+    if hours >= 2:
+        return f"{hours:,.1f} hours"
+    return f"{60 * hours:.1f} minutes" if hours >= 1 / 60 else f"{3600 * hours:.2g} seconds"
+
+
+def _size(size_bytes: float) -> str:
+    return f"{size_bytes / 1e9:,.2f} GB" if size_bytes >= 1e8 else f"{size_bytes / 1e6:.2g} MB"
 
 
 def _existing(folder: Path) -> Path:

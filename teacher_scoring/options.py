@@ -263,9 +263,9 @@ class ScoreOptions(_EngineFlags):
         group="saving",
     )
     card: str = option(
-        "h100-sxm",
-        help="for --dry-run: the GPU to estimate for",
-        choices=tuple(CARDS),
+        "auto",
+        help="for --dry-run: the GPU to estimate for; auto takes this machine's, where there is none an h100-sxm",
+        choices=("auto", *CARDS),
         determining=False,
         group="saving",
         expert=True,
