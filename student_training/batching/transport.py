@@ -1,6 +1,6 @@
 """A batch that is sent between processes as one piece of memory.
 
-Measured on a CPU (docs/lab_notes/training.md, benchmarks/data_loader.py); beside a GPU it is unmeasured.
+Measured on a CPU (docs/lab_notes/training.md); with a GPU it is unmeasured.
 """
 
 import math
