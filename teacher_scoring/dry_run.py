@@ -262,8 +262,8 @@ def describe_plan(plan: ScoringPlan) -> list[str]:
         f"{card.tflops(dtype):g} TFLOP/s in {dtype}" for dtype in sorted(set(plan.dtypes.values()))
     )
     lines.append(
-        f"estimated with {peaks} (dense, by the data sheet of {card.name}; --card names others) at an assumed utilisation of "
-        f"{UTILISATION:.0%}; start-up, loading and what several cards lose between them are not in it"
+        f"estimated with {peaks} (dense, by the data sheet of {card.name}; --card names others) at an assumed "
+        f"utilisation of {UTILISATION:.0%}; start-up, loading and what several cards lose between them are not in it"
     )
     for (what, folder), needed in zip(
         plan.folders.items(), (plan.dataset_bytes, plan.cache_bytes), strict=True
