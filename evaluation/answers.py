@@ -52,12 +52,14 @@ class GenerationSettings:
         temperature: divides the logits; 0 takes the most probable token.
         top_p: smallest mass of most probable tokens to draw from.
         seed: every prompt's own seed is derived from it and from the prompt.
+        thinking: `none` asks models that think for no thought; otherwise as in `PairEncoder`.
     """
 
     max_new_tokens: int = 512
     temperature: float = 0.7
     top_p: float = 1.0
     seed: int = 0
+    thinking: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,7 @@ def generate_answers(
             f"{option}: {label} has {model.max_length:,} positions, and an answer may take "
             f"{settings.max_new_tokens:,}: there is no room for a prompt; lower --max-new-tokens"
         )
-    encoder = PairEncoder(model.tokenizer, max_length=room)
+    encoder = PairEncoder(model.tokenizer, max_length=room, thinking=settings.thinking)
     if encoder.template_hash is None:
         logger.warning(
             "%s has no chat template: prompts are given to it as plain text, and turns are concatenated",
@@ -239,7 +241,7 @@ def answer_settings(
         settings: how they are drawn.
         encoder: of the model's tokenizer, where there is one already.
     """
-    encoder = encoder or PairEncoder(model.tokenizer)
+    encoder = encoder or PairEncoder(model.tokenizer, thinking=settings.thinking)
     return {
         "model": dict(model.identity),
         "arithmetic": dict(model.arithmetic),

@@ -108,7 +108,9 @@ def run_chat(
                     f"--max-new-tokens: {settings.max_new_tokens:,} leaves no room for a prompt within the "
                     f"{model.max_length:,} positions of {labels[name]}"
                 )
-            talkers.append(_Talker(labels[name], model, PairEncoder(model.tokenizer)))
+            talkers.append(
+                _Talker(labels[name], model, PairEncoder(model.tokenizer, thinking=settings.thinking))
+            )
             if talkers[-1].encoder.template_hash is None:
                 logger.warning("%s has no chat template: it continues your text", labels[name])
         if columns is not None:

@@ -1,6 +1,7 @@
 """The options of the evaluation's commands."""
 
 import dataclasses
+from typing import Any
 
 from data.errors import ConfigurationError
 from data.options.fields import check_options, option
@@ -12,6 +13,7 @@ from data.preferences.options import (
     pairs_option,
     split_option,
 )
+from data.tokens.thoughts import THINKING
 from evaluation.answers import GenerationSettings
 from evaluation.judges.pairwise import STYLES
 
@@ -23,6 +25,7 @@ __all__ = [
     "ReportOptions",
     "SignalsEvaluationOptions",
     "WinRateOptions",
+    "thinking_of_answers_option",
 ]
 
 
@@ -62,6 +65,16 @@ class ModelFlags:
     )
 
 
+def thinking_of_answers_option() -> Any:
+    """The field `thinking` of commands that let models answer."""
+    return option(
+        "auto",
+        help="none asks models that think for no thought; else they begin as their templates have it",
+        choices=THINKING,
+        group="sampling",
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationFlags(ModelFlags):
     """How answers are drawn."""
@@ -78,6 +91,7 @@ class GenerationFlags(ModelFlags):
         group="sampling",
     )
     seed: int = option(0, help="seed; each answer has its own, derived from it", minimum=0, group="sampling")
+    thinking: str = thinking_of_answers_option()
 
     @property
     def generation(self) -> GenerationSettings:
@@ -87,6 +101,7 @@ class GenerationFlags(ModelFlags):
             temperature=self.temperature,
             top_p=self.top_p,
             seed=self.seed,
+            thinking=self.thinking,
         )
 
 

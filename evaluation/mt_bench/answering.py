@@ -42,6 +42,7 @@ def answer_questions(
     label: str,
     max_new_tokens: int,
     seed: int,
+    thinking: str = "auto",
     earlier: Mapping[int, ModelAnswer] | None = None,
 ) -> tuple[list[ModelAnswer], dict[str, Any]]:
     """Answer every turn, each seeing the turns before it.
@@ -52,6 +53,7 @@ def answer_questions(
         label: the model's name in the file.
         max_new_tokens: longest answer of a turn.
         seed: each answer's seed is derived from it.
+        thinking: as in `GenerationSettings`.
         earlier: answers of an earlier run by question; one with the same turns keeps its time.
     Returns:
         The answers in the order of the questions, and what determined them. Questions whose dialogue a model has no
@@ -73,7 +75,11 @@ def answer_questions(
                 continue
             rows = [_row(question, turns[question.question_id]) for question in asked]
             drawing = GenerationSettings(
-                max_new_tokens=max_new_tokens, temperature=temperature, top_p=1.0, seed=seed
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=1.0,
+                seed=seed,
+                thinking=thinking,
             )
             found = generate_answers(model, rows, drawing, label=label)
             settings = {name: value for name, value in found.settings.items() if name != "sampling"}
@@ -89,7 +95,12 @@ def answer_questions(
         for question in questions
         if question.question_id not in lost
     ]
-    settings["sampling"] = {"temperatures": TEMPERATURES, "max_new_tokens": max_new_tokens, "seed": seed}
+    settings["sampling"] = {
+        "temperatures": TEMPERATURES,
+        "max_new_tokens": max_new_tokens,
+        "seed": seed,
+        "thinking": thinking,
+    }
     return answers, settings
 
 

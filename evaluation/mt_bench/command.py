@@ -82,6 +82,7 @@ def evaluate_mt_bench(options: MtBenchOptions, open_model: ModelOpener) -> MtBen
                 label=label,
                 max_new_tokens=options.max_new_tokens,
                 seed=options.seed,
+                thinking=options.thinking,
                 earlier=earlier,
             )
         write_answers(path, answers)

@@ -4,7 +4,7 @@ import dataclasses
 
 from data.errors import ConfigurationError
 from data.options.fields import check_options, option
-from evaluation.options import JudgeFlags, ModelFlags
+from evaluation.options import JudgeFlags, ModelFlags, thinking_of_answers_option
 
 __all__ = ["MtBenchOptions"]
 
@@ -36,6 +36,7 @@ class MtBenchOptions(ModelFlags, JudgeFlags):
     )
     max_new_tokens: int = option(1024, help="longest answer of a turn, tokens", minimum=1)
     seed: int = option(0, help="seed; each answer has its own, derived from it", minimum=0)
+    thinking: str = thinking_of_answers_option()
     out: str = option(help="folder for answers, judgments and tables")
 
     def __post_init__(self) -> None:

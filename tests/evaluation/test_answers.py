@@ -126,3 +126,22 @@ def test_kept_answers_are_known_to_pruning(tiny_world, prompts):
     ]
     # This process could still need them; another that prunes would leave them alone.
     assert any((folder / ".users").iterdir())
+
+
+def test_answers_without_thinking_are_asked_for_without_thoughts(tiny_world, prompts, monkeypatch):
+    model = open_model(tiny_world)
+    # Before an answer, the student's template writes what a model that thinks would be told.
+    model.tokenizer.chat_template += (
+        "{% if add_generation_prompt %}{{ 'w1' if enable_thinking is defined and not enable_thinking else 'w2' }}"
+        "{% endif %}"
+    )
+    asked = []
+    sample = model.sample
+    monkeypatch.setattr(
+        model, "sample", lambda ids, *rest, **how: (asked.extend(ids), sample(ids, *rest, **how))[1]
+    )
+    for thinking in ("none", "auto"):
+        settings = GenerationSettings(max_new_tokens=2, thinking=thinking)
+        generate_answers(model, prompts.rows[:1], settings)
+    last = [model.tokenizer.decode(ids[-1:]) for ids in asked]
+    assert last == ["w1", "w2"]
