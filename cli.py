@@ -1,7 +1,7 @@
 """adpa: parse options, call one function, turn domain errors into exit codes."""
 
 import functools
-import logging
+import importlib
 import os
 import shutil
 import sys
@@ -13,12 +13,19 @@ from typing import Any
 import click
 from click.shell_completion import get_completion_class
 
-from data import commands as signal_commands
-from data.commands import signals as signal_functions
-from data.doctor import DoctorOptions, diagnose
+from data.commands.options import (
+    SignalsInspectOptions,
+    SignalsListOptions,
+    SignalsPruneOptions,
+    SignalsPullOptions,
+    SignalsPushOptions,
+    SignalsReportOptions,
+    SignalsVerifyOptions,
+)
+from data.doctor import DoctorOptions
 from data.early_checks import check_inputs
 from data.errors import AdpaError, ConfigurationError
-from data.options.click_options import CommandGroup, OptionsCommand, command_from
+from data.options.click_options import CommandGroup, command_from
 from data.options.results import Rendered
 from data.options.tool_options import CompletionOptions, ExplainOptions
 from data.preview.conversion import ConvertOptions
@@ -42,38 +49,6 @@ __all__ = ["main"]
 
 _EXIT_DOMAIN, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
 
-logger = logging.getLogger("cli")
-
-
-def command(
-    options_class: type,
-    *examples: str,
-    group: click.Group | None = None,
-    extra: tuple[click.Parameter, ...] = (),
-) -> Callable[[Callable[[Any], Any]], OptionsCommand]:
-    """Decorate a function of one options dataclass: it becomes the command of its own name, with examples."""
-
-    def decorate(function: Callable[[Any], Any]) -> OptionsCommand:
-        name = function.__name__.strip("_").replace("_", "-")
-        made = command_from(
-            options_class, checked(function), name, function.__doc__, examples=examples, extra=extra
-        )
-        (group or commands).add_command(made)
-        return made
-
-    return decorate
-
-
-def checked(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Look for what the options name before the function imports libraries that take seconds."""
-
-    @functools.wraps(function)
-    def run(options: Any) -> Any:
-        check_inputs(options)
-        return function(options)
-
-    return run
-
 
 def _installed_version() -> str:
     try:
@@ -95,58 +70,133 @@ def commands() -> None:
     """
 
 
-@command(
-    DemoOptions, "adpa demo", "adpa demo --fast --out runs/demo-fast", "adpa demo --seed 1 --out runs/seed-1"
+_GROUPS = {
+    "data": CommandGroup("data", help="Look at preference data, and convert it."),
+    "signals": CommandGroup("signals", help="List, inspect, verify, translate and share signal datasets."),
+    "evaluate": CommandGroup("evaluate", help="Find out whether a student got better, and by how much."),
+}
+for _group in _GROUPS.values():
+    commands.add_command(_group)
+
+
+def function(address: str) -> Callable[..., Any]:
+    """The function of an address `module:name`, imported only when it is called: some bring libraries that take seconds."""
+
+    def call(*arguments: Any) -> Any:
+        module, name = address.split(":")
+        return getattr(importlib.import_module(module), name)(*arguments)
+
+    return call
+
+
+def command(
+    path: str,
+    options_class: type,
+    run: str | Callable[[Any], Any],
+    text: str,
+    *examples: str,
+    extra: tuple[click.Parameter, ...] = (),
+) -> None:
+    """Add a command.
+
+    Args:
+        path: its name, its group's before it.
+        options_class: its options.
+        run: a function of these options, or its address; called after what the options name was looked for.
+        text: the text of its help.
+        *examples: command lines.
+        extra: parameters beside the options.
+    """
+    *group, name = path.split()
+    target = function(run) if isinstance(run, str) else run
+
+    def checked(options: Any) -> Any:
+        check_inputs(options)
+        return target(options)
+
+    made = command_from(options_class, checked, name, text, examples=examples, extra=extra)
+    (_GROUPS[group[0]] if group else commands).add_command(made)
+
+
+def with_models(address: str) -> Callable[[Any], Any]:
+    """A function of an evaluation's options and of what opens checkpoints in an engine of stage one, as these say."""
+
+    def run(options: Any) -> Any:
+        return function(address)(options, _model_opener(options))
+
+    return run
+
+
+def _model_opener(options: Any) -> Callable[..., Any]:
+    return functools.partial(
+        importlib.import_module("teacher_scoring.language_model").open_language_model,
+        engine=options.engine,
+        max_length=options.max_length,
+        dtype=options.dtype,
+        trust_remote_code=options.trust_remote_code,
+        tensor_parallel_size=options.tensor_parallel_size,
+        gpu_memory_utilization=options.gpu_memory_utilization,
+        engine_args=options.engine_arg,
+    )
+
+
+# --- What runs a model or trains one
+
+command(
+    "demo",
+    DemoOptions,
+    "small_world.demo:run_demo",
+    "Run the whole pipeline on a small world. It makes that itself: no network, no GPU.",
+    "adpa demo",
+    "adpa demo --fast --out runs/demo-fast",
+    "adpa demo --seed 1 --out runs/seed-1",
 )
-def demo(options: DemoOptions) -> Any:
-    """Run the whole pipeline on a small world. It makes that itself: no network, no GPU."""
-    from small_world.demo import run_demo  # noqa: PLC0415  (each command imports its own heavy libraries)
-
-    return run_demo(options)
 
 
-@command(
+def _score_teacher(options: ScoreOptions) -> Any:
+    plan, score = "teacher_scoring.dry_run:plan_scoring", "teacher_scoring.score:score_teacher"
+    return function(plan if options.dry_run else score)(options)
+
+
+command(
+    "score-teacher",
     ScoreOptions,
+    _score_teacher,
+    "Score responses with teacher and reference. Writes a signal dataset; the same line again continues it.",
     "adpa score-teacher --teacher my-org/dpo --reference my-org/sft --data argilla/dpo-mix-7k --out signals/pairs",
     "adpa score-teacher --teacher my-org/dpo --data pairs.jsonl --dry-run",
     "adpa score-teacher --teacher my-org/dpo --reference my-org/sft --data pairs.jsonl \\\n"
     "--rollouts rollouts/dckd --score student --out signals/answers",
 )
-def score_teacher(options: ScoreOptions) -> Any:
-    """Score responses with teacher and reference. Writes a signal dataset; the same line again continues it."""
-    if options.dry_run:
-        from teacher_scoring.dry_run import plan_scoring  # noqa: PLC0415
 
-        return plan_scoring(options)
-    from teacher_scoring.score import score_teacher as run  # noqa: PLC0415
-
-    return run(options)
-
-
-@command(
+command(
+    "sample-student",
     SampleOptions,
+    "teacher_scoring.sample:sample_student",
+    "Sample a student's responses to prompts. Writes rollouts, which score-teacher reads.",
     "adpa sample-student --student runs/dckd --data argilla/dpo-mix-7k --out rollouts/dckd",
     "adpa sample-student --student runs/dckd --data prompts.jsonl -n 4 --temperature 0.7 --out rollouts/four",
     "adpa sample-student --student runs/dckd --data prompts.jsonl --temperature 0 --out rollouts/greedy",
 )
-def sample_student(options: SampleOptions) -> Any:
-    """Sample a student's responses to prompts. Writes rollouts, which score-teacher reads."""
-    from teacher_scoring.sample import sample_student as run  # noqa: PLC0415
 
-    return run(options)
+
+def _train_student(options: TrainOptions) -> Any:
+    name = "plan_training" if options.dry_run else "train_student"
+    return function(f"student_training.run:{name}")(options)
 
 
 def _show_method(ctx: click.Context, _: click.Parameter, name: str | None) -> None:
     if name is not None and not ctx.resilient_parsing:
-        from student_training.methods import find_method  # noqa: PLC0415
-        from student_training.methods.describe import describe_method  # noqa: PLC0415
-
-        click.echo(describe_method(find_method(name)))
+        method = function("student_training.methods:find_method")(name)
+        click.echo(function("student_training.methods.describe:describe_method")(method))
         ctx.exit()
 
 
-@command(
+command(
+    "train-student",
     TrainOptions,
+    _train_student,
+    "Train a student from signal datasets. Or from preference data, for methods without a teacher.",
     "adpa train-student --signals signals/pairs --student my-org/small-sft --method abd --out runs/abd",
     "adpa train-student --signals signals/answers --student runs/dckd --method adpa --out runs/adpa-plus",
     "adpa train-student --data argilla/dpo-mix-7k --student my-org/small --method sft --lr 2e-5 --out runs/sft",
@@ -161,229 +211,103 @@ def _show_method(ctx: click.Context, _: click.Parameter, name: str | None) -> No
         ),
     ),
 )
-def train_student(options: TrainOptions) -> Any:
-    """Train a student from signal datasets. Or from preference data, for methods without a teacher."""
-    from student_training.run import plan_training  # noqa: PLC0415
-    from student_training.run import train_student as run  # noqa: PLC0415
 
-    return plan_training(options) if options.dry_run else run(options)
+# --- Preference data
 
 
-@commands.group("data", cls=CommandGroup)
-def data_commands() -> None:
-    """Look at preference data, and convert it."""
-
-
-@command(
-    PreviewOptions,
-    "adpa data preview pairs.jsonl",
-    "adpa data preview argilla/dpo-mix-7k --tokenizer my-org/small-sft",
-    group=data_commands,
-)
-def preview(options: PreviewOptions) -> Any:
-    """Show what a preference file is taken for: its form, three examples, lengths, and what would be dropped."""
+def _preview(options: PreviewOptions) -> Any:
     from data.preview.preview import preview_data  # noqa: PLC0415
     from data.preview.rendering import render_preview  # noqa: PLC0415
 
-    def load_tokenizer(name: str, trust_remote_code: bool) -> Any:
-        from teacher_scoring.engines.tokenizer import load_tokenizer as load  # noqa: PLC0415
-
-        return load(Path(name), option="--tokenizer", trust_remote_code=trust_remote_code)
-
-    result = preview_data(options, load_tokenizer=load_tokenizer)
+    result = preview_data(options, load_tokenizer=_load_tokenizer)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     return Rendered(result, render_preview(result, colour=colour))
 
 
-@command(ConvertOptions, "adpa data convert hh.jsonl --out pairs.parquet", group=data_commands)
-def convert(options: ConvertOptions) -> Any:
-    """Write a preference file of any form in the one that every tool reads."""
-    from data.preview.conversion import convert_data  # noqa: PLC0415
-
-    return convert_data(options)
+def _load_tokenizer(folder: str | Path, trust_remote_code: bool) -> Any:
+    load = importlib.import_module("teacher_scoring.engines.tokenizer").load_tokenizer
+    return load(Path(folder), option="--tokenizer", trust_remote_code=trust_remote_code)
 
 
-@commands.group(cls=CommandGroup)
-def signals() -> None:
-    """List, inspect, verify, translate and share signal datasets."""
-
-
-def _verify(options: signal_commands.SignalsVerifyOptions) -> Any:
-    def rescore(folder: Path, options: signal_commands.SignalsVerifyOptions) -> Any:
-        from teacher_scoring.rescoring import rescore_sample  # noqa: PLC0415
-
-        return rescore_sample(folder, options)
-
-    return signal_functions.verify_signals(options, rescore=rescore)
-
-
-for _name, _options_class, _function, _example in (
-    ("list", signal_commands.SignalsListOptions, signal_functions.list_signals, ""),
-    ("inspect", signal_commands.SignalsInspectOptions, signal_functions.inspect_signals, "signals/pairs"),
-    ("verify", signal_commands.SignalsVerifyOptions, _verify, "signals/pairs --repair"),
-    ("report", signal_commands.SignalsReportOptions, signal_functions.report_signals, "signals/pairs"),
-    (
-        "pull",
-        signal_commands.SignalsPullOptions,
-        signal_functions.pull_signals,
-        "s3://bucket/pairs signals/pairs",
-    ),
-    (
-        "push",
-        signal_commands.SignalsPushOptions,
-        signal_functions.push_signals,
-        "signals/pairs s3://bucket/pairs",
-    ),
-    (
-        "prune",
-        signal_commands.SignalsPruneOptions,
-        signal_functions.prune_signals,
-        "--unused-days 30 --dry-run",
-    ),
-):
-    signals.add_command(
-        command_from(_options_class, _function, _name, examples=[f"adpa signals {_name} {_example}".rstrip()])
-    )
-
-
-@command(
-    SignalsTranslateOptions,
-    "adpa signals translate signals/teacher --tokenizer my-org/other-student --out signals/other",
-    group=signals,
+command(
+    "data preview",
+    PreviewOptions,
+    _preview,
+    "Show what a preference file is taken for: its form, three examples, lengths, and what would be dropped.",
+    "adpa data preview pairs.jsonl",
+    "adpa data preview argilla/dpo-mix-7k --tokenizer my-org/small-sft",
 )
-def translate(options: SignalsTranslateOptions) -> Any:
-    """Put a signal dataset on another tokenizer's ids. No model and no GPU: bytes of tokens are aligned."""
-    from data.translation.command import translate_signals  # noqa: PLC0415
-    from teacher_scoring.engines.tokenizer import load_tokenizer  # noqa: PLC0415
+command(
+    "data convert",
+    ConvertOptions,
+    "data.preview.conversion:convert_data",
+    "Write a preference file of any form in the one that every tool reads.",
+    "adpa data convert hh.jsonl --out pairs.parquet",
+)
 
-    return translate_signals(
-        options,
-        functools.partial(load_tokenizer, option="--tokenizer", trust_remote_code=options.trust_remote_code),
-    )
+# --- Signal datasets
 
 
-@command(MergeOptions, "adpa signals merge signals/pairs", group=signals)
-def merge(options: MergeOptions) -> Any:
-    """Complete a dataset made in parts. They are what runs of score-teacher with --shard-range wrote."""
-    from teacher_scoring.build.merge import merge_parts  # noqa: PLC0415
+def _verify(options: SignalsVerifyOptions) -> Any:
+    rescore = function("teacher_scoring.rescoring:rescore_sample")
+    return function("data.commands.signals:verify_signals")(options, rescore)
 
-    merged = merge_parts(Path(options.dataset))
+
+def _translate(options: SignalsTranslateOptions) -> Any:
+    load = functools.partial(_load_tokenizer, trust_remote_code=options.trust_remote_code)
+    return function("data.translation.command:translate_signals")(options, load)
+
+
+def _merge(options: MergeOptions) -> Any:
+    merged = function("teacher_scoring.build.merge:merge_parts")(Path(options.dataset))
     counts = {"out": options.dataset, "responses": merged.num_rows, "pairs": merged.num_pairs}
     return Rendered(counts, f"{options.dataset}: {merged.num_rows:,} responses of {merged.num_pairs:,} pairs")
 
 
-@commands.group(cls=CommandGroup)
-def evaluate() -> None:
-    """Find out whether a student got better, and by how much."""
-
-
-def _model_opener(options: Any) -> Callable[..., Any]:
-    """Checkpoints in an engine of stage one, as an evaluation's options say."""
-    from teacher_scoring.language_model import open_language_model  # noqa: PLC0415
-
-    return functools.partial(
-        open_language_model,
-        engine=options.engine,
-        max_length=options.max_length,
-        dtype=options.dtype,
-        trust_remote_code=options.trust_remote_code,
-        tensor_parallel_size=options.tensor_parallel_size,
-        gpu_memory_utilization=options.gpu_memory_utilization,
-        engine_args=options.engine_arg,
+for _name, _options_class, _run, _example in (
+    ("list", SignalsListOptions, "data.commands.signals:list_signals", ""),
+    ("inspect", SignalsInspectOptions, "data.commands.signals:inspect_signals", "signals/pairs"),
+    ("verify", SignalsVerifyOptions, _verify, "signals/pairs --repair"),
+    ("report", SignalsReportOptions, "data.commands.signals:report_signals", "signals/pairs"),
+    ("pull", SignalsPullOptions, "data.commands.signals:pull_signals", "s3://bucket/pairs signals/pairs"),
+    ("push", SignalsPushOptions, "data.commands.signals:push_signals", "signals/pairs s3://bucket/pairs"),
+    ("prune", SignalsPruneOptions, "data.commands.signals:prune_signals", "--unused-days 30 --dry-run"),
+):
+    command(
+        f"signals {_name}",
+        _options_class,
+        _run,
+        _options_class.__doc__ or "",
+        f"adpa signals {_name} {_example}".rstrip(),
     )
-
-
-@command(
-    WinRateOptions,
-    "adpa evaluate win-rate --model runs/abd --model runs/dckd --baseline my-org/small-sft \\\n"
-    "--data prompts.jsonl --judge-url http://localhost:8000/v1 --judge-model judge --out runs/wins",
-    group=evaluate,
+command(
+    "signals translate",
+    SignalsTranslateOptions,
+    _translate,
+    "Put a signal dataset on another tokenizer's ids. No model and no GPU: bytes of tokens are aligned.",
+    "adpa signals translate signals/teacher --tokenizer my-org/other-student --out signals/other",
 )
-def win_rate(options: WinRateOptions) -> Any:
-    """Compare models' answers pair by pair. Both orders are judged; the same line again continues."""
-    from evaluation.win_rate import evaluate_win_rate  # noqa: PLC0415
-
-    return evaluate_win_rate(options, _model_opener(options))
-
-
-@command(
-    SignalsEvaluationOptions,
-    "adpa evaluate signals --signals signals/held-out --model runs/abd --model runs/dckd",
-    group=evaluate,
+command(
+    "signals merge",
+    MergeOptions,
+    _merge,
+    "Complete a dataset made in parts. They are what runs of score-teacher with --shard-range wrote.",
+    "adpa signals merge signals/pairs",
 )
-def _signals(options: SignalsEvaluationOptions) -> Any:
-    """Measure checkpoints on held-out signals: likelihood, KL, expected advantage, preferences. No generation."""
-    from evaluation.signals import evaluate_signals  # noqa: PLC0415
-    from student_training.held_out import measure_signals  # noqa: PLC0415
 
-    return evaluate_signals(options, measure_signals)
+# --- Evaluation
 
 
-@command(
-    AlpacaEvalOptions,
-    "adpa evaluate alpaca-eval --annotations annotations.json --model-outputs model_outputs.json --out runs/alpaca",
-    group=evaluate,
-)
-def alpaca_eval(options: AlpacaEvalOptions) -> Any:
-    """Answer, judge or count AlpacaEval 2: its file forms, its figures, its length control.
-
-    Its question and calibration files are yours to bring. What was answered and judged before is not asked again.
-    """
-    from evaluation.alpaca_eval.command import evaluate_alpaca_eval  # noqa: PLC0415
-
-    return evaluate_alpaca_eval(options, _model_opener(options))
+def _evaluate_signals(options: SignalsEvaluationOptions) -> Any:
+    measure = function("student_training.held_out:measure_signals")
+    return function("evaluation.signals:evaluate_signals")(options, measure)
 
 
-@command(
-    MtBenchOptions,
-    "adpa evaluate mt-bench --judgments gpt-4_single.jsonl --out runs/mt-bench",
-    group=evaluate,
-)
-def mt_bench(options: MtBenchOptions) -> Any:
-    """Answer, judge or count MT-Bench: FastChat's file forms, its tables, scores or comparisons.
-
-    Its question file is yours to bring. What was answered and judged before is not asked again.
-    """
-    from evaluation.mt_bench.command import evaluate_mt_bench  # noqa: PLC0415
-
-    return evaluate_mt_bench(options, _model_opener(options))
+def _recompute(options: RecomputeOptions) -> Any:
+    return function("evaluation.recompute:recompute")(Path(options.folder))
 
 
-@command(RecomputeOptions, "adpa evaluate recompute runs/wins", group=evaluate)
-def recompute(options: RecomputeOptions) -> Any:
-    """Compute a folder's figures again from its stored judgments. No model and no judge is asked."""
-    from evaluation.recompute import recompute as run  # noqa: PLC0415
-
-    return run(Path(options.folder))
-
-
-@command(
-    BenchmarkOptions,
-    "adpa evaluate benchmarks --model runs/abd --baseline my-org/small-sft \\\n"
-    "--tasks arc_challenge,ifeval --out runs/bench",
-    group=evaluate,
-)
-def benchmarks(options: BenchmarkOptions) -> Any:
-    """Run public benchmarks on checkpoints, through lm-evaluation-harness (the extra [eval]).
-
-    Or tasks of your own, in the harness's form. What is in --out already is not run again.
-    """
-    from evaluation.benchmarks.run import evaluate_benchmarks  # noqa: PLC0415
-
-    return evaluate_benchmarks(options)
-
-
-@command(ReportOptions, "adpa report runs/abd runs/dckd runs/wins --out report.html")
-def report(options: ReportOptions) -> Any:
-    """Write one HTML page over training runs and evaluations, also unfinished ones."""
-    from evaluation.report.page import write_run_report  # noqa: PLC0415
-
-    return write_run_report(options)
-
-
-@command(ChatOptions, "adpa chat runs/abd my-org/small-sft", "cat prompts.txt | adpa chat runs/abd")
-def chat(options: ChatOptions) -> None:
-    """Talk to one or several checkpoints side by side. Off a terminal every line of standard input is answered."""
+def _chat(options: ChatOptions) -> None:
     from evaluation.chat import run_chat, typed_lines  # noqa: PLC0415
 
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -396,26 +320,105 @@ def chat(options: ChatOptions) -> None:
     )
 
 
-@command(DoctorOptions, "adpa doctor", "adpa doctor --json")
-def doctor(options: DoctorOptions) -> Any:
-    """Say what this machine has: libraries, cards, disk, hub access; for people and for bug reports."""
-    return diagnose(options)
+command(
+    "evaluate win-rate",
+    WinRateOptions,
+    with_models("evaluation.win_rate:evaluate_win_rate"),
+    "Compare models' answers pair by pair. Both orders are judged; the same line again continues.",
+    "adpa evaluate win-rate --model runs/abd --model runs/dckd --baseline my-org/small-sft \\\n"
+    "--data prompts.jsonl --judge-url http://localhost:8000/v1 --judge-model judge --out runs/wins",
+)
+command(
+    "evaluate signals",
+    SignalsEvaluationOptions,
+    _evaluate_signals,
+    "Measure checkpoints on held-out signals: likelihood, KL, expected advantage, preferences. No generation.",
+    "adpa evaluate signals --signals signals/held-out --model runs/abd --model runs/dckd",
+)
+command(
+    "evaluate alpaca-eval",
+    AlpacaEvalOptions,
+    with_models("evaluation.alpaca_eval.command:evaluate_alpaca_eval"),
+    "Answer, judge or count AlpacaEval 2: its file forms, its figures, its length control.\n\n"
+    "Its question and calibration files are yours to bring. What was answered and judged before is not asked again.",
+    "adpa evaluate alpaca-eval --annotations annotations.json --model-outputs model_outputs.json --out runs/alpaca",
+)
+command(
+    "evaluate mt-bench",
+    MtBenchOptions,
+    with_models("evaluation.mt_bench.command:evaluate_mt_bench"),
+    "Answer, judge or count MT-Bench: FastChat's file forms, its tables, scores or comparisons.\n\n"
+    "Its question file is yours to bring. What was answered and judged before is not asked again.",
+    "adpa evaluate mt-bench --judgments gpt-4_single.jsonl --out runs/mt-bench",
+)
+command(
+    "evaluate recompute",
+    RecomputeOptions,
+    _recompute,
+    "Compute a folder's figures again from its stored judgments. No model and no judge is asked.",
+    "adpa evaluate recompute runs/wins",
+)
+command(
+    "evaluate benchmarks",
+    BenchmarkOptions,
+    "evaluation.benchmarks.run:evaluate_benchmarks",
+    "Run public benchmarks on checkpoints, through lm-evaluation-harness (the extra [eval]).\n\n"
+    "Or tasks of your own, in the harness's form. What is in --out already is not run again.",
+    "adpa evaluate benchmarks --model runs/abd --baseline my-org/small-sft \\\n"
+    "--tasks arc_challenge,ifeval --out runs/bench",
+)
+command(
+    "report",
+    ReportOptions,
+    "evaluation.report.page:write_run_report",
+    "Write one HTML page over training runs and evaluations, also unfinished ones.",
+    "adpa report runs/abd runs/dckd runs/wins --out report.html",
+)
+command(
+    "chat",
+    ChatOptions,
+    _chat,
+    "Talk to one or several checkpoints side by side. Off a terminal every line of standard input is answered.",
+    "adpa chat runs/abd my-org/small-sft",
+    "cat prompts.txt | adpa chat runs/abd",
+)
+
+# --- The program itself
 
 
-@command(ExplainOptions, "adpa explain expected_advantage")
-def explain(options: ExplainOptions) -> Any:
-    """Say what a metric of a training run means, which way is good, and when to worry."""
-    from student_training.monitoring.glossary import explain_metric  # noqa: PLC0415
-
-    return explain_metric(options.metric)
+def _explain(options: ExplainOptions) -> Any:
+    return function("student_training.monitoring.glossary:explain_metric")(options.metric)
 
 
-@command(CompletionOptions, 'eval "$(adpa completion bash)"', "adpa completion fish | source")
-def completion(options: CompletionOptions) -> Any:
-    """Print the script that completes commands and options in a shell."""
+def _completion(options: CompletionOptions) -> str:
     made = get_completion_class(options.shell)
     assert made is not None, "the choices are the shells that click knows"
     return made(commands, {}, "adpa", "_ADPA_COMPLETE").source()
+
+
+command(
+    "doctor",
+    DoctorOptions,
+    "data.doctor:diagnose",
+    DoctorOptions.__doc__ or "",
+    "adpa doctor",
+    "adpa doctor --json",
+)
+command(
+    "explain",
+    ExplainOptions,
+    _explain,
+    ExplainOptions.__doc__ or "",
+    "adpa explain expected_advantage",
+)
+command(
+    "completion",
+    CompletionOptions,
+    _completion,
+    CompletionOptions.__doc__ or "",
+    'eval "$(adpa completion bash)"',
+    "adpa completion fish | source",
+)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from data.files import adpa_home
-from data.options.fields import check_options, option
+from data.options.fields import CommandOptions, option
 
 __all__ = ["Diagnosis", "DoctorOptions", "Library", "diagnose"]
 
@@ -40,13 +40,10 @@ _LIBRARIES: dict[str, tuple[str, str | None]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DoctorOptions:
+class DoctorOptions(CommandOptions):
     """Say what this machine has: libraries, cards, disk, hub access; for people and for bug reports."""
 
     offline: bool = option(False, help="do not try the hub")
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,7 @@ from typing import Any
 
 from data.errors import ConfigurationError
 from data.options.fields import check_options, option
-from data.preferences.options import (
-    bad_rows_option,
-    data_config_option,
-    form_option,
-    map_option,
-    pairs_option,
-    split_option,
-)
+from data.preferences.options import Reading
 from data.tokens.thoughts import THINKING
 from evaluation.answers import GenerationSettings
 from evaluation.judges.pairwise import STYLES
@@ -203,7 +196,7 @@ class JudgeFlags:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class WinRateOptions(GenerationFlags, JudgeFlags):
+class WinRateOptions(GenerationFlags, JudgeFlags, Reading):
     """Compare models' answers pair by pair."""
 
     model: tuple[str, ...] = option((), help="checkpoint to evaluate; repeat for several", group="model")
@@ -217,12 +210,6 @@ class WinRateOptions(GenerationFlags, JudgeFlags):
         group="data",
     )
     out: str = option(help="folder for answers, judgments and results", group="saving")
-    split: str = split_option()
-    data_config: str | None = data_config_option()
-    form: str | None = form_option()
-    map: tuple[str, ...] = map_option()
-    pairs: str = pairs_option()
-    bad_rows: str = bad_rows_option()
     limit: int | None = option(None, help="prompts to use, from the first on [all]", minimum=1, group="data")
     all_pairs: bool = option(
         False, help="compare every model with every other, also with --baseline", group="evaluation"

@@ -18,7 +18,6 @@ from typing import Any
 from data.errors import EvaluationError
 from data.files import atomic_output, write_atomic
 from data.options.command_line import command_line
-from data.preferences.options import reading
 from evaluation.answers import (
     AnswerSet,
     PromptSet,
@@ -101,7 +100,7 @@ def evaluate_win_rate(options: WinRateOptions, open_model: ModelOpener) -> WinRa
     with contextlib.closing(
         open_judge(options, open_model, trust_remote_code=options.trust_remote_code)
     ) as judge:
-        prompts = read_prompts(options.data, reading(options), limit=options.limit)
+        prompts = read_prompts(options.data, options, limit=options.limit)
         logger.info("%s", prompts.description)
         # Found and identified, not loaded: a folder of another request is refused before anything is generated.
         models = {name: open_model(name, option=_option(name, options)) for name in names}

@@ -5,14 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import ConfigurationError
 from data.options.fields import check_options, option
-from data.preferences.options import (
-    bad_rows_option,
-    data_config_option,
-    form_option,
-    map_option,
-    pairs_option,
-    split_option,
-)
+from data.preferences.options import Reading
 from data.tokens.options import template_arg_option, thinking_option, train_on_option
 from student_training.methods import (
     METHODS,
@@ -33,7 +26,7 @@ __all__ = ["RunOptions", "TrainOptions", "resolve_method"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class RunOptions:
+class RunOptions(Reading):
     """What a run trains on what and how, but for its method's own settings; see `TrainOptions`."""
 
     student: str = option(help="checkpoint to start from: a local folder or a hub name", group="data")
@@ -67,12 +60,6 @@ class RunOptions:
         group="data",
         expert=True,
     )
-    split: str = split_option()
-    data_config: str | None = data_config_option()
-    form: str | None = form_option()
-    map: tuple[str, ...] = map_option()
-    pairs: str = pairs_option()
-    bad_rows: str = bad_rows_option()
     template_arg: tuple[str, ...] = template_arg_option()
     thinking: str = thinking_option()
     train_on: str = train_on_option()

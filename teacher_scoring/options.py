@@ -6,16 +6,8 @@ from typing import Self
 
 from data.errors import ConfigurationError
 from data.hardware import CARDS
-from data.options.fields import check_options, option
-from data.preferences.options import (
-    bad_rows_option,
-    data_config_option,
-    data_option,
-    form_option,
-    map_option,
-    pairs_option,
-    split_option,
-)
+from data.options.fields import CommandOptions, check_options, option
+from data.preferences.options import Reading, data_option
 from data.signals.schema import ROLES
 from data.tokens.options import (
     store_conversations_option,
@@ -146,7 +138,7 @@ class _EngineFlags:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ScoreOptions(_EngineFlags):
+class ScoreOptions(_EngineFlags, Reading):
     """Score responses with an aligned teacher and its reference; write a signal dataset."""
 
     teacher: str = option(help="aligned model: a local folder or a hub name", group="model")
@@ -170,12 +162,6 @@ class ScoreOptions(_EngineFlags):
         help="what sample-student wrote, for the role student: a folder, or its name in the store",
         group="data",
     )
-    split: str = split_option()
-    data_config: str | None = data_config_option()
-    form: str | None = form_option()
-    map: tuple[str, ...] = map_option()
-    pairs: str = pairs_option()
-    bad_rows: str = bad_rows_option()
     template_arg: tuple[str, ...] = template_arg_option()
     thinking: str = thinking_option()
     train_on: str = train_on_option()
@@ -297,7 +283,7 @@ class ScoreOptions(_EngineFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SampleOptions(_EngineFlags):
+class SampleOptions(_EngineFlags, Reading):
     """Sample responses of a student to the prompts of preference data; write rollouts."""
 
     student: str = option(
@@ -317,16 +303,10 @@ class SampleOptions(_EngineFlags):
             "--output",
         ),
     )
-    split: str = split_option()
     num_samples: int = option(1, help="responses per prompt", minimum=1, group="sampling", aliases=("-n",))
     temperature: float = option(
         1.0, help="divides the logits; 0 takes the most probable token", minimum=0, group="sampling"
     )
-    data_config: str | None = data_config_option()
-    form: str | None = form_option()
-    map: tuple[str, ...] = map_option()
-    pairs: str = pairs_option()
-    bad_rows: str = bad_rows_option()
     template_arg: tuple[str, ...] = template_arg_option()
     thinking: str = thinking_option()
     top_p: float = option(
@@ -364,18 +344,12 @@ class SampleOptions(_EngineFlags):
         expert=True,
     )
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class MergeOptions:
+class MergeOptions(CommandOptions):
     """Complete a dataset made in parts by score-teacher with --shard-range."""
 
     dataset: str = option(help="folder that the parts were written into", positional=True)
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
 
 def engine_options(

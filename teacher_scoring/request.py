@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from data.errors import ConfigurationError, DataError
 from data.files import adpa_home
 from data.options.command_line import command_line
-from data.preferences.options import reading
 from data.preferences.reader import PreferenceReader, read_preferences
 from data.signals.rollouts import RolloutDataset
 from data.signals.rounding import describe_rounding
@@ -246,7 +245,7 @@ def prepare_request(options: ScoreOptions, *, need_weights: bool = True) -> Scor
         tokenizer=tokenizer,
         encoder=encoder,
         max_length=longest,
-        reader=read_preferences(options.data, reading(options), need="chosen"),
+        reader=read_preferences(options.data, options, need="chosen"),
         rollouts=rollouts,
         known={
             **engine_request(options),

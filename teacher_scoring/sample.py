@@ -16,7 +16,6 @@ import numpy as np
 from data.errors import AdpaError, ConfigurationError, ScoringError
 from data.options.command_line import command_line
 from data.preferences.messages import PreferenceRow
-from data.preferences.options import reading
 from data.preferences.reader import PreferenceReader, read_preferences
 from data.progress import Progress
 from data.signals.rollouts import Rollout, RolloutDataset, write_rollout_shard
@@ -165,7 +164,7 @@ def _prepare(options: SampleOptions) -> _Request:
         student=student,
         tokenizer=tokenizer,
         encoder=encoder,
-        reader=read_preferences(options.data, reading(options), need="prompt"),
+        reader=read_preferences(options.data, options, need="prompt"),
         known=_known_request(options, student, encoder),
     )
 

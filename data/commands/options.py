@@ -3,7 +3,7 @@
 import dataclasses
 
 from data.errors import ConfigurationError
-from data.options.fields import check_options, option
+from data.options.fields import CommandOptions, check_options, option
 from data.storage.caches import CACHE_KINDS, PASS_CACHE
 
 __all__ = [
@@ -20,20 +20,14 @@ _ADDRESS = "what fsspec understands: s3://..., gs://..., hf://datasets/..., file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class _Checked:
-    def __post_init__(self) -> None:
-        check_options(self)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SignalsListOptions(_Checked):
+class SignalsListOptions(CommandOptions):
     """List the datasets in the store. Name, models, responses, positions, size, when made and last used; and caches."""
 
     store: str | None = option(None, help="another store than ADPA_HOME/signals")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SignalsInspectOptions(_Checked):
+class SignalsInspectOptions(CommandOptions):
     """Describe a dataset on the terminal. Its provenance; what the teacher covers and prefers."""
 
     signals: str = option(
@@ -43,7 +37,7 @@ class SignalsInspectOptions(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SignalsVerifyOptions(_Checked):
+class SignalsVerifyOptions(CommandOptions):
     """Check a dataset completely. Files, checksums, schema, counts, and every row's numbers."""
 
     signals: str = option(
@@ -77,7 +71,7 @@ class SignalsVerifyOptions(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SignalsReportOptions(_Checked):
+class SignalsReportOptions(CommandOptions):
     """Write an HTML report of a dataset. One file that needs no network: distributions, conversations, tokens."""
 
     signals: str = option(
@@ -94,7 +88,7 @@ class SignalsReportOptions(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SignalsPullOptions(_Checked):
+class SignalsPullOptions(CommandOptions):
     """Copy a dataset here from an address. Intact files that are in the folder already stay."""
 
     address: str = option(help=_ADDRESS, positional=True)
@@ -102,7 +96,7 @@ class SignalsPullOptions(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SignalsPushOptions(_Checked):
+class SignalsPushOptions(CommandOptions):
     """Copy a dataset to an address. The manifest goes last; an interrupted push continues."""
 
     signals: str = option(
@@ -112,7 +106,7 @@ class SignalsPushOptions(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SignalsPruneOptions(_Checked):
+class SignalsPruneOptions(CommandOptions):
     """Delete datasets and cached passes. Unused, over a quota, or never finished; nothing that a command is using."""
 
     what: tuple[str, ...] = option(

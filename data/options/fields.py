@@ -9,7 +9,7 @@ from typing import Any
 
 from data.errors import ConfigurationError
 
-__all__ = ["GROUPS", "check_options", "flag_name", "option", "option_type"]
+__all__ = ["GROUPS", "CommandOptions", "check_options", "flag_name", "option", "option_type"]
 
 #: The headings of `--help`, in their order: a field's group, and what is printed above its options.
 GROUPS: Mapping[str, str] = {
@@ -124,6 +124,15 @@ def check_options(options: Any) -> None:
             continue
         for item in value if repeats else (value,):
             _check_value(flag_name(field.name), item, scalar, field.metadata)
+
+
+# Without slots: a class with two bases can take them from one of the two only.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CommandOptions:
+    """Base of a command's options: every field is checked when they are made."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 def _check_value(flag: str, value: Any, scalar: type, metadata: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from data.options.fields import check_options, option
+from data.options.fields import CommandOptions, option
 
 __all__ = ["SHELLS", "CompletionOptions", "ExplainOptions"]
 
@@ -10,20 +10,14 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExplainOptions:
+class ExplainOptions(CommandOptions):
     """Say what a metric of a training run means, which way is good, and when to worry."""
 
     metric: str = option(help="its name in metrics.jsonl, such as expected_advantage", positional=True)
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CompletionOptions:
+class CompletionOptions(CommandOptions):
     """Print the script that completes commands and options in a shell."""
 
     shell: str = option(help="the shell", choices=SHELLS, positional=True)
-
-    def __post_init__(self) -> None:
-        check_options(self)

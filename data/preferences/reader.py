@@ -70,7 +70,7 @@ def read_preferences(
     """
     reading = reading or Reading()
     return PreferenceReader(
-        open_source(source, split=reading.split, config=reading.config), reading, need=need
+        open_source(source, split=reading.split, config=reading.data_config), reading, need=need
     )
 
 

@@ -20,16 +20,7 @@ from data.errors import ConfigurationError
 from data.files import atomic_output
 from data.options.fields import check_options, option
 from data.preferences.messages import Answer, PreferenceRow, Prompt, as_turns
-from data.preferences.options import (
-    bad_rows_option,
-    data_config_option,
-    data_option,
-    form_option,
-    map_option,
-    pairs_option,
-    reading,
-    split_option,
-)
+from data.preferences.options import Reading, data_option
 from data.preferences.reader import PreferenceReader, RowCounts, read_preferences
 
 __all__ = ["ConversionResult", "ConvertOptions", "convert_data"]
@@ -41,17 +32,11 @@ _ROLES = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ConvertOptions:
+class ConvertOptions(Reading):
     """Write preference data of any form in the canonical one. Ids stay; what would be dropped is left out."""
 
     data: str = data_option(positional=True)
     out: str = option(help="file to write, .jsonl or .parquet", group="saving", aliases=("-o",))
-    split: str = split_option()
-    data_config: str | None = data_config_option()
-    form: str | None = form_option()
-    map: tuple[str, ...] = map_option()
-    pairs: str = pairs_option()
-    bad_rows: str = bad_rows_option()
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -88,7 +73,7 @@ def convert_data(options: ConvertOptions) -> ConversionResult:
     Raises:
         AdpaError: for a source that cannot be read, or a file that cannot be written; then nothing is there.
     """
-    reader = read_preferences(options.data, reading(options), need="prompt")
+    reader = read_preferences(options.data, options, need="prompt")
     columns = _columns(reader)
     out = Path(options.out)
     bar = tqdm(reader, desc=f"writing {out.name}", total=reader.counts.kept, unit="rows", disable=None)

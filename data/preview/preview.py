@@ -15,17 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from data.options.fields import check_options, option
+from data.options.fields import option
 from data.preferences.messages import Message, PreferenceRow, as_turns
-from data.preferences.options import (
-    data_config_option,
-    data_option,
-    form_option,
-    map_option,
-    pairs_option,
-    reading,
-    split_option,
-)
+from data.preferences.options import Reading, data_option
 from data.preferences.reader import RowCounts, read_preferences
 from data.tokens.encoder import EncodedPair, EncodedResponse, PairEncoder
 from data.tokens.options import (
@@ -63,15 +55,10 @@ PERCENTILES = (5, 25, 50, 75, 95, 100)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class PreviewOptions:
+class PreviewOptions(Reading):
     """Show what a preference file is taken for. The form, examples with prompt, mask and terminator, lengths, drops."""
 
     data: str = data_option(positional=True)
-    split: str = split_option()
-    data_config: str | None = data_config_option()
-    form: str | None = form_option()
-    map: tuple[str, ...] = map_option()
-    pairs: str = pairs_option()
     tokenizer: str | None = option(
         None, help="folder or hub name of a model: show its chat template's text, and lengths in tokens"
     )
@@ -85,14 +72,8 @@ class PreviewOptions:
     trust_remote_code: bool = option(False, help="run code that comes with the tokenizer")
     examples: int = option(3, help="rows to show", minimum=0)
     max_rows: int = option(10_000, help="rows to look at; 0 takes all", minimum=0)
-
-    def __post_init__(self) -> None:
-        check_options(self)
-
-    @property
-    def bad_rows(self) -> str:
-        """Bad rows are counted here: to see what they are is what a preview is for."""
-        return "drop"
+    # No option here: to see which rows cannot be used is what a preview is for.
+    bad_rows: str = "drop"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -165,7 +146,7 @@ def preview_data(options: PreviewOptions, *, load_tokenizer: LoadTokenizer) -> P
     Raises:
         AdpaError: for a source that is not there or of no known form, or a tokenizer that cannot be used.
     """
-    reader = read_preferences(options.data, reading(options), need="prompt")
+    reader = read_preferences(options.data, options, need="prompt")
     view = _TextView()
     if options.tokenizer is not None:
         view = _TokenView(options, load_tokenizer(options.tokenizer, options.trust_remote_code))

@@ -14,7 +14,6 @@ from transformers import AutoTokenizer
 
 from data.errors import ConfigurationError, DataError
 from data.model_identity import resolve_model
-from data.preferences.options import reading
 from data.signals.dataset import SignalDataset
 from data.signals.rollouts import RolloutDataset
 from data.storage.transfer import open_signals
@@ -115,7 +114,7 @@ def open_inputs(options: TrainOptions, needs: Needs, tokenizer: Any) -> Inputs:
         pairs, data_hash, described = read_encoded_pairs(
             options.data,
             tokenizer,
-            reading=reading(options),
+            reading=options,
             roles=needs.roles,
             max_length=options.max_length,
             truncate=options.truncate,

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from data.preferences.forms.columns import given, json_value, text
 from data.preferences.forms.content import Said
@@ -13,11 +13,11 @@ from data.preferences.messages import Message, Prompt
 __all__ = ["PAIRINGS", "Form", "Kind", "Pairing", "prompt_of"]
 
 
-Pairing = Literal["best-worst", "best-random", "all"]
+Pairing = str
 
-"""Which pairs a list of scored answers gives."""
+"""Which pairs a list of scored answers gives: one of `PAIRINGS`."""
 
-PAIRINGS: tuple[Pairing, ...] = ("best-worst", "best-random", "all")
+PAIRINGS = ("best-worst", "best-random", "all")
 
 
 class Kind(enum.IntEnum):
