@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from data.commands.options import (
     SignalsReportOptions,
     SignalsVerifyOptions,
 )
-from data.doctor import DoctorOptions
+from data.doctor import DoctorOptions, program_version
 from data.early_checks import check_inputs
 from data.errors import AdpaError, ConfigurationError
 from data.options.click_options import CommandGroup, command_from
@@ -50,18 +49,11 @@ __all__ = ["main"]
 _EXIT_DOMAIN, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
 
 
-def _installed_version() -> str:
-    try:
-        return version("adpa")
-    except PackageNotFoundError:
-        return "from a checkout"
-
-
 @click.group(
     cls=CommandGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(_installed_version(), prog_name="adpa")
+@click.version_option(program_version(), prog_name="adpa")
 def commands() -> None:
     """Teach a small language model a big one's preferences.
 
@@ -80,7 +72,7 @@ for _group in _GROUPS.values():
 
 
 def function(address: str) -> Callable[..., Any]:
-    """The function of an address `module:name`, imported only when it is called: some bring libraries that take seconds."""
+    """The function of an address `module:name`, imported when it is called: some bring libraries that take seconds."""
 
     def call(*arguments: Any) -> Any:
         module, name = address.split(":")
@@ -93,7 +85,6 @@ def command(
     path: str,
     options_class: type,
     run: str | Callable[[Any], Any],
-    text: str,
     *examples: str,
     extra: tuple[click.Parameter, ...] = (),
 ) -> None:
@@ -101,10 +92,9 @@ def command(
 
     Args:
         path: its name, its group's before it.
-        options_class: its options.
+        options_class: its options; the docstring is the text of its help.
         run: a function of these options, or its address; called after what the options name was looked for.
-        text: the text of its help.
-        *examples: command lines.
+        *examples: command lines, without the command itself where they begin with it.
         extra: parameters beside the options.
     """
     *group, name = path.split()
@@ -114,7 +104,10 @@ def command(
         check_inputs(options)
         return target(options)
 
-    made = command_from(options_class, checked, name, text, examples=examples, extra=extra)
+    lines = [
+        text if text.startswith(("cat ", "eval ")) else f"adpa {path} {text}".rstrip() for text in examples
+    ]
+    made = command_from(options_class, checked, name, examples=lines, extra=extra)
     (_GROUPS[group[0]] if group else commands).add_command(made)
 
 
@@ -122,22 +115,9 @@ def with_models(address: str) -> Callable[[Any], Any]:
     """A function of an evaluation's options and of what opens checkpoints in an engine of stage one, as these say."""
 
     def run(options: Any) -> Any:
-        return function(address)(options, _model_opener(options))
+        return function(address)(options, function("teacher_scoring.language_model:model_opener")(options))
 
     return run
-
-
-def _model_opener(options: Any) -> Callable[..., Any]:
-    return functools.partial(
-        importlib.import_module("teacher_scoring.language_model").open_language_model,
-        engine=options.engine,
-        max_length=options.max_length,
-        dtype=options.dtype,
-        trust_remote_code=options.trust_remote_code,
-        tensor_parallel_size=options.tensor_parallel_size,
-        gpu_memory_utilization=options.gpu_memory_utilization,
-        engine_args=options.engine_arg,
-    )
 
 
 # --- What runs a model or trains one
@@ -146,10 +126,9 @@ command(
     "demo",
     DemoOptions,
     "small_world.demo:run_demo",
-    "Run the whole pipeline on a small world. It makes that itself: no network, no GPU.",
-    "adpa demo",
-    "adpa demo --fast --out runs/demo-fast",
-    "adpa demo --seed 1 --out runs/seed-1",
+    "",
+    "--fast --out runs/demo-fast",
+    "--seed 1 --out runs/seed-1",
 )
 
 
@@ -162,10 +141,9 @@ command(
     "score-teacher",
     ScoreOptions,
     _score_teacher,
-    "Score responses with teacher and reference. Writes a signal dataset; the same line again continues it.",
-    "adpa score-teacher --teacher my-org/dpo --reference my-org/sft --data argilla/dpo-mix-7k --out signals/pairs",
-    "adpa score-teacher --teacher my-org/dpo --data pairs.jsonl --dry-run",
-    "adpa score-teacher --teacher my-org/dpo --reference my-org/sft --data pairs.jsonl \\\n"
+    "--teacher my-org/dpo --reference my-org/sft --data argilla/dpo-mix-7k --out signals/pairs",
+    "--teacher my-org/dpo --data pairs.jsonl --dry-run",
+    "--teacher my-org/dpo --reference my-org/sft --data pairs.jsonl \\\n"
     "--rollouts rollouts/dckd --score student --out signals/answers",
 )
 
@@ -173,10 +151,9 @@ command(
     "sample-student",
     SampleOptions,
     "teacher_scoring.sample:sample_student",
-    "Sample a student's responses to prompts. Writes rollouts, which score-teacher reads.",
-    "adpa sample-student --student runs/dckd --data argilla/dpo-mix-7k --out rollouts/dckd",
-    "adpa sample-student --student runs/dckd --data prompts.jsonl -n 4 --temperature 0.7 --out rollouts/four",
-    "adpa sample-student --student runs/dckd --data prompts.jsonl --temperature 0 --out rollouts/greedy",
+    "--student runs/dckd --data argilla/dpo-mix-7k --out rollouts/dckd",
+    "--student runs/dckd --data prompts.jsonl -n 4 --temperature 0.7 --out rollouts/four",
+    "--student runs/dckd --data prompts.jsonl --temperature 0 --out rollouts/greedy",
 )
 
 
@@ -196,10 +173,9 @@ command(
     "train-student",
     TrainOptions,
     _train_student,
-    "Train a student from signal datasets. Or from preference data, for methods without a teacher.",
-    "adpa train-student --signals signals/pairs --student my-org/small-sft --method abd --out runs/abd",
-    "adpa train-student --signals signals/answers --student runs/dckd --method adpa --out runs/adpa-plus",
-    "adpa train-student --data argilla/dpo-mix-7k --student my-org/small --method sft --lr 2e-5 --out runs/sft",
+    "--signals signals/pairs --student my-org/small-sft --method abd --out runs/abd",
+    "--signals signals/answers --student runs/dckd --method adpa --out runs/adpa-plus",
+    "--data argilla/dpo-mix-7k --student my-org/small --method sft --lr 2e-5 --out runs/sft",
     extra=(
         click.Option(
             ["--help-method"],
@@ -230,19 +206,10 @@ def _load_tokenizer(folder: str | Path, trust_remote_code: bool) -> Any:
 
 
 command(
-    "data preview",
-    PreviewOptions,
-    _preview,
-    "Show what a preference file is taken for: its form, three examples, lengths, and what would be dropped.",
-    "adpa data preview pairs.jsonl",
-    "adpa data preview argilla/dpo-mix-7k --tokenizer my-org/small-sft",
+    "data preview", PreviewOptions, _preview, "pairs.jsonl", "argilla/dpo-mix-7k --tokenizer my-org/small-sft"
 )
 command(
-    "data convert",
-    ConvertOptions,
-    "data.preview.conversion:convert_data",
-    "Write a preference file of any form in the one that every tool reads.",
-    "adpa data convert hh.jsonl --out pairs.parquet",
+    "data convert", ConvertOptions, "data.preview.conversion:convert_data", "hh.jsonl --out pairs.parquet"
 )
 
 # --- Signal datasets
@@ -273,27 +240,14 @@ for _name, _options_class, _run, _example in (
     ("push", SignalsPushOptions, "data.commands.signals:push_signals", "signals/pairs s3://bucket/pairs"),
     ("prune", SignalsPruneOptions, "data.commands.signals:prune_signals", "--unused-days 30 --dry-run"),
 ):
-    command(
-        f"signals {_name}",
-        _options_class,
-        _run,
-        _options_class.__doc__ or "",
-        f"adpa signals {_name} {_example}".rstrip(),
-    )
+    command(f"signals {_name}", _options_class, _run, _example)
 command(
     "signals translate",
     SignalsTranslateOptions,
     _translate,
-    "Put a signal dataset on another tokenizer's ids. No model and no GPU: bytes of tokens are aligned.",
-    "adpa signals translate signals/teacher --tokenizer my-org/other-student --out signals/other",
+    "signals/teacher --tokenizer my-org/other-student --out signals/other",
 )
-command(
-    "signals merge",
-    MergeOptions,
-    _merge,
-    "Complete a dataset made in parts. They are what runs of score-teacher with --shard-range wrote.",
-    "adpa signals merge signals/pairs",
-)
+command("signals merge", MergeOptions, _merge, "signals/pairs")
 
 # --- Evaluation
 
@@ -303,17 +257,13 @@ def _evaluate_signals(options: SignalsEvaluationOptions) -> Any:
     return function("evaluation.signals:evaluate_signals")(options, measure)
 
 
-def _recompute(options: RecomputeOptions) -> Any:
-    return function("evaluation.recompute:recompute")(Path(options.folder))
-
-
 def _chat(options: ChatOptions) -> None:
     from evaluation.chat import run_chat, typed_lines  # noqa: PLC0415
 
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     run_chat(
         options,
-        _model_opener(options),
+        function("teacher_scoring.language_model:model_opener")(options),
         lines=typed_lines() if on_terminal else sys.stdin,
         write=click.echo,
         columns=shutil.get_terminal_size().columns if on_terminal else None,
@@ -324,70 +274,48 @@ command(
     "evaluate win-rate",
     WinRateOptions,
     with_models("evaluation.win_rate:evaluate_win_rate"),
-    "Compare models' answers pair by pair. Both orders are judged; the same line again continues.",
-    "adpa evaluate win-rate --model runs/abd --model runs/dckd --baseline my-org/small-sft \\\n"
+    "--model runs/abd --model runs/dckd --baseline my-org/small-sft \\\n"
     "--data prompts.jsonl --judge-url http://localhost:8000/v1 --judge-model judge --out runs/wins",
 )
 command(
     "evaluate signals",
     SignalsEvaluationOptions,
     _evaluate_signals,
-    "Measure checkpoints on held-out signals: likelihood, KL, expected advantage, preferences. No generation.",
-    "adpa evaluate signals --signals signals/held-out --model runs/abd --model runs/dckd",
+    "--signals signals/held-out --model runs/abd --model runs/dckd",
 )
 command(
     "evaluate alpaca-eval",
     AlpacaEvalOptions,
     with_models("evaluation.alpaca_eval.command:evaluate_alpaca_eval"),
-    "Answer, judge or count AlpacaEval 2: its file forms, its figures, its length control.\n\n"
-    "Its question and calibration files are yours to bring. What was answered and judged before is not asked again.",
-    "adpa evaluate alpaca-eval --annotations annotations.json --model-outputs model_outputs.json --out runs/alpaca",
+    "--annotations annotations.json --model-outputs model_outputs.json --out runs/alpaca",
 )
 command(
     "evaluate mt-bench",
     MtBenchOptions,
     with_models("evaluation.mt_bench.command:evaluate_mt_bench"),
-    "Answer, judge or count MT-Bench: FastChat's file forms, its tables, scores or comparisons.\n\n"
-    "Its question file is yours to bring. What was answered and judged before is not asked again.",
-    "adpa evaluate mt-bench --judgments gpt-4_single.jsonl --out runs/mt-bench",
+    "--judgments gpt-4_single.jsonl --out runs/mt-bench",
 )
 command(
     "evaluate recompute",
     RecomputeOptions,
-    _recompute,
-    "Compute a folder's figures again from its stored judgments. No model and no judge is asked.",
-    "adpa evaluate recompute runs/wins",
+    lambda options: function("evaluation.recompute:recompute")(Path(options.folder)),
+    "runs/wins",
 )
 command(
     "evaluate benchmarks",
     BenchmarkOptions,
     "evaluation.benchmarks.run:evaluate_benchmarks",
-    "Run public benchmarks on checkpoints, through lm-evaluation-harness (the extra [eval]).\n\n"
-    "Or tasks of your own, in the harness's form. What is in --out already is not run again.",
-    "adpa evaluate benchmarks --model runs/abd --baseline my-org/small-sft \\\n"
-    "--tasks arc_challenge,ifeval --out runs/bench",
+    "--model runs/abd --baseline my-org/small-sft \\\n--tasks arc_challenge,ifeval --out runs/bench",
 )
 command(
     "report",
     ReportOptions,
     "evaluation.report.page:write_run_report",
-    "Write one HTML page over training runs and evaluations, also unfinished ones.",
-    "adpa report runs/abd runs/dckd runs/wins --out report.html",
+    "runs/abd runs/dckd runs/wins --out report.html",
 )
-command(
-    "chat",
-    ChatOptions,
-    _chat,
-    "Talk to one or several checkpoints side by side. Off a terminal every line of standard input is answered.",
-    "adpa chat runs/abd my-org/small-sft",
-    "cat prompts.txt | adpa chat runs/abd",
-)
+command("chat", ChatOptions, _chat, "runs/abd my-org/small-sft", "cat prompts.txt | adpa chat runs/abd")
 
 # --- The program itself
-
-
-def _explain(options: ExplainOptions) -> Any:
-    return function("student_training.monitoring.glossary:explain_metric")(options.metric)
 
 
 def _completion(options: CompletionOptions) -> str:
@@ -396,29 +324,14 @@ def _completion(options: CompletionOptions) -> str:
     return made(commands, {}, "adpa", "_ADPA_COMPLETE").source()
 
 
-command(
-    "doctor",
-    DoctorOptions,
-    "data.doctor:diagnose",
-    DoctorOptions.__doc__ or "",
-    "adpa doctor",
-    "adpa doctor --json",
-)
+command("doctor", DoctorOptions, "data.doctor:diagnose", "", "--json")
 command(
     "explain",
     ExplainOptions,
-    _explain,
-    ExplainOptions.__doc__ or "",
-    "adpa explain expected_advantage",
+    lambda options: function("student_training.monitoring.glossary:explain_metric")(options.metric),
+    "expected_advantage",
 )
-command(
-    "completion",
-    CompletionOptions,
-    _completion,
-    CompletionOptions.__doc__ or "",
-    'eval "$(adpa completion bash)"',
-    "adpa completion fish | source",
-)
+command("completion", CompletionOptions, _completion, 'eval "$(adpa completion bash)"', "fish | source")
 
 
 def main() -> None:

@@ -9,14 +9,13 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from data.files import adpa_home
+from data.files import adpa_home, nearest_existing
 from data.options.fields import CommandOptions, option
 
-__all__ = ["Diagnosis", "DoctorOptions", "Library", "diagnose"]
+__all__ = ["Diagnosis", "DoctorOptions", "Library", "diagnose", "program_version"]
 
 _HUB = "https://huggingface.co/api/models?limit=1"
 _TIMEOUT_S = 3
@@ -115,18 +114,23 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
     libraries = tuple(_library(name) for name in _LIBRARIES)
     home = adpa_home()
     return Diagnosis(
-        adpa=_version("adpa") or "from a checkout",
+        adpa=program_version(),
         python=platform.python_version(),
         machine=f"{platform.system()} {platform.machine()}",
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_gib=_memory_gib(),
         cards=_cards(),
         home=str(home),
-        free_gib=shutil.disk_usage(_existing(home)).free / _GIB,
+        free_gib=shutil.disk_usage(nearest_existing(home)).free / _GIB,
         hub="offline (--offline or HF_HUB_OFFLINE)" if options.offline or _is_offline() else _try_hub(),
         libraries=libraries,
         problems=tuple(_problems({library.name: library.version for library in libraries})),
     )
+
+
+def program_version() -> str:
+    """Version of this project as installed, or `from a checkout`."""
+    return _version("adpa") or "from a checkout"
 
 
 def _library(name: str) -> Library:
@@ -180,12 +184,6 @@ def _memory_gib() -> float | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
     except (ValueError, OSError, AttributeError):
         return None
-
-
-def _existing(folder: Path) -> Path:
-    while not folder.exists():
-        folder = folder.parent
-    return folder
 
 
 def _is_offline() -> bool:

@@ -15,6 +15,7 @@ __all__ = [
     "adpa_home",
     "atomic_output",
     "make_folder",
+    "nearest_existing",
     "remove_leftovers",
     "sha256_file",
     "write_atomic",
@@ -70,6 +71,12 @@ def make_folder(path: str | os.PathLike[str]) -> None:
         raise ShardError(
             f"{path}: no folder can be made there: {error.strerror or error}; choose another place"
         ) from error
+
+
+def nearest_existing(path: str | os.PathLike[str]) -> Path:
+    """The path itself, or the nearest folder above it that exists."""
+    absolute = Path(path).absolute()
+    return next(folder for folder in (absolute, *absolute.parents) if folder.exists())
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:

@@ -197,7 +197,7 @@ class JudgeFlags:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class WinRateOptions(GenerationFlags, JudgeFlags, Reading):
-    """Compare models' answers pair by pair."""
+    """Compare models' answers pair by pair. Both orders are judged; the same line again continues."""
 
     model: tuple[str, ...] = option((), help="checkpoint to evaluate; repeat for several", group="model")
     baseline: str | None = option(
@@ -230,7 +230,7 @@ class WinRateOptions(GenerationFlags, JudgeFlags, Reading):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SignalsEvaluationOptions:
-    """Measure checkpoints on held-out signals: nothing is generated and no judge is asked."""
+    """Measure checkpoints on held-out signals: likelihood, KL, expected advantage, preferences. No generation."""
 
     signals: str = option(help="held-out signal dataset: a folder, or its name in the store", group="data")
     model: tuple[str, ...] = option((), help="checkpoint to measure; repeat for several", group="model")
@@ -261,7 +261,7 @@ class SignalsEvaluationOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ReportOptions:
-    """One HTML page over training runs and evaluations, also unfinished ones."""
+    """Write one HTML page over training runs and evaluations, also unfinished ones."""
 
     run: tuple[str, ...] = option(
         (),
@@ -289,7 +289,7 @@ class ReportOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ChatOptions(GenerationFlags):
-    """Talk to one or several checkpoints side by side."""
+    """Talk to one or several checkpoints side by side. Off a terminal every line of standard input is answered."""
 
     model: tuple[str, ...] = option(
         (), help="checkpoint to talk to; repeat for several", group="model", positional=True
@@ -317,7 +317,7 @@ class ChatOptions(GenerationFlags):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RecomputeOptions:
-    """Compute an evaluation's figures again from its stored judgments."""
+    """Compute a folder's figures again from its stored judgments. No model and no judge is asked."""
 
     folder: str = option(help="folder of an evaluation", positional=True)
 

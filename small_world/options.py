@@ -9,7 +9,7 @@ __all__ = ["DemoOptions"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class DemoOptions:
-    """Run the whole pipeline on a small world that it makes itself: no network, no GPU."""
+    """Run the whole pipeline on a small world. It makes that itself: no network, no GPU."""
 
     out: str = option(
         "runs/demo", help="folder for everything that it makes; finished steps are not done again"

@@ -377,7 +377,7 @@ if TYPE_CHECKING:
         DPKDSettings,
         DPPOSettings,
     ):
-        """Train a student from signal datasets, or from preference data where no teacher is needed."""
+        """Train a student from signal datasets. Or from preference data, for methods without a teacher."""
 
 else:
     TrainOptions = dataclasses.make_dataclass(
@@ -386,7 +386,7 @@ else:
         bases=(RunOptions,),
         namespace={
             "__module__": __name__,
-            "__doc__": "Train a student from signal datasets, or from preference data where no teacher is needed.",
+            "__doc__": "Train a student from signal datasets. Or from preference data, for methods without a teacher.",
         },
         frozen=True,
         kw_only=True,

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from data.errors import ConfigurationError
+from data.files import nearest_existing
 from data.hardware import CARDS, UTILISATION, Card, active_expert_share, attention_width, find_card
 from data.storage.store import store_folder
 from teacher_scoring.engines.models import ResolvedModel
@@ -268,7 +269,7 @@ def describe_plan(plan: ScoringPlan) -> list[str]:
     for (what, folder), needed in zip(
         plan.folders.items(), (plan.dataset_bytes, plan.cache_bytes), strict=True
     ):
-        free = shutil.disk_usage(_existing(folder)).free
+        free = shutil.disk_usage(nearest_existing(folder)).free
         verdict = "" if needed < free else "; NOT ENOUGH: choose another disk"
         lines.append(f"{what}: about {_size(needed)} to write, {free / 1e9:.1f} GB free at {folder}{verdict}")
     return lines
@@ -331,9 +332,3 @@ def _duration(hours: float) -> str:
 
 def _size(size_bytes: float) -> str:
     return f"{size_bytes / 1e9:,.2f} GB" if size_bytes >= 1e8 else f"{size_bytes / 1e6:.2g} MB"
-
-
-def _existing(folder: Path) -> Path:
-    """The folder itself or the nearest one above it that exists."""
-    folder = folder.absolute()
-    return next(path for path in (folder, *folder.parents) if path.exists())

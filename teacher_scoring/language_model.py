@@ -1,5 +1,6 @@
 """A model by name that samples and scores, for those who are handed an engine (the evaluation, the chat)."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from teacher_scoring.engines.models import find_model, longest_sequence
 from teacher_scoring.engines.open import engine_version, open_engine, resolve_engine
 from teacher_scoring.engines.tokenizer import load_tokenizer
 
-__all__ = ["EngineModel", "open_language_model"]
+__all__ = ["EngineModel", "model_opener", "open_language_model"]
 
 
 Result = TypeVar("Result")
@@ -38,6 +39,20 @@ def open_language_model(
         ConfigurationError: for a folder or name that is not a language model, or an engine that is not installed.
     """
     return EngineModel(name, option, resolve_engine(engine), max_length, settings)
+
+
+def model_opener(options: Any) -> Callable[..., "EngineModel"]:
+    """`open_language_model` with the engine that an evaluation's options describe."""
+    return functools.partial(
+        open_language_model,
+        engine=options.engine,
+        max_length=options.max_length,
+        dtype=options.dtype,
+        trust_remote_code=options.trust_remote_code,
+        tensor_parallel_size=options.tensor_parallel_size,
+        gpu_memory_utilization=options.gpu_memory_utilization,
+        engine_args=options.engine_arg,
+    )
 
 
 class EngineModel:

@@ -139,7 +139,7 @@ class _EngineFlags:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreOptions(_EngineFlags, Reading):
-    """Score responses with an aligned teacher and its reference; write a signal dataset."""
+    """Score responses with teacher and reference. Writes a signal dataset; the same line again continues it."""
 
     teacher: str = option(help="aligned model: a local folder or a hub name", group="model")
     data: str = data_option()
@@ -284,7 +284,7 @@ class ScoreOptions(_EngineFlags, Reading):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SampleOptions(_EngineFlags, Reading):
-    """Sample responses of a student to the prompts of preference data; write rollouts."""
+    """Sample a student's responses to prompts. Writes rollouts, which score-teacher reads."""
 
     student: str = option(
         help="checkpoint to sample from: a local folder or a hub name", group="model", aliases=("--model",)
@@ -347,7 +347,7 @@ class SampleOptions(_EngineFlags, Reading):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class MergeOptions(CommandOptions):
-    """Complete a dataset made in parts by score-teacher with --shard-range."""
+    """Complete a dataset made in parts. They are what runs of score-teacher with --shard-range wrote."""
 
     dataset: str = option(help="folder that the parts were written into", positional=True)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data.commands import SignalsVerifyOptions
+from data.commands.options import SignalsVerifyOptions
 from data.errors import ConfigurationError, ShardError
 from data.signals.dataset import SignalDataset
 from data.signals.rounding import grids

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,15 @@ def test_no_folder_is_crowded():
 def test_no_file_is_named_after_nothing():
     names = {path.name for package in PACKAGES for path in files_of(package)}
     assert not names & {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"}
+
+
+def test_cli_names_functions_by_addresses_that_exist():
+    addresses = re.findall(r'"([a-z_.]+):([a-z_]+)"', (ROOT / "cli.py").read_text())
+    assert addresses
+    for address in addresses:
+        module, name = address
+        path = ROOT / module.replace(".", "/")
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        assert re.search(rf"^(def {name}\(|from .* import .*\b{name}\b)", file.read_text(), re.MULTILINE), (
+            address
+        )

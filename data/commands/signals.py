@@ -81,7 +81,7 @@ def inspect_signals(options: SignalsInspectOptions) -> Inspection:
     return Inspection(summarize_dataset(dataset, max_groups=max_groups))
 
 
-def verify_signals(options: SignalsVerifyOptions, *, rescore: Rescore | None = None) -> VerificationResult:
+def verify_signals(options: SignalsVerifyOptions, rescore: Rescore | None = None) -> VerificationResult:
     """Check a dataset.
 
     Args:

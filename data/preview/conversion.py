@@ -33,7 +33,7 @@ _ROLES = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ConvertOptions(Reading):
-    """Write preference data of any form in the canonical one. Ids stay; what would be dropped is left out."""
+    """Write a preference file of any form in the one that every tool reads."""
 
     data: str = data_option(positional=True)
     out: str = option(help="file to write, .jsonl or .parquet", group="saving", aliases=("-o",))

@@ -56,7 +56,7 @@ PERCENTILES = (5, 25, 50, 75, 95, 100)
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class PreviewOptions(Reading):
-    """Show what a preference file is taken for. The form, examples with prompt, mask and terminator, lengths, drops."""
+    """Show what a preference file is taken for: its form, three examples, lengths, and what would be dropped."""
 
     data: str = data_option(positional=True)
     tokenizer: str | None = option(

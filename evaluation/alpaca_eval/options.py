@@ -11,7 +11,10 @@ __all__ = ["AlpacaEvalOptions"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class AlpacaEvalOptions(GenerationFlags, JudgeFlags):
-    """Answer, judge and count AlpacaEval 2's questions; each of the three may be done elsewhere."""
+    """Answer, judge or count AlpacaEval 2: its file forms, its figures, its length control.
+
+    Its question and calibration files are yours to bring. What was answered and judged before is not asked again.
+    """
 
     questions: str | None = option(
         None, help="AlpacaEval's question file (JSON), with or without the baseline's answers"

@@ -10,7 +10,10 @@ __all__ = ["BenchmarkOptions"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkOptions:
-    """Run public benchmarks or local tasks of lm-evaluation-harness on checkpoints."""
+    """Run public benchmarks on checkpoints, through lm-evaluation-harness (the extra [eval]).
+
+    Or tasks of your own, in the harness's form. What is in --out already is not run again.
+    """
 
     model: tuple[str, ...] = option((), help="checkpoint to measure; repeat for several")
     baseline: str | None = option(None, help="the student before training, for what alignment cost")

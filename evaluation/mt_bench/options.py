@@ -11,7 +11,10 @@ __all__ = ["MtBenchOptions"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class MtBenchOptions(ModelFlags, JudgeFlags):
-    """Answer, judge and count MT-Bench's questions; each of the three may be done elsewhere."""
+    """Answer, judge or count MT-Bench: FastChat's file forms, its tables, scores or comparisons.
+
+    Its question file is yours to bring. What was answered and judged before is not asked again.
+    """
 
     questions: str | None = option(None, help="MT-Bench's question.jsonl")
     model: tuple[str, ...] = option((), help="checkpoint that answers --questions; repeat for several")

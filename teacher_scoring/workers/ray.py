@@ -15,10 +15,10 @@ import time
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from data.doctor import program_version
 from data.errors import AdpaError, ConfigurationError, ScoringError
 from data.files import TEMPORARY_SUFFIX
 from teacher_scoring.engines.open import engine_version, resolve_engine
@@ -338,9 +338,5 @@ def _probe_files(folders: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
 
 
 def _versions(request: EngineRequest) -> dict[str, str]:
-    try:
-        own = version("adpa")
-    except PackageNotFoundError:
-        own = "from a checkout"
     name = resolve_engine(request.kind)
-    return {"adpa": own, name: engine_version(name)}
+    return {"adpa": program_version(), name: engine_version(name)}

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from data.commands import SignalsVerifyOptions
+from data.commands.options import SignalsVerifyOptions
 from data.errors import ConfigurationError, ShardError
 from teacher_scoring import rescoring as verify_deep
 from teacher_scoring.rescoring import rescore_sample

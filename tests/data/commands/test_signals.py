@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from data import commands
 from data.checks.verify import verify_dataset
+from data.commands import options as commands
 from data.commands import signals
 from data.errors import ConfigurationError, ShardError
 
