@@ -26,7 +26,7 @@ from student_training.checkpoints.interruption import SaveOnRequest, StopRequest
 from student_training.head.lm_head import read_head
 from student_training.inputs.inputs import Inputs
 from student_training.methods import Method
-from student_training.model.initial_student import initial_logprobs
+from student_training.model.initial_student import InitialPass
 from student_training.monitoring.memory import TrainingPlan, largest_batch, plan_memory
 from student_training.monitoring.metrics import (
     EvaluateFirst,
@@ -45,7 +45,7 @@ __all__ = ["build_trainer", "choose_batcher", "measure_plan"]
 logger = logging.getLogger(__name__)
 
 
-_INITIAL = "initial-student.parquet"
+_INITIAL, _INITIAL_SUPPORTS = "initial-student.parquet", "initial-student.arrow"
 
 
 def choose_batcher(
@@ -139,20 +139,23 @@ def build_trainer(
     if options.packing and use_varlen_attention(model.student, bf16=uses_bf16(options)):
         logger.info("packed rows are kept apart by flash attention")
     means = reward_means(inputs.signals) if method.needs.reward_means else None
-    initial = None
-    if method.needs.initial:
+    initial, initial_supports = None, None
+    if method.needs.initial or method.needs.initial_support:
+        initial_pass = InitialPass(
+            model.student,
+            everything,
+            _batches(batcher, np.arange(len(everything))),
+            _collator(options, method, model, pad_token_id),
+            head_chunk=options.head_chunk,
+            device=arguments.device,
+            bf16=uses_bf16(options),
+            quiet=bool(arguments.disable_tqdm),
+        )
         with arguments.main_process_first(desc="initial student"):
-            initial = initial_logprobs(
-                model.student,
-                everything,
-                _batches(batcher, np.arange(len(everything))),
-                _collator(options, method, model, pad_token_id),
-                cache=out / _INITIAL,
-                head_chunk=options.head_chunk,
-                device=arguments.device,
-                bf16=uses_bf16(options),
-                quiet=bool(arguments.disable_tqdm),
-            )
+            if method.needs.initial:
+                initial = initial_pass.tokens(out / _INITIAL)
+            if method.needs.initial_support:
+                initial_supports = initial_pass.supports(out / _INITIAL_SUPPORTS)
     batches = EpochBatches(
         EpochOrder(inputs.train_blocks, seed=options.seed, weights=options.signal_weight),
         batcher,
@@ -186,7 +189,14 @@ def build_trainer(
         train_dataset=everything,
         eval_dataset=everything if len(inputs.eval_indices) else None,
         data_collator=_collator(
-            options, method, model, pad_token_id, initial=initial, behavior=behavior, means=means
+            options,
+            method,
+            model,
+            pad_token_id,
+            initial=initial,
+            initial_supports=initial_supports,
+            behavior=behavior,
+            means=means,
         ),
         tokenizer=tokenizer,
         callbacks=callbacks,

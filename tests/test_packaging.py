@@ -43,7 +43,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path):
         "evaluation",
         "small_world",
     }
-    assert "student_training/methods/adpa.py" in names
+    assert "student_training/methods/advantage/adpa.py" in names
     pages = {
         path.relative_to(source).as_posix()
         for package in top - {"adpa.py", "cli.py"}

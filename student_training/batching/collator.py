@@ -14,6 +14,7 @@ import torch
 from data.signals.schema import ROLES, ResponseSignals
 from student_training.batching.reward_means import RewardMeans
 from student_training.batching.transport import Batch
+from student_training.inputs.initial_supports import InitialSupports
 from student_training.inputs.pairs import PairSource, TokenLogprobs
 from student_training.methods.base import Needs
 
@@ -64,6 +65,7 @@ class PairCollator:
         pad_token_id: int,
         packed: bool = False,
         initial: TokenLogprobs | None = None,
+        initial_supports: InitialSupports | None = None,
         behavior: TokenLogprobs | None = None,
         means: RewardMeans | None = None,
     ) -> None:
@@ -75,7 +77,8 @@ class PairCollator:
             pad_token_id: any valid id; padded places are masked.
             packed: one sequence of all rows without padding, see `packed_rows`, instead of padded rows.
             initial: log-probabilities of response tokens under the initial student.
-            behavior: the same under the student that sampled the rollouts.
+            initial_supports: log-probabilities of the support and its tail under the initial student.
+            behavior: those of response tokens under the student that sampled the rollouts.
             means: of the rewards of all sampled responses.
         """
         self._needs = needs
@@ -83,6 +86,7 @@ class PairCollator:
         self._pad_token_id = pad_token_id
         self._lay_out = packed_rows if packed else padded_rows
         self._means = means or RewardMeans(0.0, 0.0)
+        self._initial_supports = initial_supports
         self._token_columns = {"initial_token": initial, "behavior_token": behavior}
 
     def __call__(self, pairs: Sequence[tuple[int, list[ResponseSignals]]]) -> Batch:
@@ -94,7 +98,7 @@ class PairCollator:
             `row_length` (positions) of the responses, (R,); `row_tokens` (all tokens) of the rows, (B,), of which a
             response whose turns are separate has several; `pair_index` (P,), the pairs' indices in the source;
             `counts` in the order of `COUNT_NAMES`; and the columns of `Positions`, (N,) or (N, K), support ids as
-            int32 and baselines once, (1,). No pairs make a batch whose loss is 0.
+            int32, and what is the same everywhere once: baselines (1,). No pairs make a batch whose loss is 0.
         """
         rows = [
             (pair, index, row)
@@ -132,6 +136,7 @@ class PairCollator:
             "terminator": _terminators(rows, lengths),
             **self._signal_columns([row for _, _, row in rows], int(lengths.sum())),
         }
+        batch |= self._initial_columns(rows, batch["support_mask"].shape)
         batch["response_advantage"] = _response_sums(
             batch["teacher_token"] - batch["reference_token"], response_lengths
         )
@@ -195,6 +200,24 @@ class PairCollator:
         if (support_ids >= self._vocab_size).any():
             self._fold(support_ids, support_mask, values, scalars)
         return {"support_ids": support_ids, "support_mask": support_mask, **values, **scalars}
+
+    def _initial_columns(
+        self, rows: Sequence[tuple[int, int, ResponseSignals]], shape: tuple[int, int]
+    ) -> dict[str, np.ndarray]:
+        """The initial student's log-probabilities at the support (N, K) and of its tail (N,); zeros once if unknown."""
+        known = self._initial_supports
+        if known is None:
+            return {"initial_support": np.zeros((1, 1), np.float32), "initial_tail": np.zeros(1, np.float32)}
+        support, tail = np.zeros(shape, np.float32), np.zeros(shape[0], np.float32)
+        end = 0
+        for _, index, row in rows:
+            here = slice(end, end + row.num_scored)
+            end = here.stop
+            if row.role not in self._needs.signals or row.support_sizes is None:
+                continue
+            values, tail[here] = known.row(index, row.role, row.sample_index)
+            support[here][np.arange(shape[1]) < row.support_sizes[:, None]] = values
+        return {"initial_support": support, "initial_tail": tail}
 
     def _fold(self, support_ids, support_mask, values, scalars) -> None:
         """Move the mass of ids beyond the student's vocabulary into both tails, in place."""

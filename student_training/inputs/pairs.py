@@ -3,7 +3,8 @@
 Signals are read from disk, a block at a time. What grows with the rows in memory, in every process: preference rows
 (`EncodedPairs`), some 900 bytes a pair and 4 bytes a token, so 3 GB for a million pairs of 500 tokens; the
 log-probabilities of rollouts and of the initial student (`TokenLogprobs`), some 260 bytes a response and 4 bytes a
-response token; and 24 bytes a pair where batches are cut by tokens.
+response token; and 24 bytes a pair where batches are cut by tokens. What the initial student gives to supports
+(`InitialSupports`) is on disk and mapped.
 """
 
 import bisect

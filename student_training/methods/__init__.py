@@ -7,8 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from data.errors import ConfigurationError
-from student_training.methods.abd import ABD, ABDSettings
-from student_training.methods.adpa import ADPA, ADPASettings
+from student_training.methods.advantage.abd import ABD, ABDSettings
+from student_training.methods.advantage.adpa import ADPA, ADPASettings
+from student_training.methods.advantage.anchored import DIRECT, W2S, DirectSettings, W2SSettings
+from student_training.methods.advantage.hybrid import HYBRID, HybridSettings
+from student_training.methods.advantage.relatives import (
+    ALIGNDISTIL,
+    EXOPD,
+    OPD,
+    AlignDistilSettings,
+    ExOPDSettings,
+    OPDSettings,
+)
 from student_training.methods.base import (
     Method,
     MethodSpec,
@@ -34,19 +44,25 @@ __all__ = [
     "METHODS",
     "ABDSettings",
     "ADPASettings",
+    "AlignDistilSettings",
     "DPKDSettings",
     "DPOSettings",
     "DPPOSettings",
+    "DirectSettings",
+    "ExOPDSettings",
+    "HybridSettings",
     "KDSettings",
     "Method",
     "MethodSettings",
     "MethodSpec",
     "Needs",
+    "OPDSettings",
     "Positions",
     "Responses",
     "SequenceTerm",
     "SimPOSettings",
     "Term",
+    "W2SSettings",
     "build_method",
     "find_method",
     "nll_term",
@@ -55,7 +71,24 @@ __all__ = [
 
 METHODS: dict[str, MethodSpec[Any]] = {
     spec.name: spec
-    for spec in (SFT, DPO, SIMPO, VANILLA_KD, DCKD, ADPA, ABD, DPKD, DPPO_TOKEN, DPPO_SEQUENCE)
+    for spec in (
+        SFT,
+        DPO,
+        SIMPO,
+        VANILLA_KD,
+        DCKD,
+        ADPA,
+        ABD,
+        HYBRID,
+        OPD,
+        EXOPD,
+        ALIGNDISTIL,
+        DIRECT,
+        W2S,
+        DPKD,
+        DPPO_TOKEN,
+        DPPO_SEQUENCE,
+    )
 }
 
 

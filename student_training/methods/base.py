@@ -27,6 +27,8 @@ class Needs:
         behavior: whether the sampled tokens' log-probabilities under the sampling student are needed.
         initial: whether the initial student's log-probabilities of the response tokens are needed; one pass
             over the student before training computes them.
+        initial_support: whether the initial student's log-probabilities at the support, and its tail, are needed; the
+            same kind of pass computes them.
         reward_means: whether the mean advantages over all sampled responses are needed; one pass over the
             dataset's token columns before training computes them.
     """
@@ -36,6 +38,7 @@ class Needs:
     advantages: bool = False
     behavior: bool = False
     initial: bool = False
+    initial_support: bool = False
     reward_means: bool = False
 
 
@@ -55,6 +58,8 @@ class Positions:
         reference_token: as above, of the reference.
         behavior_token: the label's log-probability under the student that sampled it, nats, shape (N,).
         initial_token: the label's log-probability under the student before training, nats, shape (N,).
+        initial_support: log-probabilities of the support tokens under the student before training, nats, shape (N, K).
+        initial_tail: log of that student's mass outside the support, nats, shape (N,).
         response_advantage: teacher minus reference log-probability of the whole response, nats, shape (N,).
         token_baseline: mean advantage of all sampled tokens, nats, shape (N,).
         response_baseline: mean `response_advantage` of all sampled positions, nats, shape (N,).
@@ -74,6 +79,8 @@ class Positions:
     reference_token: torch.Tensor
     behavior_token: torch.Tensor
     initial_token: torch.Tensor
+    initial_support: torch.Tensor
+    initial_tail: torch.Tensor
     response_advantage: torch.Tensor
     token_baseline: torch.Tensor
     response_baseline: torch.Tensor
@@ -90,7 +97,7 @@ class Positions:
         columns["support_ids"] = columns["support_ids"].long()
         return cls(
             **{
-                name: value if len(value) == num_positions else value.expand(num_positions)
+                name: value if len(value) == num_positions else value.expand(num_positions, *value.shape[1:])
                 for name, value in columns.items()
             }
         )

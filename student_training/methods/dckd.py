@@ -1,4 +1,4 @@
-"""Forward KL to the teacher: on chosen responses (vanilla-kd), or on chosen and rejected ones (dckd)."""
+"""KL to the teacher: on chosen responses (vanilla-kd), or on chosen and rejected ones (dckd)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING
 from data.errors import ConfigurationError
 from student_training import objectives
 from student_training.methods.base import Method, MethodSpec, Needs, Positions, Term
+from student_training.methods.divergence import (
+    DIVERGENCE_METRICS,
+    divergence_function,
+    divergence_setting,
+    jsd_weight_setting,
+)
 from student_training.methods.settings import MethodSettings, setting
 from student_training.methods.sft import nll_term
 
@@ -39,26 +45,36 @@ class KDSettings(MethodSettings):
         aliases=("--reference-implementation",),
         presets={"paper": "exact", "published-code": "published"},
     )
+    divergence: str = divergence_setting("forward")
+    jsd_weight: float = jsd_weight_setting()
 
 
 def _kl_values(settings: KDSettings) -> Callable[[Positions, SparseLogprobs], torch.Tensor]:
-    """Per-position forward KL(teacher || student), as `kl_tail` and `formula` say.
+    """Per-position divergence from the teacher, as `divergence`, `kl_tail` and `formula` say.
 
     Raises:
-        ConfigurationError: for a tail that the published formula does not have.
+        ConfigurationError: for a tail that the formula or the divergence does not have.
     """
     tail = settings.kl_tail
+    if settings.divergence != "forward" and (tail != "bucket" or settings.formula == "published"):
+        raise ConfigurationError(
+            f"--divergence {settings.divergence}: --kl-tail renormalize and --formula published are forms of the "
+            "forward KL; leave them out"
+        )
     if settings.formula == "published" and tail != "bucket":
         raise ConfigurationError(f"--kl-tail {tail}: the published formula has a tail bucket; leave it out")
 
+    divergence = divergence_function(settings.divergence, settings.jsd_weight)
+    form = {"tail": tail} if settings.divergence == "forward" else {}
+
     def exact(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
-        return objectives.forward_kl(
+        return divergence(
             student.support,
             student.tail,
             positions.teacher_logprobs,
             positions.teacher_tail,
             support_mask=positions.support_mask,
-            tail=tail,
+            **form,
         )
 
     def published(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
@@ -76,7 +92,8 @@ def _kl_values(settings: KDSettings) -> Callable[[Positions, SparseLogprobs], to
 
 def _build(name: str, roles: tuple[str, ...], settings: KDSettings) -> Method:
     kl = _kl_values(settings)
-    terms = (Term(f"loss/kl_{role}", role, settings.alpha, kl) for role in roles)
+    name_of = DIVERGENCE_METRICS[settings.divergence]
+    terms = (Term(f"{name_of}_{role}", role, settings.alpha, kl) for role in roles)
     return Method(
         name,
         Needs(roles=frozenset(roles), signals=frozenset(roles)),

@@ -86,7 +86,7 @@ def _reads(needs: Needs) -> str:
         parts.append(f"{' and '.join(sorted(needs.signals))} signals{advantages}")
     if needs.behavior:
         parts.append("`--rollouts`")
-    if needs.initial:
+    if needs.initial or needs.initial_support:
         parts.append("one pass over the student first")
     return ", ".join(parts)
 

@@ -49,8 +49,8 @@ _ENTRIES = (
     ),
     MetricEntry(
         "loss/kl_chosen",
-        "KL divergence of the student from the teacher (abd: from the boosted teacher) on chosen responses, on the "
-        "teacher's support and one bucket for all other tokens, nats per position",
+        "KL divergence of the student from the method's target (the teacher; abd: the boosted teacher) on chosen "
+        "responses, on the teacher's support and one bucket for all other tokens, nats per position",
         "lower; 0 is the teacher itself",
         "it stays where it began: the learning rate is too low, or the student too small for this teacher",
     ),
@@ -61,16 +61,53 @@ _ENTRIES = (
         "it stays far above loss/kl_chosen: the student matches the teacher only where the text is good",
     ),
     MetricEntry(
+        "loss/kl_student",
+        "the same on the student's own responses",
+        "lower",
+        "it rises while loss/kl_chosen falls: the student leaves the answers that it was sampled on; sample it anew",
+    ),
+    MetricEntry(
         "loss/reverse_kl_student",
-        "KL divergence of the boosted teacher from the student on the student's own responses, nats per position",
+        "KL divergence of the method's target from the student on the student's own responses, nats per position; "
+        "under aligndistil times its weight of the position",
         "lower",
         "entropy falls with it: reverse KL narrows the student; take fewer steps or a smaller --boost",
+    ),
+    MetricEntry(
+        "loss/reverse_kl_chosen",
+        "the same on chosen responses",
+        "lower",
+        "as for loss/reverse_kl_student",
+    ),
+    MetricEntry(
+        "loss/reverse_kl_rejected",
+        "the same on rejected responses",
+        "lower",
+        "as for loss/reverse_kl_student",
+    ),
+    MetricEntry(
+        "loss/jsd_chosen",
+        "Jensen-Shannon divergence of the student and the method's target on chosen responses, nats per position",
+        "lower; with --jsd-weight 0.5 it is 0.693 at most",
+        "near 0.693 from the first step on: student and target hardly overlap, and the gradient is small; take "
+        "--divergence forward",
+    ),
+    MetricEntry("loss/jsd_rejected", "the same on rejected responses", "lower", "as for loss/jsd_chosen"),
+    MetricEntry(
+        "loss/jsd_student", "the same on the student's own responses", "lower", "as for loss/jsd_chosen"
     ),
     MetricEntry(
         "loss/kl_initial",
         "estimated KL divergence from the student before training, on sampled tokens, nats per position",
         "low: it is the price of moving, not an aim",
         "above about 1: the student has left the responses that it was sampled on; raise --initial-kl or sample anew",
+    ),
+    MetricEntry(
+        "loss/reverse_kl_initial",
+        "KL divergence of the student before training from the student now, exact on the stored support and the tail, "
+        "on the student's own responses, nats per position",
+        "low: it is the price of moving, not an aim; it begins at 0",
+        "above about 1: raise --initial-kl, or sample anew",
     ),
     MetricEntry(
         "loss/surrogate",

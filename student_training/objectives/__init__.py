@@ -9,29 +9,40 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from student_training.objectives.advantage import expected_advantage
-    from student_training.objectives.divergence import boosted_target, forward_kl, reverse_kl
+    from student_training.objectives.divergence import (
+        boosted_target,
+        forward_kl,
+        jensen_shannon,
+        reverse_kl,
+    )
     from student_training.objectives.pairwise import dpkd_loss, dpo_loss, simpo_loss
     from student_training.objectives.published import published_expected_advantage, published_forward_kl
+    from student_training.objectives.shaping import constant_advantages, power_advantages, teacher_shift
     from student_training.objectives.surrogate import clipped_surrogate
 
 __all__ = [
     "boosted_target",
     "clipped_surrogate",
+    "constant_advantages",
     "dpkd_loss",
     "dpo_loss",
     "expected_advantage",
     "forward_kl",
+    "jensen_shannon",
+    "power_advantages",
     "published_expected_advantage",
     "published_forward_kl",
     "reverse_kl",
     "simpo_loss",
+    "teacher_shift",
 ]
 
 _MODULES = {
     "advantage": ("expected_advantage",),
-    "divergence": ("boosted_target", "forward_kl", "reverse_kl"),
+    "divergence": ("boosted_target", "forward_kl", "jensen_shannon", "reverse_kl"),
     "pairwise": ("dpkd_loss", "dpo_loss", "simpo_loss"),
     "published": ("published_expected_advantage", "published_forward_kl"),
+    "shaping": ("constant_advantages", "power_advantages", "teacher_shift"),
     "surrogate": ("clipped_surrogate",),
 }
 

@@ -1,11 +1,11 @@
-"""Divergences between student and teacher on the teacher's support and a tail bucket; the boosted target."""
+"""Divergences between student and target on the teacher's support and a tail bucket; the boosted target."""
 
 import math
 
 import torch
 from torch import Tensor
 
-__all__ = ["boosted_target", "forward_kl", "reverse_kl"]
+__all__ = ["boosted_target", "forward_kl", "jensen_shannon", "reverse_kl"]
 
 EMPTY_TAIL_LOGPROB = math.log(1e-7)
 """Stands for a tail that is exactly empty on one side only: the floor that stored tails have anyway."""
@@ -72,41 +72,83 @@ def reverse_kl(
     return support_terms + _relative_entropy_terms(student_tail, _open_tail(target_tail))
 
 
+def jensen_shannon(
+    student_logprobs: Tensor,
+    student_tail: Tensor,
+    target_logprobs: Tensor,
+    target_tail: Tensor,
+    *,
+    weight: float = 0.5,
+    support_mask: Tensor | None = None,
+) -> Tensor:
+    """Weighted Jensen-Shannon divergence of student p and target q on the support and one tail bucket, per position.
+
+    w·KL(q || m) + (1 − w)·KL(p || m) with the mixture m = w·q + (1 − w)·p. Divided by w it becomes the forward KL as w
+    goes to 0 (by 1 − w, the reverse KL as w goes to 1). It is bounded, so an empty tail needs no stand-in.
+
+    Args:
+        student_logprobs: student log-probabilities at the support, nats, shape (N, K).
+        student_tail: log of the student's mass outside the support, nats, shape (N,).
+        target_logprobs: as above, for the target (a teacher, or a boosted one).
+        target_tail: as above, for the target.
+        weight: w, the target's share of the mixture, between 0 and 1.
+        support_mask: True at real support slots, shape (N, K).
+    Returns:
+        Nats, shape (N,), >= 0 and at most the entropy of (w, 1 − w), which is log 2 for w = 0.5.
+    Source: Agarwal et al. 2024 (GKD), arXiv:2306.13649, section 3, with w for its β.
+    """
+    if not 0 < weight < 1:
+        raise ValueError(f"weight={weight}: jensen_shannon mixes with a weight between 0 and 1")
+    student = torch.cat([_masked(student_logprobs, support_mask), student_tail[..., None]], dim=-1)
+    target = torch.cat([_masked(target_logprobs, support_mask), target_tail[..., None]], dim=-1)
+    # Where both are empty a 0 stands in: logaddexp of two -inf has no gradient.
+    empty = student.isneginf() & target.isneginf()
+    mixture = torch.logaddexp(
+        torch.where(empty, 0.0, target) + math.log(weight),
+        torch.where(empty, 0.0, student) + math.log1p(-weight),
+    )
+    target_terms = _relative_entropy_terms(target, mixture).sum(-1)
+    student_terms = _relative_entropy_terms(student, mixture).sum(-1)
+    return weight * target_terms + (1 - weight) * student_terms
+
+
 def boosted_target(
-    teacher_logprobs: Tensor,
-    teacher_tail: Tensor,
+    base_logprobs: Tensor,
+    base_tail: Tensor,
     advantages: Tensor,
     tail_advantages: Tensor,
     *,
-    scale: float,
+    scale: float | Tensor,
     clip: float | None,
     support_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The teacher moved further along its own advantage: q ∝ π·exp(scale·clip(A, -clip, clip)), normalised.
+    """A distribution moved along the teacher's advantage: q ∝ base·exp(scale·clip(A, -clip, clip)), normalised.
 
-    The tail bucket is boosted by its own advantage, clipped alike. For a DPO teacher, which is the reference
-    times exp(reward / β), this is the teacher that a smaller β would have given, within a trust region.
+    The tail bucket is boosted by its own advantage, clipped alike. With the teacher as base: for a DPO teacher, which
+    is the reference times exp(reward / β), this is the teacher that a smaller β would have given, within a trust
+    region. With the initial student as base it is that student moved as the teacher was moved.
 
     Args:
-        teacher_logprobs: teacher log-probabilities at its support, nats, shape (N, K).
-        teacher_tail: log of the teacher's mass outside the support, nats, shape (N,); -inf where it has none.
+        base_logprobs: log-probabilities of the distribution to move at the support, nats, shape (N, K).
+        base_tail: log of its mass outside the support, nats, shape (N,); -inf where it has none.
         advantages: teacher minus reference log-probability of the support tokens, nats, shape (N, K).
         tail_advantages: the same for the two tails, nats, shape (N,); counted as 0 where one of
             them is empty.
-        scale: λ; 0 gives the teacher back.
+        scale: λ, one for all positions or one for each, shape (N,); 0 gives the base back.
         clip: bound on the absolute advantage, nats; None for no bound.
         support_mask: True at real support slots, shape (N, K).
     Returns:
         Log-probabilities of q at the support, shape (N, K), -inf at masked slots; of its tail, shape (N,).
     """
-    has_tail = ~teacher_tail.isneginf() & tail_advantages.isfinite()
+    has_tail = ~base_tail.isneginf() & tail_advantages.isfinite()
     advantages = advantages if support_mask is None else torch.where(support_mask, advantages, 0.0)
     tail_advantages = torch.where(has_tail, tail_advantages, 0.0)
     if clip is not None:
         advantages = advantages.clamp(-clip, clip)
         tail_advantages = tail_advantages.clamp(-clip, clip)
-    support = _masked(teacher_logprobs, support_mask) + scale * advantages
-    tail = teacher_tail + scale * tail_advantages
+    support_scale = scale[..., None] if isinstance(scale, Tensor) else scale
+    support = _masked(base_logprobs, support_mask) + support_scale * advantages
+    tail = base_tail + scale * tail_advantages
     normalizer = torch.cat([support, tail[..., None]], dim=-1).logsumexp(-1)
     normalizer = torch.where(
         normalizer.isneginf(), 0.0, normalizer

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from data.signals.dataset import SignalDataset
 from data.signals.rollouts import RolloutDataset
 from student_training.batching.collator import PairCollator, PairDataset
 from student_training.batching.reward_means import reward_means
+from student_training.inputs.initial_supports import InitialSupports
 from student_training.inputs.inputs import open_inputs
 from student_training.methods import METHODS, build_method, find_method
 from student_training.methods.settings import parse_clip, preset_settings
@@ -149,6 +151,48 @@ def boosted_reverse_kl(boost, clip):
     return values
 
 
+def reverse_kl_to_the_stored_teacher(row):
+    """Not normalised: stored probabilities are rounded."""
+    student = student_with_tail(row)
+    return (student.exp() * (student - torch.cat([row["teacher"], row["teacher_tail"][:, None]], 1))).sum(1)
+
+
+def mixed(weight, first, second):
+    """Generalised Jensen-Shannon divergence, by its definition."""
+
+    def values(row):
+        p, q = second(row).exp(), first(row).exp()
+        m = weight * q + (1 - weight) * p
+        return weight * (q * (q / m).log()).sum(1) + (1 - weight) * (p * (p / m).log()).sum(1)
+
+    return values
+
+
+def reference_with_tail(row):
+    return torch.cat([row["teacher"] - row["advantages"], row["reference_tail"][:, None]], 1)
+
+
+def aligned(row):
+    """AlignDistil: λ = 15 Σ|π − r| + 0.001, and the KL to π·(π/r)^λ over λ."""
+    teacher, reference = boosted(0.0, 1)(row), reference_with_tail(row)
+    boost = 15 * (teacher.exp() - reference.exp()).abs().sum(1, keepdim=True) + 1e-3
+    target = (teacher + boost * (teacher - reference)).log_softmax(1)
+    student = student_with_tail(row)
+    return (student.exp() * (student - target)).sum(1) / boost[:, 0]
+
+
+def mass_of_unlikely(row):
+    """Of the student's tokens, from the least probable up, those outside the fewest that hold 80%; and the tail."""
+    masses = []
+    for position, tail in zip(row["support"].exp(), row["tail"].exp(), strict=True):
+        ordered = position.sort(descending=True)[0].tolist()
+        held = 0.0
+        while ordered and held < 0.8:
+            held += ordered.pop(0)
+        masses.append(sum(ordered) + tail.item())
+    return torch.tensor(masses, dtype=torch.float64)
+
+
 def surrogate(reward):
     def values(row):
         ratio = (row["token"] - row["behavior"]).exp()
@@ -215,6 +259,35 @@ FORMULAS = {
         {"on": "student", "boost": 0.5, "clip": "0.25", "alpha": 2.0, "nll_weight": 0.1},
         lambda r: 0.1 * r.mean("chosen", nll) + 2 * r.mean("student", boosted_reverse_kl(0.5, 0.25)),
     ),
+    "abd everywhere, forward": (
+        {"on": "all", "divergence": "forward"},
+        lambda r: sum(r.mean(role, boosted_kl(1, 1)) for role in ("chosen", "rejected", "student")),
+    ),
+    "abd with jsd": (
+        {"divergence": "jsd", "jsd_weight": 0.3, "boost": 0.5},
+        lambda r: sum(
+            r.mean(role, mixed(0.3, boosted(0.5, 1), student_with_tail)) for role in ("chosen", "rejected")
+        ),
+    ),
+    "dckd with reverse": (
+        {"divergence": "reverse", "nll_weight": 0.0, "alpha": 1.0},
+        lambda r: sum(r.mean(role, reverse_kl_to_the_stored_teacher) for role in ("chosen", "rejected")),
+    ),
+    "opd": ({}, lambda r: r.mean("student", boosted_reverse_kl(0, 1))),
+    "exopd": ({}, lambda r: r.mean("student", boosted_reverse_kl(0.25, math.inf))),
+    "aligndistil": ({}, lambda r: 0.1 * r.mean("student", aligned)),
+    "adpa with a constant": (
+        {"advantage": "constant", "constant_advantage": 0.5},
+        lambda r: r.mean("chosen", nll) + 3 * 0.5 * r.mean("student", mass_of_unlikely),
+    ),
+    "hybrid": (
+        {"alpha": 0.7, "gamma": 2.0, "nll_weight": 0.3, "boost": 0.5},
+        lambda r: (
+            0.3 * r.mean("chosen", nll)
+            + 0.7 * sum(r.mean(role, boosted_kl(0.5, 1)) for role in ("chosen", "rejected"))
+            - 2 * r.mean("student", advantage((0, 1)))
+        ),
+    ),
     "simpo": ({}, pair_loss(simpo_margin)),
     "dpkd": ({}, pair_loss(dpkd_margin)),
     "dpkd length": ({"length_normalize": True}, pair_loss(dpkd_mean_margin)),
@@ -271,6 +344,92 @@ def test_the_penalty_for_leaving_the_initial_student_is_its_written_down_formula
     found = first_loss(scored, "adpa", initial=initial, initial_kl=0.5)
     # The initial student's log-probabilities are float32.
     assert found - without == pytest.approx(penalty, rel=1e-5)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_initial_pass_keeps_the_students_own_supports(packing, scored, rows, tmp_path):
+    """By the options, the reader and the file: w2s with boost 0 is the divergence from the student itself."""
+    scored.train("w2s", tmp_path / "run", max_steps=1, batch_size=10, boost=0.0, packing=packing)
+    # The square of a float32 rounding error.
+    assert first_line(tmp_path / "run")["loss"] == pytest.approx(0, abs=1e-8)
+    stored = InitialSupports(tmp_path / "run" / "initial-student.arrow")
+    stored = pickle.loads(pickle.dumps(stored))  # as a loader process gets it
+    dataset = SignalDataset.open(scored.full)
+    keys = [
+        (index, row.role, row.sample_index)
+        for index in range(dataset.num_pairs)
+        for row in dataset.pair(index)
+        if row.role == "student"
+    ]
+    for key, row in zip(keys, rows.by_role["student"], strict=True):
+        support, tail = stored.row(*key)
+        # float32 against float64.
+        torch.testing.assert_close(
+            torch.tensor(support).double(), row["support"].flatten(), atol=1e-5, rtol=0
+        )
+        torch.testing.assert_close(torch.tensor(tail).double(), row["tail"], atol=1e-5, rtol=0)
+
+
+def test_direct_pays_nothing_for_the_initial_student_at_first_and_something_later(scored, tmp_path):
+    scored.train("direct", tmp_path / "run", max_steps=3, batch_size=10, learning_rate=1e-2)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    # The square of a float32 rounding error of the log-probability.
+    assert lines[0]["loss/reverse_kl_initial"] == pytest.approx(0, abs=1e-8)
+    assert lines[-1]["loss/reverse_kl_initial"] > 1e-4
+    assert lines[-1]["expected_advantage"] > lines[0]["expected_advantage"]
+
+
+def test_a_resumed_run_keeps_the_student_that_it_began_with(scored, tmp_path):
+    whole = {"max_steps": 4, "batch_size": 10, "learning_rate": 1e-2}
+    scored.train("w2s", tmp_path / "whole", **whole)
+    scored.train("w2s", tmp_path / "parts", **(whole | {"max_steps": 2}), lr_scheduler="constant")
+    scored.train("w2s", tmp_path / "parts", **whole, lr_scheduler="constant")
+    lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    # Were the continued student its own anchor, the third step would begin at the target's distance again.
+    assert lines[2]["loss/reverse_kl_student"] < lines[1]["loss/reverse_kl_student"]
+
+
+def test_methods_that_read_no_advantage_need_no_reference(scored):
+    for name, settings in (
+        ("opd", {}),
+        ("hybrid", {"advantage": "constant"}),
+        ("adpa", {"advantage": "constant"}),
+        ("abd", {"advantage": "constant"}),
+    ):
+        assert math.isfinite(first_loss(scored, name, signals=(str(scored.plain),), **settings))
+    with pytest.raises(DataError, match="method exopd needs advantages"):
+        first_loss(scored, "exopd", signals=(str(scored.plain),))
+
+
+def test_a_part_of_hybrid_without_weight_asks_for_no_rows(scored):
+    for settings, roles in (
+        ({"gamma": 0.0}, {"chosen", "rejected"}),
+        ({"alpha": 0.0}, {"chosen", "student"}),
+        ({"alpha": 0.0, "gamma": 0.0}, {"chosen"}),
+        ({"alpha": 0.0, "nll_weight": 0.0}, {"student"}),
+    ):
+        method, _ = build_method(METHODS["hybrid"], settings)
+        assert method.needs.roles == roles
+    with pytest.raises(ConfigurationError, match="nothing to learn"):
+        build_method(METHODS["hybrid"], {"alpha": 0.0, "gamma": 0.0, "nll_weight": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("abd", {"clip": "0:1"}, "abd bounds advantages alike"),
+        ("exopd", {"clip": "0:1"}, "exopd bounds advantages alike"),
+        ("dckd", {"divergence": "jsd", "kl_tail": "renormalize"}, "forms of the forward KL"),
+        ("dckd", {"divergence": "reverse", "formula": "published"}, "forms of the forward KL"),
+        ("dckd", {"divergence": "jsd", "jsd_weight": 1.0}, "--jsd-weight: with 1 the divergence is always 0"),
+        ("adpa", {"advantage": "constant", "formula": "published"}, "--formula published"),
+        ("opd", {"boost": 1.0}, "--boost: method opd does not read it"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(method, settings, message):
+    with pytest.raises(ConfigurationError, match=message):
+        build_method(METHODS[method], settings)
 
 
 def test_the_initial_kl_is_zero_at_the_start_and_positive_after_a_step(scored, tmp_path):

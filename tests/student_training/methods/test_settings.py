@@ -39,7 +39,10 @@ def test_a_new_field_of_a_method_becomes_an_option_with_help_and_range():
     assert (field.metadata["minimum"], field.metadata["aliases"]) == (0, ("--heat",))
     # The option takes what any of its methods takes, and says what it is to each.
     assert made["alpha"][1].metadata["minimum"] == -1
-    assert "[vanilla-kd, dckd: 5, abd: 1, warm: 7]" in made["alpha"][1].metadata["help"]
+    assert (
+        "[vanilla-kd, dckd: 5, abd, hybrid, opd, exopd, w2s: 1, aligndistil: 0.1, warm: 7]"
+        in made["alpha"][1].metadata["help"]
+    )
 
 
 def test_a_new_field_of_a_method_is_described_in_help_and_documentation():
@@ -71,7 +74,9 @@ def test_each_method_checks_the_range_of_its_own_setting():
 def test_options_record_defaults_and_given_values_of_their_method_alone():
     _, settings = resolve_method(options("abd", boost=0.5))
     assert settings == {
-        "boost": 0.5, "clip": "1", "alpha": 1.0, "on": "pairs", "nll_weight": 0.0, "normalize": "token"
+        "boost": 0.5, "clip": "1", "alpha": 1.0, "on": "pairs", "divergence": "by-role", "jsd_weight": 0.5,
+        "nll_weight": 0.0, "advantage_power": 0.0, "advantage": "teacher", "constant_advantage": 0.5,
+        "unlikely_mass": 0.2, "normalize": "token"
     }  # fmt: skip
 
 

@@ -48,9 +48,11 @@ def test_every_metric_of_a_run_is_explained_and_the_loss_is_its_terms(
         assert line[f"{prefix}loss"] == pytest.approx(expected, rel=1e-5 if prefix else 1e-12, abs=1e-9)
 
 
-def test_abd_on_student_rows_is_explained_too(scored, tmp_path):
-    scored.train("abd", tmp_path / "run", on="student")
-    assert {name for line in lines(tmp_path / "run") for name in line} <= GLOSSARY.keys()
+@pytest.mark.parametrize("divergence", ["by-role", "forward", "reverse", "jsd"])
+def test_every_divergence_on_rows_of_every_role_is_explained(divergence, scored):
+    built, _ = resolve_method(scored.options("abd", Path("unused"), on="all", divergence=divergence))
+    assert {term.name for term in built.terms} <= GLOSSARY.keys()
+    assert len(built.terms) == 3
 
 
 def test_every_entry_says_what_it_is_which_way_is_good_and_when_to_worry():

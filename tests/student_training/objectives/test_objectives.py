@@ -1,5 +1,6 @@
 """The objectives on their own: values by hand, derivatives, inputs at the edge of what a shard may hold."""
 
+import itertools
 import math
 
 import pytest
@@ -10,14 +11,18 @@ from hypothesis import strategies as st
 from student_training.objectives import (
     boosted_target,
     clipped_surrogate,
+    constant_advantages,
     dpkd_loss,
     dpo_loss,
     expected_advantage,
     forward_kl,
+    jensen_shannon,
+    power_advantages,
     published_expected_advantage,
     published_forward_kl,
     reverse_kl,
     simpo_loss,
+    teacher_shift,
 )
 
 INF = math.inf
@@ -53,6 +58,58 @@ class TestValuesByHand:
         # .25 log(.25/.5) + .25 log(.25/.25) + .5 log(.5/.25)
         value = reverse_kl(log(0.25, 0.25), tail(0.5), log(0.5, 0.25), tail(0.25))
         assert value.item() == pytest.approx(0.25 * math.log(2))
+
+    def test_jensen_shannon(self):
+        # m = (.375, .25, .375): half of .5 log(.5/.375) + .25 log(.25/.375), and the same with the sides exchanged.
+        value = jensen_shannon(log(0.25, 0.25), tail(0.5), log(0.5, 0.25), tail(0.25))
+        assert value.item() == pytest.approx(0.5 * math.log(4 / 3) + 0.25 * math.log(2 / 3))
+
+    def test_jensen_shannon_of_distributions_that_do_not_meet_is_the_entropy_of_its_weight(self):
+        value = jensen_shannon(log(1.0, 0.0), tail(0.0), log(0.0, 1.0), tail(0.0), weight=0.25)
+        assert value.item() == pytest.approx(0.25 * math.log(4) + 0.75 * math.log(4 / 3))
+
+    def test_jensen_shannon_over_its_weight_goes_to_the_forward_and_the_reverse_kl(self):
+        arguments = log(0.25, 0.25), tail(0.5), log(0.6, 0.25), tail(0.15)
+        for weight, limit in ((1e-6, forward_kl), (1 - 1e-6, reverse_kl)):
+            value = jensen_shannon(*arguments, weight=weight) / min(weight, 1 - weight)
+            # The next term is of the weight's order.
+            torch.testing.assert_close(value, limit(*arguments), rtol=1e-5, atol=0)
+
+    def test_power_advantages_are_differences_of_powers(self):
+        # π = (.64, .16), r = (.16, .64): square roots .8 and .4, over α = ½.
+        advantages = torch.tensor([[math.log(4), -math.log(4)]], dtype=torch.float64)
+        values = power_advantages(log(0.64, 0.16), advantages, power=0.5)
+        assert values.tolist() == [pytest.approx([0.8, -0.8])]
+
+    def test_power_advantages_are_bounded_and_the_advantages_themselves_without_power(self):
+        advantages = torch.tensor([[600.0, -600.0, 2.0]], dtype=torch.float64)
+        teacher = torch.tensor([[0.0, -650.0, -1.0]], dtype=torch.float64)
+        assert power_advantages(teacher, advantages, power=2.0).abs().max() <= 0.5
+        torch.testing.assert_close(
+            power_advantages(teacher, advantages, power=1e-9), advantages, rtol=1e-6, atol=0
+        )
+
+    def test_constant_advantages_are_on_what_the_most_probable_tokens_leave(self):
+        # .5 and .3 hold .8; .05 and the tail are what is left.
+        support, rest = constant_advantages(log(0.05, 0.5, 0.3), tail(0.15), size=0.5, unlikely_mass=0.25)
+        assert support.tolist() == [[-0.5, 0.0, 0.0]]
+        assert rest.tolist() == [-0.5]
+
+    def test_teacher_shift_is_the_sum_of_all_differences(self):
+        advantages = torch.tensor([[math.log(2), -math.log(2)]], dtype=torch.float64)
+        # π = (.5, .2, .3), r = (.25, .4, .35).
+        value = teacher_shift(log(0.5, 0.2), tail(0.3), advantages, tail(0.35))
+        assert value.item() == pytest.approx(0.25 + 0.2 + 0.05)
+
+    def test_boosted_target_takes_a_scale_for_each_position(self):
+        base, rest = log(0.5, 0.25).expand(2, 2), tail(0.25).expand(2)
+        advantages = torch.tensor([[math.log(2), 0.0]], dtype=torch.float64).expand(2, 2)
+        support, _ = boosted_target(
+            base, rest, advantages, torch.zeros(2), scale=torch.tensor([0.0, 1.0]), clip=None
+        )
+        # 1 : ¼ : ¼ where the scale is 1.
+        assert support.exp()[0].tolist() == pytest.approx([0.5, 0.25])
+        assert support.exp()[1].tolist() == pytest.approx([2 / 3, 1 / 6])
 
     def test_expected_advantage(self):
         advantages = torch.tensor([[2.0, -1.0]], dtype=torch.float64)
@@ -154,12 +211,24 @@ class TestValuesByHand:
         lambda s, x: forward_kl(*s, *x["teacher"], support_mask=x["mask"]),
         lambda s, x: forward_kl(*s, *x["teacher"], support_mask=x["mask"], tail="renormalize"),
         lambda s, x: reverse_kl(*s, *x["teacher"], support_mask=x["mask"]),
+        lambda s, x: jensen_shannon(*s, *x["teacher"], support_mask=x["mask"]),
+        lambda s, x: jensen_shannon(*s, *x["teacher"], weight=0.1, support_mask=x["mask"]),
         lambda s, x: expected_advantage(*s, *x["advantages"], tail="bucket", support_mask=x["mask"]),
         lambda s, x: expected_advantage(*s, x["advantages"][0], clip=(0.0, 1.0)),
         lambda s, x: published_forward_kl(*s, *x["teacher"], support_mask=x["mask"]),
         lambda s, x: published_expected_advantage(*s, x["advantages"][0], support_mask=x["mask"]),
     ],
-    ids=["forward", "renormalize", "reverse", "advantage", "clipped", "published kl", "published advantage"],
+    ids=[
+        "forward",
+        "renormalize",
+        "reverse",
+        "jsd",
+        "jsd .1",
+        "advantage",
+        "clipped",
+        "published kl",
+        "published advantage",
+    ],
 )
 def test_position_losses_pass_gradcheck(loss):
     generator = torch.Generator().manual_seed(0)
@@ -205,8 +274,19 @@ def test_bucket_kl_is_never_negative_and_never_above_the_dense_kl(seed, n, k, v)
     def coarse(logprobs):
         return logprobs[:, :k], logprobs[:, k:].logsumexp(1)
 
-    for divergence, first, second in ((forward_kl, teacher, student), (reverse_kl, student, teacher)):
-        dense = (first.exp() * (first - second)).sum(1)
+    mixture = torch.logaddexp(student, teacher) - math.log(2)
+    dense_kl = {
+        (first, second): (p.exp() * (p - q)).sum(1)
+        for (first, p), (second, q) in itertools.permutations(
+            (("student", student), ("teacher", teacher), ("mixture", mixture)), 2
+        )
+    }
+    dense_jsd = (dense_kl["teacher", "mixture"] + dense_kl["student", "mixture"]) / 2
+    for divergence, dense in (
+        (forward_kl, dense_kl["teacher", "student"]),
+        (reverse_kl, dense_kl["student", "teacher"]),
+        (jensen_shannon, dense_jsd),
+    ):
         value = divergence(*coarse(student), *coarse(teacher))
         assert (value >= -1e-12).all()  # float64 rounding of a sum of terms of both signs
         assert (value <= dense + 1e-12).all()
@@ -254,6 +334,8 @@ def test_no_value_and_no_gradient_is_ever_nan(x):
         "forward": forward_kl(*student, *teacher, **masked),
         "renormalize": forward_kl(*student, *teacher, tail="renormalize", **masked),
         "reverse": reverse_kl(*student, *target, **masked),
+        "jsd": jensen_shannon(*student, *teacher, **masked),
+        "boosted jsd": jensen_shannon(*student, *target, weight=0.2, **masked),
         "boosted": forward_kl(*student, *target, **masked),
         "advantage": expected_advantage(*student, *boost, clip=(0.0, 1.0), **masked),
         "advantage, bucket": expected_advantage(
@@ -280,6 +362,9 @@ def test_masked_slots_never_matter(x):
         return [
             forward_kl(*student, teacher, x["teacher_tail"], **masked),
             reverse_kl(*student, teacher, x["teacher_tail"], **masked),
+            jensen_shannon(*student, teacher, x["teacher_tail"], **masked),
+            teacher_shift(teacher, x["teacher_tail"], advantages, zero, **masked),
+            *constant_advantages(teacher, x["teacher_tail"], size=1.0, unlikely_mass=0.2, **masked),
             expected_advantage(*student, advantages, **masked),
             forward_kl(*student, *boosted, **masked),
             published_forward_kl(*student, teacher, x["teacher_tail"], **masked),
@@ -314,6 +399,10 @@ def test_an_overflowing_ratio_that_the_clip_rejects_leaves_no_gradient():
         (lambda: forward_kl(log(1.0), tail(0.0), log(1.0), tail(0.0), tail="ignore"), "tail='ignore'"),
         (lambda: expected_advantage(log(1.0), tail(0.0), log(1.0), tail="ignore"), "tail='ignore'"),
         (lambda: expected_advantage(log(1.0), tail(0.0), log(1.0), tail="bucket"), "needs tail_advantages"),
+        (
+            lambda: jensen_shannon(log(1.0), tail(0.0), log(1.0), tail(0.0), weight=1.0),
+            "weight between 0 and 1",
+        ),
         (lambda: dpkd_loss(*[tail(0.5)] * 4, beta=1.0, chosen_lengths=torch.ones(1)), "or neither"),
     ],
 )
