@@ -1,5 +1,6 @@
 """The small world's tokenizer and untrained models, saved as ordinary transformers checkpoints."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -11,7 +12,14 @@ from transformers.utils import logging as transformers_logging
 
 from small_world.world import ANSWER_WORDS, PROMPT_WORDS, TOPICS
 
-__all__ = ["MAX_ANSWER_TOKENS", "build_tokenizer", "save_untrained_student", "save_untrained_teacher"]
+__all__ = [
+    "MAX_ANSWER_TOKENS",
+    "build_tokenizer",
+    "save_untrained",
+    "save_untrained_student",
+    "save_untrained_teacher",
+    "word_tokenizer",
+]
 
 
 MAX_ANSWER_TOKENS = 17
@@ -33,8 +41,17 @@ _CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each word of the language; turns end with `<end>`."""
-    words = (*_SPECIALS, *PROMPT_WORDS, *dict.fromkeys((*TOPICS, *ANSWER_WORDS)))
+    """The small world's: one token for each word of the language; turns end with `<end>`."""
+    return word_tokenizer((*PROMPT_WORDS, *TOPICS, *ANSWER_WORDS))
+
+
+def word_tokenizer(language: Iterable[str]) -> PreTrainedTokenizerFast:
+    """One token for each word of a language, with the chat template of user and assistant turns.
+
+    Args:
+        language: words without spaces; a repeated one counts once.
+    """
+    words = (*_SPECIALS, *dict.fromkeys(language))
     backend = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token=_UNKNOWN))
     backend.pre_tokenizer = WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer = PreTrainedTokenizerFast(
@@ -52,18 +69,39 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def save_untrained_teacher(folder: Path, *, seed: int) -> None:
     """Save a Llama of about 370,000 parameters with random weights, and its tokenizer."""
-    _save_untrained(folder, seed, hidden_size=96, intermediate_size=256, num_layers=3, num_heads=4)
+    save_untrained(
+        folder, build_tokenizer(), seed, hidden_size=96, intermediate_size=256, num_layers=3, num_heads=4
+    )
 
 
 def save_untrained_student(folder: Path, *, seed: int) -> None:
     """Save a Llama of about 23,000 parameters, too narrow for what the world asks, and its tokenizer."""
-    _save_untrained(folder, seed, hidden_size=24, intermediate_size=64, num_layers=2, num_heads=2)
+    save_untrained(
+        folder, build_tokenizer(), seed, hidden_size=24, intermediate_size=64, num_layers=2, num_heads=2
+    )
 
 
-def _save_untrained(
-    folder: Path, seed: int, *, hidden_size: int, intermediate_size: int, num_layers: int, num_heads: int
+def save_untrained(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    *,
+    hidden_size: int,
+    intermediate_size: int,
+    num_layers: int,
+    num_heads: int,
 ) -> None:
-    tokenizer = build_tokenizer()
+    """Save a Llama with random weights, and its tokenizer.
+
+    Args:
+        folder: where the checkpoint goes.
+        tokenizer: of `word_tokenizer`; its vocabulary sizes the model's.
+        seed: of the weights.
+        hidden_size: the model's width.
+        intermediate_size: of its feed-forward layers.
+        num_layers: decoder layers.
+        num_heads: attention heads, each with its own keys and values.
+    """
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,

@@ -1,6 +1,6 @@
 """Answers of a model to many prompts at once, at any temperature, with the entropy of its choices."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,13 @@ class Answers:
 
 @torch.inference_mode()
 def answer_prompts(
-    model: Any, tokenizer: Any, prompts: Sequence[str], *, temperature: float, seed: int
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str | Sequence[Mapping[str, str]]],
+    *,
+    temperature: float,
+    seed: int,
+    max_tokens: int = MAX_ANSWER_TOKENS,
 ) -> Answers:
     """Sample one answer to each prompt; the same prompt may stand there several times.
 
@@ -35,15 +41,18 @@ def answer_prompts(
     temperature: comparing models, or temperatures of one model, on one seed compares them under the same luck.
 
     Args:
-        model: a causal language model with this world's vocabulary.
+        model: a causal language model with the world's vocabulary.
         tokenizer: its tokenizer.
-        prompts: texts of user turns, all of one length in tokens, as this world's prompts are.
+        prompts: texts of user turns, or conversations that end with one; all of one length in tokens.
         temperature: above 0, or 0 for greedy answers.
         seed: of the sampling noise.
+        max_tokens: longest answer, terminator included.
     """
     rendered = [
         tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
+            [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
+            add_generation_prompt=True,
+            tokenize=False,
         )
         for prompt in prompts
     ]
@@ -53,7 +62,7 @@ def answer_prompts(
     entropy_sum, num_positions = 0.0, 0
     columns: list[torch.Tensor] = []
     cache = None
-    for _ in range(MAX_ANSWER_TOKENS):
+    for _ in range(max_tokens):
         output = model(input_ids=tokens, past_key_values=cache, use_cache=True)
         cache, logits = output.past_key_values, output.logits[:, -1].float()
         if temperature > 0:
