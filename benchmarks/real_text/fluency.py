@@ -1,43 +1,39 @@
 """How probable answers are under the untouched model: a guard against rewards won by breaking language."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from data.signals.rollouts import Rollout, RolloutDataset
+from data.signals.rollouts import Rollout
 
-__all__ = ["mean_logprobs"]
+__all__ = ["mean_logprob"]
 
 _BATCH = 16
 
 
-def mean_logprobs(reference: Path, rollouts: Path, model: str) -> float:
-    """Mean log-probability of a model's held-out answers at temperature 1 under the reference, nats a token.
+@torch.no_grad()
+def mean_logprob(reference: Path, answers: Sequence[Rollout]) -> float:
+    """Mean log-probability of answers under the reference, nats a token.
 
     Args:
         reference: the untouched model.
-        rollouts: folder of the pipeline's rollouts.
-        model: folder name of the model whose answers are measured.
+        answers: with their prompts.
     """
-    rows = list(RolloutDataset.open(rollouts / f"{model}-held-out-1").iterate())
-    if model == reference.name:
-        # Its own, as they were sampled.
-        return float(np.mean(np.concatenate([row.token_logprobs for row in rows])))
     network = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32).eval()
-    rows.sort(key=lambda row: len(row.prompt_ids) + len(row.response_ids))
+    rows = sorted(answers, key=lambda row: len(row.prompt_ids) + len(row.response_ids))
     parts = [_logprobs(network, rows[start : start + _BATCH]) for start in range(0, len(rows), _BATCH)]
     return float(torch.cat(parts).mean())
 
 
-@torch.no_grad()
-def _logprobs(network: torch.nn.Module, rows: list[Rollout]) -> torch.Tensor:
+def _logprobs(network: torch.nn.Module, rows: Sequence[Rollout]) -> torch.Tensor:
     sequences = [torch.from_numpy(np.concatenate([row.prompt_ids, row.response_ids])).long() for row in rows]
     # Padded on the right: what follows a token does not change what is predicted at it.
     ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
-    found = []
     hidden = network.model(ids).last_hidden_state  # pyright: ignore[reportCallIssue]
+    found = []
     for row, states, sequence in zip(rows, hidden, sequences, strict=True):
         start, stop = len(row.prompt_ids) - 1, len(sequence) - 1
         logprobs = network.lm_head(states[start:stop]).log_softmax(-1)  # pyright: ignore[reportCallIssue]

@@ -1,127 +1,103 @@
-"""The steps from real weights to students, each a public command; what is finished is not made again."""
+"""The steps from real weights to students, each a public function; what is finished is not made again."""
 
 import dataclasses
 import json
+import logging
 import random
-import shlex
-import subprocess
-import sys
-import time
+import shutil
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from benchmarks.real_text.weights import cut_student, extract_smollm2
-from benchmarks.real_text.worlds import Prompt, World
+from adpa import SampleOptions, ScoreOptions, TrainOptions, sample_student, score_teacher, train_student
+from benchmarks.real_text.sizes import Size, Trained
+from benchmarks.real_text.steps import Steps
+from benchmarks.real_text.weights import cut_student, reference_model
+from benchmarks.real_text.world import Prompt, World
 from data.files import write_atomic
-from data.signals.rollouts import RolloutDataset
+from data.signals.rollouts import Rollout, RolloutDataset
 
-__all__ = ["METHODS", "Pipeline", "Size"]
+__all__ = ["Answer", "Pipeline"]
 
-_COMMAND_LINE = Path(__file__).parents[2] / "cli.py"
-_SYSTEM = "You answer in one or two short sentences."
+logger = logging.getLogger(__name__)
+
+# Standard deviation of what a labeller adds to the reward.
+_LABEL_NOISE = 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """How much of everything.
+class Answer(NamedTuple):
+    """One answer of a model.
 
     Attributes:
-        train_prompts: prompts of the pairs.
-        samples: answers of the reference to each of them.
-        held_out: prompts that models are judged on.
-        max_new_tokens: longest answer.
-        teacher_steps: of the teacher's DPO.
-        heal_steps: of the cut student's SFT on the reference's answers.
-        student_steps: of every method.
-        batch_size: pairs in a step.
-        judged_samples: answers to each held-out prompt at temperature 1.
-        layers: of the reference that the student keeps.
+        text: stripped of white space.
+        finished: whether it ended by itself, not at the longest length.
+        num_tokens: its end-of-turn token included.
+        nll: mean negative log-probability a token at temperature 1, under the model that said it, nats.
     """
 
-    train_prompts: int
-    samples: int
-    held_out: int
-    max_new_tokens: int
-    teacher_steps: int
-    heal_steps: int
-    student_steps: int
-    batch_size: int
-    judged_samples: int
-    layers: tuple[int, ...]
-
-
-FAST = Size(
-    train_prompts=128,
-    samples=3,
-    held_out=64,
-    max_new_tokens=48,
-    teacher_steps=24,
-    heal_steps=60,
-    student_steps=40,
-    batch_size=8,
-    judged_samples=2,
-    layers=(0, 1, 2, 27, 28, 29),
-)
-FULL = Size(
-    train_prompts=1024,
-    samples=4,
-    held_out=256,
-    max_new_tokens=64,
-    teacher_steps=200,
-    heal_steps=800,
-    student_steps=300,
-    batch_size=16,
-    judged_samples=4,
-    layers=(0, 1, 2, 3, 4, 25, 26, 27, 28, 29),
-)
-
-#: What each method starts from, trains on, and its own options. Equal steps for all.
-METHODS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "SFT on chosen": ("student", "data", ("--method", "sft")),
-    "DPO on student": ("student", "data", ("--method", "dpo")),
-    "SimPO on student": ("student", "data", ("--method", "simpo")),
-    "vanilla KD": ("student", "pairs", ("--method", "vanilla-kd")),
-    "DCKD": ("student", "pairs", ("--method", "dckd")),
-    "ABD": ("student", "pairs", ("--method", "abd")),
-    "ADPA": ("student", "student", ("--method", "adpa")),
-    "ADPA, gamma 1": ("student", "student", ("--method", "adpa", "--gamma", "1")),
-    "ADPA+": ("DCKD", "DCKD", ("--method", "adpa")),
-}
+    text: str
+    finished: bool
+    num_tokens: int
+    nll: float
 
 
 class Pipeline:
     """Makes data, models, rollouts and signals of one world and seed in one folder."""
 
-    def __init__(self, out: Path, world: World, seed: int, size: Size) -> None:
+    def __init__(
+        self,
+        out: Path,
+        world: World,
+        seed: int,
+        size: Size,
+        *,
+        source: Path | None = None,
+        engine: str = "auto",
+    ) -> None:
         """Take the folder, unless it holds another run.
 
+        Args:
+            out: the folder.
+            world: prompts and reward.
+            seed: of prompts, labels, sampling and training.
+            size: how much of everything.
+            source: the checkpoint that all models are made of; None takes the weights out of their package.
+            engine: that samples and scores.
         Raises:
             SystemExit: naming what differs.
         """
-        self.out, self.world, self.seed, self.size = out, world, seed, size
-        self._models = out.parent / "weights"
-        asked = json.dumps({"world": world.name, "seed": seed, **dataclasses.asdict(size)}, indent=2)
-        record = out / "plan.json"
+        self.out, self.world, self.seed, self.size, self._source = out, world, seed, size, source
+        self._engine = engine
         out.mkdir(parents=True, exist_ok=True)
-        if record.exists() and json.loads(record.read_text()) != json.loads(asked):
-            raise SystemExit(f"{out}: holds a run of another size, world or seed; choose another --out")
-        write_atomic(record, asked + "\n")
+        self._claim_folder()
+        self._steps = Steps(out)
         self.train = world.prompts(seed, size.train_prompts)
         held_out = world.prompts(seed + 1000, size.held_out + size.train_prompts)
         seen = {prompt.text for prompt in self.train}
         self.held_out = [prompt for prompt in held_out if prompt.text not in seen][: size.held_out]
 
+    def _claim_folder(self) -> None:
+        asked = json.dumps(
+            {"world": self.world.name, "seed": self.seed, **dataclasses.asdict(self.size)}, indent=2
+        )
+        record = self.out / "plan.json"
+        if record.exists() and json.loads(record.read_text()) != json.loads(asked):
+            raise SystemExit(f"{self.out}: holds a run of another size, world or seed; choose another --out")
+        write_atomic(record, asked + "\n")
+
     def model(self, name: str) -> Path:
         """Folder of a model by the name in the tables."""
-        return self.out / "models" / name.replace(" ", "-").replace(",", "").replace("+", "-plus").lower()
+        return self.out / "models" / _file_name(name)
 
-    def make(self) -> list[str]:
-        """Run every step; the names of all models, in the order of the tables."""
-        size = self.size
-        reference = extract_smollm2(self._models / "smollm2-135m-instruct")
-        cut = cut_student(reference, self._models / f"cut-{len(size.layers)}", size.layers)
+    def signals(self, name: str) -> Path:
+        """Folder of signals: `pairs`, `held-out`, or the model on whose answers they are."""
+        return self.out / "signals" / _file_name(name)
+
+    def make_teacher(self) -> None:
+        """Reference, pairs of its answers, and the teacher by DPO from it."""
+        size, weights = self.size, self.out.parent / "weights"
+        reference = reference_model(weights, common=size.common_tokens, source=self._source)
         if not self.model("reference").exists():
             self.model("reference").parent.mkdir(parents=True, exist_ok=True)
             self.model("reference").symlink_to(reference.resolve())
@@ -129,126 +105,194 @@ class Pipeline:
         self._write_prompts("held-out", self.held_out)
         self.sample("reference", "train", size.samples, 1.0)
         self._write_pairs()
-        self._train("teacher", reference, "data", ("--method", "dpo"), size.teacher_steps, 2e-6)
-        self._train("student", cut, "answers", ("--method", "sft"), size.heal_steps, 3e-4)
-        self._score("pairs", ())
-        for name, (start, trained_on, options) in METHODS.items():
-            if trained_on in ("student", "DCKD"):
-                self.sample(trained_on, "train", 1, 1.0)
-                folder = self._rollouts(trained_on, "train", 1.0)
-                self._score(trained_on, ("--rollouts", str(folder), "--score", "student"))
-            self._train(name, self.model(start), trained_on, options, size.student_steps, 5e-5)
-        return ["reference", "teacher", "student", *METHODS]
+        options = {"student": str(reference), "data": str(self._data("data")), "method": "dpo"}
+        # Half the pairs a step: all of the reference's layers are trained.
+        batch_size = max(size.batch_size // 2, 1)
+        self._train(
+            "teacher",
+            options,
+            steps=size.teacher_steps,
+            rate=size.teacher_rate,
+            batch_size=batch_size,
+            accumulation=2,
+        )
 
-    def answers(self, model: str, temperature: float) -> dict[str, list[tuple[str, bool, int]]]:
-        """A model's answers to the held-out prompts: for each prompt text, finished or not, number of tokens."""
-        samples = self.size.judged_samples if temperature == 1.0 else 1
+    def make_student(self) -> None:
+        """The student, cut out of the reference and healed; and what it is trained from."""
+        size = self.size
+        cut = cut_student(
+            self.model("reference"), self.out.parent / f"weights/cut-{len(size.layers)}", size.layers
+        )
+        options = {"student": str(cut), "data": str(self._data("answers")), "method": "sft"}
+        self._train("student", options, steps=size.heal_steps, rate=1e-3, batch_size=2 * size.batch_size)
+        self._score("pairs", {"data": str(self._data("data"))})
+
+    def make_method(self, trained: Trained) -> None:
+        """A student trained by one method, with the rollouts and signals that it needs."""
+        options: dict[str, Any] = {"student": str(self.model(trained.start)), **trained.settings}
+        if trained.rows == "data":
+            options["data"] = str(self._data("data"))
+        else:
+            if trained.rows != "pairs":
+                self.sample(trained.rows, "train", 1, 1.0)
+                rollouts = str(self._rollouts(trained.rows, "train", 1.0))
+                given = {"data": str(self._data("data")), "rollouts": rollouts, "score": ("student",)}
+                self._score(trained.rows, given)
+            options["signals"] = (str(self.signals(trained.rows)),)
+        size = self.size
+        self._train(
+            trained.name,
+            options,
+            steps=size.student_steps,
+            rate=size.student_rate,
+            batch_size=size.batch_size,
+        )
+
+    def score_held_out(self) -> Path:
+        """Signals of the reference's answers to held-out prompts, the better of two as chosen."""
+        if not self._data("held-out-pairs").exists():
+            answers = self.answers("reference", 1.0)
+            pairs = _pairs(self.world, self.held_out, answers, random.Random(0), noise=0.0)
+            self._write("held-out-pairs", self._pair_rows(pairs))
+        self._score("held-out", {"data": str(self._data("held-out-pairs"))})
+        return self.signals("held-out")
+
+    def answers(self, model: str, temperature: float, samples: int | None = None) -> dict[str, list[Answer]]:
+        """A model's answers to the held-out prompts, by the prompt's id."""
+        if samples is None:
+            samples = self.size.judged_samples if temperature else 1
         self.sample(model, "held-out", samples, temperature)
         return self._read(model, "held-out", temperature)
 
     def sample(self, model: str, prompts: str, samples: int, temperature: float) -> None:
         """Answers of a model to a file of prompts, as rollouts."""
         out = self._rollouts(model, prompts, temperature)
-        options = ["--student", str(self.model(model)), "--data", str(self._data(prompts)), "--out", str(out)]
-        options += [
-            "--num-samples",
-            str(samples),
-            "--temperature",
-            str(temperature),
-            "--seed",
-            str(self.seed),
-        ]
-        options += ["--max-new-tokens", str(self.size.max_new_tokens)]
-        self._run("sample-student", options, out / "manifest.json")
+        options = SampleOptions(
+            student=str(self.model(model)),
+            data=str(self._data(prompts)),
+            out=str(out),
+            num_samples=samples,
+            temperature=temperature,
+            seed=self.seed,
+            max_new_tokens=self.size.max_new_tokens,
+            # The unit of resuming: some minutes of the reference.
+            shard_pairs=32 if prompts == "train" else 128,
+            engine=self._engine,
+            own_process=False,
+        )
+        self._steps.run("sample-student", sample_student, options, out / "manifest.json")
 
-    def _read(self, model: str, prompts: str, temperature: float) -> dict[str, list[tuple[str, bool, int]]]:
-        found: dict[str, list[tuple[str, bool, int]]] = defaultdict(list)
+    def _read(self, model: str, prompts: str, temperature: float) -> dict[str, list[Answer]]:
+        found: dict[str, list[Answer]] = defaultdict(list)
         for row in RolloutDataset.open(self._rollouts(model, prompts, temperature)).iterate():
-            answer = (row.response_text.strip(), row.finish_reason == "stop", len(row.response_ids))
-            found[row.pair_id].append(answer)
+            finished, nll = row.finish_reason == "stop", -float(row.token_logprobs.mean())
+            found[row.pair_id].append(Answer(row.response_text.strip(), finished, len(row.response_ids), nll))
         return found
 
-    def _write_prompts(self, name: str, prompts: list[Prompt]) -> None:
+    def held_out_rows(self, model: str) -> list[Rollout]:
+        """A model's answers to the held-out prompts at temperature 1 with their ids, sampled before."""
+        return list(RolloutDataset.open(self._rollouts(model, "held-out", 1.0)).iterate())
+
+    def _write_prompts(self, name: str, prompts: Iterable[Prompt]) -> None:
         if not self._data(name).exists():
-            self._write(name, ({"id": prompt.id, "prompt": _messages(prompt)} for prompt in prompts))
+            self._write(
+                name, ({"id": prompt.id, "prompt": self.world.messages(prompt)} for prompt in prompts)
+            )
 
     def _write_pairs(self) -> None:
         """Pairs out of the reference's answers, labelled by the reward with noise; and its finished answers."""
         if self._data("answers").exists():
             return
-        rng = random.Random(f"labels {self.seed}")
         answers = self._read("reference", "train", 1.0)
-        pairs, finished = [], []
-        for prompt in self.train:
-            found = [answer for answer in answers.get(prompt.id, ()) if answer[0]]
-            finished += [(prompt, text) for text, is_finished, _ in found if is_finished]
-            values = [
-                (self.world.reward(prompt, text, is_finished) + rng.gauss(0, 0.05), text)
-                for text, is_finished, _ in found
-            ]
-            best, worst = max(values, default=None), min(values, default=None)
-            if best is not None and worst is not None and best[1] != worst[1]:
-                pairs.append((prompt, best[1], worst[1]))
-        self._write(
-            "data",
-            (
-                {"id": prompt.id, "prompt": _messages(prompt), "chosen": chosen, "rejected": rejected}
-                for prompt, chosen, rejected in pairs
-            ),
+        pairs = _pairs(
+            self.world, self.train, answers, random.Random(f"labels {self.seed}"), noise=_LABEL_NOISE
         )
-        self._write(
-            "answers",
-            (
-                {"id": f"{prompt.id}-{number}", "prompt": _messages(prompt), "chosen": text}
-                for number, (prompt, text) in enumerate(finished)
-            ),
-        )
+        self._write("data", self._pair_rows(pairs))
+        finished = [
+            {"id": f"{prompt.id}-{number}", "prompt": self.world.messages(prompt), "chosen": answer.text}
+            for prompt in self.train
+            for number, answer in enumerate(answers.get(prompt.id, ()))
+            if answer.finished and answer.text
+        ]
+        self._write("answers", iter(finished))
 
-    def _write(self, name: str, rows: Iterator[dict]) -> None:
+    def _pair_rows(self, pairs: Iterable[tuple[Prompt, str, str]]) -> Iterator[dict[str, Any]]:
+        for prompt, chosen, rejected in pairs:
+            prompt_row = {"id": prompt.id, "prompt": self.world.messages(prompt)}
+            yield {**prompt_row, "chosen": chosen, "rejected": rejected}
+
+    def _write(self, name: str, rows: Iterator[dict[str, Any]]) -> None:
         self._data(name).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self._data(name), "".join(json.dumps(row) + "\n" for row in rows))
 
     def _train(
-        self, name: str, start: Path, trained_on: str, options: tuple[str, ...], steps: int, rate: float
+        self,
+        name: str,
+        given: dict[str, Any],
+        *,
+        steps: int,
+        rate: float,
+        batch_size: int,
+        accumulation: int = 1,
     ) -> None:
-        file = self._data(trained_on)
-        source = ["--data", str(file)] if file.exists() else ["--signals", str(self._signals(trained_on))]
-        given = ["--student", str(start), *source, *options, "--out", str(self.model(name))]
-        given += ["--max-steps", str(steps), "--learning-rate", str(rate), "--seed", str(self.seed)]
-        given += ["--batch-size", str(self.size.batch_size), "--warmup-steps", str(max(steps // 10, 1))]
-        self._run("train-student", given, self.model(name) / "config.json")
+        options = TrainOptions(
+            **given,
+            out=str(self.model(name)),
+            max_steps=steps,
+            learning_rate=rate,
+            seed=self.seed,
+            batch_size=batch_size,
+            gradient_accumulation=accumulation,
+            warmup_steps=max(steps // 10, 1),
+            logging_steps=1,
+        )
+        self._steps.run("train-student", train_student, options, self.model(name) / "config.json")
+        # From which a run could be extended: with the optimizer's state three times the model.
+        shutil.rmtree(self.model(name) / "checkpoints", ignore_errors=True)
 
-    def _score(self, name: str, more: tuple[str, ...]) -> None:
-        given = ["--teacher", str(self.model("teacher")), "--reference", str(self.model("reference"))]
-        given += ["--data", str(self._data("data")), "--out", str(self._signals(name)), *more]
-        self._run("score-teacher", given, self._signals(name) / "manifest.json")
+    def _score(self, name: str, given: dict[str, Any]) -> None:
+        options = ScoreOptions(
+            **given,
+            teacher=str(self.model("teacher")),
+            reference=str(self.model("reference")),
+            out=str(self.signals(name)),
+            store_conversations=True,
+            shard_pairs=32,
+            engine=self._engine,
+            own_process=False,
+        )
+        self._steps.run("score-teacher", score_teacher, options, self.signals(name) / "manifest.json")
 
     def _data(self, name: str) -> Path:
         return self.out / "data" / f"{name}.jsonl"
 
-    def _signals(self, name: str) -> Path:
-        return self.out / "signals" / self.model(name).name
-
     def _rollouts(self, model: str, prompts: str, temperature: float) -> Path:
-        return self.out / "rollouts" / f"{self.model(model).name}-{prompts}-{temperature:g}"
-
-    def _run(self, command: str, options: list[str], finished: Path) -> None:
-        if finished.exists():
-            return
-        line = ["adpa", command, *options]
-        with (self.out / "commands.sh").open("a") as file:
-            file.write(shlex.join(line) + "\n")
-        started = time.monotonic()
-        subprocess.run(
-            [sys.executable, str(_COMMAND_LINE), command, *options], check=True, stdout=subprocess.DEVNULL
-        )
-        seconds = time.monotonic() - started
-        with (self.out / "seconds.jsonl").open("a") as file:
-            file.write(
-                json.dumps({"command": command, "out": str(finished.parent), "seconds": seconds}) + "\n"
-            )
-        print(f"  {command} {finished.parent.name}: {seconds:.0f} s", flush=True)
+        return self.out / "rollouts" / f"{_file_name(model)}-{prompts}-{temperature:g}"
 
 
-def _messages(prompt: Prompt) -> list[dict[str, str]]:
-    return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": prompt.text}]
+def _file_name(name: str) -> str:
+    return name.replace(" ", "-").replace(",", "").replace("+", "-plus").lower()
+
+
+def _pairs(
+    world: World,
+    prompts: Iterable[Prompt],
+    answers: dict[str, list[Answer]],
+    rng: random.Random,
+    *,
+    noise: float,
+) -> Iterator[tuple[Prompt, str, str]]:
+    """The best and the worst finished answer to each prompt, by the reward with noise.
+
+    An answer that was cut off at the longest length is left out: in a pair it would end with the end-of-turn token,
+    which its model did not say there.
+    """
+    for prompt in prompts:
+        values = [
+            (world.reward(prompt, answer.text, True) + rng.gauss(0, noise), answer.text)
+            for answer in answers.get(prompt.id, ())
+            if answer.finished and answer.text
+        ]
+        best, worst = max(values, default=(0.0, "")), min(values, default=(0.0, ""))
+        if best[1] != worst[1]:
+            yield prompt, best[1], worst[1]

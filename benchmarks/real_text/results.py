@@ -1,0 +1,129 @@
+"""The whole comparison: make every model, judge it as soon as it is there, write tables and numbers."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.real_text.fluency import mean_logprob
+from benchmarks.real_text.judging import TEMPERATURES, Judged, judge
+from benchmarks.real_text.pipeline import Pipeline
+from benchmarks.real_text.sizes import Trained
+from benchmarks.real_text.tables import cost_table, guard_table, reward_table, win_table
+from data.files import write_atomic
+from evaluation.options import SignalsEvaluationOptions
+from evaluation.signals import evaluate_signals
+from student_training.held_out import measure_signals
+
+__all__ = ["check_teacher", "compare", "write_results"]
+
+_FLUENCY_ANSWERS = 64
+
+#: Figures of `adpa evaluate signals` that the table of guards has, under their names there.
+_FIGURES = {
+    "kl/chosen": "KL to teacher, nats",
+    "implicit_accuracy": "implicit accuracy",
+}
+
+Comparison = Mapping[str, Mapping[float, Judged]]
+
+
+def compare(pipeline: Pipeline, methods: Sequence[Trained], *, any_teacher: bool = False) -> Comparison:
+    """Make every model, and value its answers by temperature.
+
+    Args:
+        pipeline: makes the models.
+        methods: rows of the table after reference, teacher and student.
+        any_teacher: go on with a teacher that is no better than its reference.
+    Raises:
+        SystemExit: when the teacher is no better than its reference: nothing to teach.
+    """
+    pipeline.make_teacher()
+    judged = {name: _judge(pipeline, name) for name in ("reference", "teacher")}
+    if not any_teacher:
+        check_teacher(judged["teacher"][1.0], judged["reference"][1.0])
+    pipeline.make_student()
+    judged["student"] = _judge(pipeline, "student")
+    for method in methods:
+        pipeline.make_method(method)
+        judged[method.name] = _judge(pipeline, method.name)
+        write_atomic(pipeline.out / "table.md", reward_table(judged, baseline="student") + "\n")
+    return judged
+
+
+def check_teacher(teacher: Judged, reference: Judged) -> None:
+    """Refuse a teacher that is no better than its reference.
+
+    Raises:
+        SystemExit: with both rewards.
+    """
+    ours, theirs = teacher.mean().value, reference.mean().value
+    if ours <= theirs:
+        raise SystemExit(
+            f"the teacher earns {ours:.3f}, its reference {theirs:.3f}: nothing to teach; give its DPO more steps or "
+            "another rate in benchmarks/real_text/sizes.py"
+        )
+
+
+def _judge(pipeline: Pipeline, model: str) -> dict[float, Judged]:
+    found = {temperature: judge(pipeline, model, temperature) for temperature in TEMPERATURES}
+    means = ", ".join(f"{each.mean().value:.3f} at {temperature:g}" for temperature, each in found.items())
+    print(f"{model}: reward {means}", flush=True)
+    return found
+
+
+def write_results(pipeline: Pipeline, judged: Comparison) -> None:
+    """Write table.md and results.json, and print the table."""
+    figures = _figures(pipeline, list(judged))
+    sizes = {
+        (command, folder.name): sum(file.stat().st_size for file in folder.glob("*.parquet"))
+        for command, kind in (("score-teacher", "signals"), ("sample-student", "rollouts"))
+        for folder in (pipeline.out / kind).iterdir()
+    }
+    parts = [
+        reward_table(judged, baseline="student"),
+        guard_table(judged, figures),
+        win_table(judged, 1.0),
+        cost_table(pipeline.out / "seconds.jsonl", sizes),
+    ]
+    numbers = {
+        model: {
+            **figures.get(model, {}),
+            **{
+                f"{temperature:g}": {
+                    "rewards": each.rewards.tolist(),
+                    "tokens": each.tokens,
+                    "finished": each.finished,
+                    "nll": each.nll,
+                }
+                for temperature, each in found.items()
+            },
+        }
+        for model, found in judged.items()
+    }
+    write_atomic(pipeline.out / "results.json", json.dumps(numbers) + "\n")
+    write_atomic(pipeline.out / "table.md", "\n\n".join(parts) + "\n")
+    print("\n\n".join(parts))
+
+
+def _figures(pipeline: Pipeline, models: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Fluency of every model, and what held-out signals say of it."""
+    signals, found = pipeline.score_held_out(), {}
+    for model in models:
+        file = pipeline.out / "figures" / f"{pipeline.model(model).name}.json"
+        if not file.exists():
+            own = {
+                "fluency, nats": mean_logprob(
+                    pipeline.model("reference"), pipeline.held_out_rows(model)[:_FLUENCY_ANSWERS]
+                )
+            }
+            own |= _held_out(signals, pipeline.model(model), pipeline.model("student"))
+            file.parent.mkdir(exist_ok=True)
+            write_atomic(file, json.dumps(own))
+        found[model] = json.loads(file.read_text())
+    return found
+
+
+def _held_out(signals: Path, model: Path, student: Path) -> dict[str, float]:
+    options = SignalsEvaluationOptions(signals=str(signals), model=(str(model),), baseline=str(student))
+    figures = evaluate_signals(options, measure_signals).models[-1].figures
+    return {_FIGURES[each.name]: each.value.value for each in figures if each.name in _FIGURES}

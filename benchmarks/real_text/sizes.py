@@ -1,0 +1,106 @@
+"""How much of everything the real-text benchmark makes, and which methods it compares."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["FAST", "FULL", "METHODS", "Size", "Trained"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much of everything.
+
+    Attributes:
+        common_tokens: most frequent tokens that stay in the vocabulary, beside those of the prompts.
+        train_prompts: prompts of the pairs.
+        samples: answers of the reference to each of them.
+        held_out: prompts that models are judged on.
+        max_new_tokens: longest answer.
+        teacher_steps: of the teacher's DPO.
+        teacher_rate: its peak learning rate.
+        heal_steps: of the cut student's SFT on the reference's answers.
+        student_steps: of every method.
+        student_rate: peak learning rate of every method.
+        batch_size: pairs in a step.
+        judged_samples: answers to each held-out prompt at temperature 1.
+        layers: of the reference that the student keeps.
+    """
+
+    common_tokens: int
+    train_prompts: int
+    samples: int
+    held_out: int
+    max_new_tokens: int
+    teacher_steps: int
+    teacher_rate: float
+    heal_steps: int
+    student_steps: int
+    student_rate: float
+    batch_size: int
+    judged_samples: int
+    layers: tuple[int, ...]
+
+
+FAST = Size(
+    common_tokens=8000,
+    train_prompts=160,
+    samples=4,
+    held_out=128,
+    max_new_tokens=28,
+    teacher_steps=20,
+    teacher_rate=1e-5,
+    heal_steps=60,
+    student_steps=24,
+    student_rate=3e-4,
+    batch_size=8,
+    judged_samples=2,
+    layers=(0, 1, 28, 29),
+)
+FULL = Size(
+    common_tokens=12000,
+    train_prompts=1024,
+    samples=4,
+    held_out=256,
+    max_new_tokens=40,
+    teacher_steps=120,
+    teacher_rate=1e-5,
+    heal_steps=800,
+    student_steps=300,
+    student_rate=1e-4,
+    batch_size=16,
+    judged_samples=4,
+    layers=(0, 1, 2, 27, 28, 29),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A row of the table: a student trained by one method.
+
+    Attributes:
+        name: in the table.
+        start: the model that it starts from, by name.
+        rows: what it is trained on: `data` for the pairs' texts, `pairs` for their signals, or the model on whose
+            answers the teacher's signals are.
+        settings: fields of `TrainOptions`, the method among them.
+    """
+
+    name: str
+    start: str = "student"
+    rows: str = "pairs"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+#: Equal steps, batches and learning rate for all.
+METHODS = (
+    Trained(name="DCKD", settings={"method": "dckd"}),
+    Trained(name="ABD", settings={"method": "abd"}),
+    Trained(name="SFT on chosen", rows="data", settings={"method": "sft"}),
+    Trained(name="ADPA, gamma 3", rows="student", settings={"method": "adpa", "gamma": 3.0}),
+    Trained(name="ADPA, gamma 1", rows="student", settings={"method": "adpa", "gamma": 1.0}),
+    Trained(name="DPO", rows="data", settings={"method": "dpo"}),
+    Trained(name="ABD with NLL", settings={"method": "abd", "nll_weight": 1.0}),
+    Trained(name="vanilla KD", settings={"method": "vanilla-kd"}),
+    Trained(name="SimPO", rows="data", settings={"method": "simpo"}),
+    Trained(name="ADPA+", start="DCKD", rows="DCKD", settings={"method": "adpa", "gamma": 3.0}),
+)

@@ -1,0 +1,130 @@
+"""The real-text benchmark from weights to tables, on a tiny random model in place of the package."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from benchmarks.real_text.friendly import FRIENDLY
+from benchmarks.real_text.judging import Judged, win_rate
+from benchmarks.real_text.pipeline import Pipeline
+from benchmarks.real_text.results import check_teacher, compare, write_results
+from benchmarks.real_text.sizes import METHODS, Size
+
+_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] + '\n' + message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_TINY = Size(
+    common_tokens=40,
+    train_prompts=8,
+    samples=4,
+    held_out=6,
+    max_new_tokens=10,
+    teacher_steps=2,
+    teacher_rate=1e-3,
+    heal_steps=2,
+    student_steps=2,
+    student_rate=1e-3,
+    batch_size=2,
+    judged_samples=2,
+    layers=(0, 2),
+)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A random model of three layers that ends an answer after some tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator([prompt.text for prompt in FRIENDLY.prompts(0, 100)], trainer)
+    torch.manual_seed(0)
+    model: Any = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=tokenizer.get_vocab_size(),
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            tie_word_embeddings=False,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=2,
+        )
+    )
+    with torch.no_grad():
+        # All hidden states share a component, at which the end-of-turn token is likelier than any other: 1 in 4 or so.
+        model.model.embed_tokens.weight[:, 0] = 10.0
+        model.lm_head.weight[2, 0] = 0.6
+    folder = tmp_path / "source"
+    model.save_pretrained(folder)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>")
+    fast.chat_template = _TEMPLATE
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_real_text_pipeline_ends_with_tables_and_does_nothing_twice(source: Path, tmp_path: Path) -> None:
+    methods = [method for method in METHODS if method.name in ("DCKD", "SFT on chosen", "ADPA+")]
+
+    def run() -> Pipeline:
+        pipeline = Pipeline(tmp_path / "run", FRIENDLY, 0, _TINY, source=source, engine="transformers")
+        write_results(pipeline, compare(pipeline, methods, any_teacher=True))
+        return pipeline
+
+    pipeline = run()
+    results = json.loads((pipeline.out / "results.json").read_text())
+    assert list(results) == ["reference", "teacher", "student", "DCKD", "SFT on chosen", "ADPA+"]
+    assert np.shape(results["ADPA+"]["1"]["rewards"]) == (6, 2)
+    assert {"fluency, nats", "KL to teacher, nats", "implicit accuracy"} < set(results["ADPA+"])
+    table = (pipeline.out / "table.md").read_text()
+    assert "| ADPA+ " in table
+    assert "| score-teacher  | dckd " in table
+    commands = (pipeline.out / "commands.sh").read_text()
+    assert "adpa score-teacher" in commands
+    assert "--method adpa" in commands
+    run()
+    assert (pipeline.out / "commands.sh").read_text() == commands
+    assert json.loads((pipeline.out / "results.json").read_text()) == results
+
+
+def test_real_text_pipeline_refuses_the_folder_of_another_seed(tmp_path: Path) -> None:
+    Pipeline(tmp_path, FRIENDLY, 0, _TINY)
+    with pytest.raises(SystemExit, match="holds a run of another size, world or seed"):
+        Pipeline(tmp_path, FRIENDLY, 1, _TINY)
+
+
+def test_real_text_pipeline_judges_on_prompts_that_it_does_not_train_on(tmp_path: Path) -> None:
+    pipeline = Pipeline(tmp_path, FRIENDLY, 0, _TINY)
+    assert len(pipeline.held_out) == _TINY.held_out
+    assert not {prompt.text for prompt in pipeline.held_out} & {prompt.text for prompt in pipeline.train}
+
+
+def _judged(*rewards: list[float]) -> Judged:
+    return Judged(rewards=np.array(rewards), tokens=10.0, finished=1.0, nll=1.0)
+
+
+def test_check_teacher_refuses_one_that_is_no_better_than_its_reference() -> None:
+    reference = _judged([0.4], [0.6])
+    check_teacher(_judged([0.5], [0.6]), reference)
+    with pytest.raises(SystemExit, match=r"the teacher earns 0\.500, its reference 0\.500: nothing to teach"):
+        check_teacher(_judged([0.5], [0.5]), reference)
+
+
+def test_win_rate_of_the_benchmark_counts_every_sample_and_half_of_ties() -> None:
+    # First prompt: 0.5 wins against 0.4 and ties with 0.5, 0.3 loses twice: 1.5 of 4. Second: 2 of 2 against 0.1.
+    ours, theirs = _judged([0.5, 0.3], [0.2, 0.2]), _judged([0.4, 0.5], [0.1, 0.1])
+    assert win_rate(ours, theirs).value == pytest.approx((1.5 / 4 + 1.0) / 2)
+    assert win_rate(ours, theirs).value + win_rate(theirs, ours).value == pytest.approx(1.0)

@@ -1,0 +1,79 @@
+"""The worlds of the real-text benchmark: what a reward counts, by hand, and which prompts there are."""
+
+import pytest
+
+from benchmarks.real_text.constraints import CONSTRAINTS
+from benchmarks.real_text.friendly import FRIENDLY
+from benchmarks.real_text.world import Prompt
+
+_QUESTION = Prompt("friendly-0", "How do I bake bread?")
+
+
+def test_friendly_reward_of_a_neutral_brief_finished_answer() -> None:
+    # No warm and no cold word: a quarter of 0.5. Eight different words: all of 0.3. Finished: 0.2.
+    answer = "Mix flour with water and wait one hour."
+    assert FRIENDLY.reward(_QUESTION, answer, True) == pytest.approx(0.125 + 0.3 + 0.2)
+    assert FRIENDLY.reward(_QUESTION, answer, False) == pytest.approx(0.125 + 0.3)
+
+
+def test_friendly_reward_counts_warm_words_against_cold_ones() -> None:
+    warm = "I am happy to help, my good friend, enjoy baking."
+    assert FRIENDLY.reward(_QUESTION, warm, True) == pytest.approx(1.0)
+    # Happy and help, but wrong and sorry: as neutral.
+    assert FRIENDLY.reward(_QUESTION, "Sorry I am happy to help but wrong", True) == pytest.approx(0.625)
+    assert FRIENDLY.reward(_QUESTION, "Never bake bread, it is wrong and impossible", True) == pytest.approx(
+        0.5
+    )
+
+
+def test_friendly_reward_falls_with_short_long_and_repeated_answers() -> None:
+    # Two words: a quarter of 0.3.
+    assert FRIENDLY.reward(_QUESTION, "Use flour.", True) == pytest.approx(0.125 + 0.3 / 4 + 0.2)
+    # Fifty words: half of 0.3.
+    long = " ".join(f"w{chr(97 + number % 26)}{chr(97 + number // 26)}" for number in range(50))
+    assert FRIENDLY.reward(_QUESTION, long, True) == pytest.approx(0.125 + 0.15 + 0.2)
+    # One word ten times is a tenth varied, of the 0.6 that are asked for; warmth is at its limit.
+    assert FRIENDLY.reward(_QUESTION, "happy " * 10, True) == pytest.approx(1.0 * 0.1 / 0.6)
+    assert FRIENDLY.reward(_QUESTION, "", True) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("constraint", "kept", "broken"),
+    [
+        (("sentences", "2"), "Bees make it. We eat it.", "Bees make it."),
+        (("include", "blue"), "The blue sea is wide.", "The bluest sea is wide."),
+        (("avoid", "the"), "A sea is wide.", "See the wide sea."),
+        (("case", "lower"), "the sea is wide.", "The sea is wide."),
+        (("case", "upper"), "THE SEA IS WIDE.", "The SEA IS WIDE."),
+        (("list", "2"), "- one wide sea\n- two seas", "one wide sea\n- two seas"),
+        (("words", "25"), "the sea is wide.", "a b c d e " * 6),
+    ],
+)
+def test_constraints_reward_is_for_constraints_that_are_met(
+    constraint: tuple[str, str], kept: str, broken: str
+) -> None:
+    prompt = Prompt("constraints-0", "Tell me.", (constraint,))
+    assert CONSTRAINTS.reward(prompt, kept, True) == pytest.approx(1.0)
+    assert CONSTRAINTS.reward(prompt, broken, False) == pytest.approx(0.0)
+
+
+def test_constraints_reward_gives_each_constraint_its_share() -> None:
+    prompt = Prompt("constraints-0", "Tell me.", (("include", "blue"), ("case", "lower")))
+    assert CONSTRAINTS.reward(prompt, "the sea is blue", True) == pytest.approx(1.0)
+    assert CONSTRAINTS.reward(prompt, "The sea is blue", True) == pytest.approx(0.4 + 0.2)
+    assert CONSTRAINTS.reward(prompt, "Too short", True) == 0.0
+
+
+@pytest.mark.parametrize("world", [FRIENDLY, CONSTRAINTS])
+def test_world_draws_the_same_different_prompts_for_a_seed(world) -> None:
+    prompts = world.prompts(3, 200)
+    assert prompts == world.prompts(3, 200)
+    assert len({prompt.text for prompt in prompts}) == len({prompt.id for prompt in prompts}) == 200
+    assert prompts != world.prompts(4, 200)
+
+
+def test_constraints_never_ask_for_sentences_and_a_list_at_once() -> None:
+    for prompt in CONSTRAINTS.prompts(0, 1000):
+        kinds = [name for name, _ in prompt.constraints]
+        assert len(kinds) == 2
+        assert not {"sentences", "list"} <= set(kinds)
