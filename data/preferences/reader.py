@@ -203,7 +203,7 @@ class PreferenceReader:
                     self.form, self.form_name = detected.description, detected.form.name
                     self.unread = detected.unread
                 # All of a row's pairs before the first is handed on: a row is used whole or not at all.
-                said = list(detected.parse(mapped, self._reading.pairs))
+                said = list(detected.read(mapped, self._reading.pairs))
                 given_id = _row_id(mapped)
                 for one in said:
                     self._check_need(one)

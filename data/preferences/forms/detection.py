@@ -13,7 +13,7 @@ from typing import Any
 from data.errors import ConfigurationError
 from data.preferences.forms.columns import RowError, given, listed
 from data.preferences.forms.content import SYSTEM_COLUMNS, Content, Said
-from data.preferences.forms.form import Form, Pairing
+from data.preferences.forms.form import Form, Found
 from data.preferences.forms.pairs import PAIR_FORMS
 from data.preferences.forms.scored import SCORED_FORMS
 from data.preferences.forms.turns import column_kind
@@ -159,15 +159,15 @@ class DetectedForm:
     location: str
     unread: tuple[str, ...]
 
-    def parse(self, row: Mapping[str, Any], pairing: Pairing) -> Iterable[Said]:
-        """What a row says.
+    def read(self, row: Mapping[str, Any], pairing: str) -> Iterable[Said]:
+        """What a row says, given which pairs a list of scored answers gives.
 
         Raises:
             RowError: for a row of another form, one that cannot be used, or columns that would have to be read.
         """
-        description = self.form.describe(row)
-        if description != self.description:
-            seen = description or detect_form(row).description
+        found = self.form.read(row)
+        if found is None or found.description != self.description:
+            seen = detect_form(row).description if found is None else found.description
             raise RowError(
                 "another form",
                 f"{seen}, unlike {self.location} ({self.description}); all rows must have one form",
@@ -179,7 +179,7 @@ class DetectedForm:
                     f"`{column}` holds {_CANNOT_BE_READ[column]}; remove the row, or leave the column out with "
                     f"map {column}=",
                 )
-        return self.form.parse(row, pairing)
+        return found.said(pairing)
 
 
 def detect_form(
@@ -201,40 +201,40 @@ def detect_form(
     """
     if name is not None:
         form = find_form(name)
-        description = form.describe(row)
-        if description is None:
+        as_named = form.read(row)
+        if as_named is None:
             raise RowError(
                 "another form",
                 f"not of the form {name}, which reads {', '.join(form.columns[:6])}; columns with content: "
                 f"{listed(column for column in row if given(row, column))}",
             )
-        return DetectedForm(form, description, location, _unread(row, form))
+        return DetectedForm(form, as_named.description, location, _unread(row, form))
     readable = [form for form in FORMS if mapped <= {*form.columns, *_COMMON}]
-    found = [(form, description) for form in readable if (description := form.describe(row)) is not None]
+    found = [(form, as_form) for form in readable if (as_form := form.read(row)) is not None]
     if not found:
         raise RowError("another form", _no_form(row))
     most = min(form.kind for form, _ in found)
-    found = [(form, description) for form, description in found if form.kind == most]
+    found = [(form, as_form) for form, as_form in found if form.kind == most]
     read = {form.name: {column for column in form.columns if given(row, column)} for form, _ in found}
     found = [
-        (form, description)
-        for form, description in found
+        (form, as_form)
+        for form, as_form in found
         if not any(read[form.name] < read[other.name] for other, _ in found)
     ]
-    form, description = found[0]
-    if len(found) > 1 and len({_essence(candidate, row) for candidate, _ in found}) > 1:
-        names = ", ".join(f"{candidate.name} ({described})" for candidate, described in found)
+    form, first = found[0]
+    if len(found) > 1 and len({_essence(as_form) for _, as_form in found}) > 1:
+        names = ", ".join(f"{candidate.name} ({as_form.description})" for candidate, as_form in found)
         raise RowError(
             "several forms",
             f"this may be any of these forms: {names}; say which by form, or name columns by map",
         )
-    return DetectedForm(form, description, location, _unread(row, form))
+    return DetectedForm(form, first.description, location, _unread(row, form))
 
 
-def _essence(form: Form, row: Mapping[str, Any]) -> Any:
+def _essence(found: Found) -> str:
     """What a form finds in a row, text and a single user turn being the same; an error's text where it finds none."""
     try:
-        said = next(iter(form.parse(row, "best-worst")), None)
+        said = next(iter(found.said("best-worst")), None)
     except RowError as error:
         return str(error)
     content = said if isinstance(said, Content) else getattr(said, "content", None)

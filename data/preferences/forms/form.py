@@ -1,22 +1,21 @@
-"""What a form is: the columns that it reads, how a row shows it, and how a row is taken apart."""
+"""A form of preference data: the columns that it reads, and what a row of it says."""
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from data.preferences.forms.columns import given, json_value, text
 from data.preferences.forms.content import Said
 from data.preferences.forms.turns import column_kind, is_transcript, read_column, transcript_turns
 from data.preferences.messages import Message, Prompt
 
-__all__ = ["PAIRINGS", "Form", "Kind", "Pairing", "prompt_of"]
+__all__ = ["PAIRINGS", "Form", "Found", "Kind", "Row", "first_given", "has", "prompt_of", "text_or_messages"]
 
 
-Pairing = str
+Row = Mapping[str, Any]
 
-"""Which pairs a list of scored answers gives: one of `PAIRINGS`."""
-
+#: Which pairs a list of scored answers gives.
 PAIRINGS = ("best-worst", "best-random", "all")
 
 
@@ -32,6 +31,19 @@ class Kind(enum.IntEnum):
     PROMPT = enum.auto()
 
 
+class Found(NamedTuple):
+    """A row as one form reads it.
+
+    Attributes:
+        description: what the row looks like, in words.
+        said: what the row says, given one of `PAIRINGS`; several pairs for a list of scored answers. Raises RowError
+            for a row that cannot be used.
+    """
+
+    description: str
+    said: Callable[[str], Iterable[Said]]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Form:
     """One way to keep preferences in rows.
@@ -40,8 +52,7 @@ class Form:
         name: what `form` options call it.
         kind: what its rows hold.
         columns: every column that it reads, beside those that all forms have.
-        describe: what a row of this form looks like, in words; None for a row of another form.
-        parse: what a row says; several pairs for a list of scored answers.
+        read: reads a row; None for a row of another form.
         used_by: public data sets of this form, for the documentation.
         examples: rows, for the documentation.
     """
@@ -49,13 +60,12 @@ class Form:
     name: str
     kind: Kind
     columns: tuple[str, ...]
-    describe: Callable[[Mapping[str, Any]], str | None]
-    parse: Callable[[Mapping[str, Any], Pairing], Iterable[Said]]
+    read: Callable[[Row], Found | None]
     used_by: str
     examples: tuple[dict[str, Any], ...]
 
 
-def prompt_of(row: Mapping[str, Any], column: str) -> Prompt:
+def prompt_of(row: Row, column: str) -> Prompt:
     """A column that holds a prompt; a transcript that ends before its answer becomes messages.
 
     `instruction` takes the column `input` with it, as Alpaca's rows want, and `history` in front.
@@ -78,11 +88,23 @@ def prompt_of(row: Mapping[str, Any], column: str) -> Prompt:
     return (*turns, Message("user", said))
 
 
-def text_or_messages(row: Mapping[str, Any], column: str) -> str:
-    """`text` or `messages`, for the description of a form."""
+def text_or_messages(row: Row, column: str) -> str:
+    """`text` or `messages`, for the description of a row."""
     return column_kind(row, column).replace("whole conversation", "messages")
 
 
-def has(row: Mapping[str, Any], *columns: str) -> bool:
+def has(row: Row, *columns: str) -> bool:
     """Whether every one of these columns holds something."""
     return all(given(row, column) for column in columns)
+
+
+def first_given(row: Row, columns: Sequence[str]) -> str | None:
+    """The first of these columns that holds something."""
+    return next((column for column in columns if given(row, column)), None)
+
+
+# What the examples are made of.
+ASKED = "Name a river."
+QUESTION = {"role": "user", "content": ASKED}
+GOOD = {"role": "assistant", "content": "The Danube."}
+BAD = {"role": "assistant", "content": "Water."}
