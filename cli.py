@@ -287,7 +287,7 @@ command(
     "evaluate alpaca-eval",
     AlpacaEvalOptions,
     with_models("evaluation.alpaca_eval.command:evaluate_alpaca_eval"),
-    "--annotations annotations.json --model-outputs model_outputs.json --out runs/alpaca",
+    "--annotations annotations.json --outputs model_outputs.json --out runs/alpaca",
 )
 command(
     "evaluate mt-bench",
@@ -305,7 +305,7 @@ command(
     "evaluate benchmarks",
     BenchmarkOptions,
     "evaluation.benchmarks.run:evaluate_benchmarks",
-    "--model runs/abd --baseline my-org/small-sft \\\n--tasks arc_challenge,ifeval --out runs/bench",
+    "--model runs/abd --baseline my-org/small-sft \\\n--task arc_challenge:25 --task ifeval --out runs/bench",
 )
 command(
     "report",

@@ -8,7 +8,7 @@ skipped on reading: its result is computed again.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from data.errors import ShardError
@@ -90,6 +90,27 @@ class LineCache:
             if key not in self:
                 found.setdefault(key, []).append(position)
         return found
+
+    def results(
+        self,
+        keys: Sequence[str],
+        compute: Callable[[Mapping[str, int]], Iterable[tuple[str, Mapping[str, Any]]]],
+    ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """The results of all keys: those that are kept, then the others, each kept as it comes.
+
+        Args:
+            keys: what is asked for; the same key may be there several times.
+            compute: gives (key, result) for keys without a result, given with the position of the first that asks.
+        Yields:
+            (position in `keys`, result).
+        """
+        missing = self.missing(keys)
+        for position, key in enumerate(keys):
+            if key in self:
+                yield position, self[key]
+        for key, result in compute({key: places[0] for key, places in missing.items()}) if missing else ():
+            self.add(key, result)
+            yield from ((position, result) for position in missing[key])
 
     def _read(self) -> Iterator[tuple[str, dict[str, Any]]]:
         try:

@@ -178,11 +178,7 @@ class JudgeFlags:
         Raises:
             ConfigurationError: for none, several, or half of one.
         """
-        named = [
-            name
-            for name in ("judge_model", "judge_reward_model", "judge_teacher", "judge_function")
-            if getattr(self, name) is not None
-        ]
+        named = self._named()
         if self.judge_url is not None and self.judge_model is None:
             raise ConfigurationError("--judge-url needs --judge-model, the name that the model is served by")
         if len(named) != 1:
@@ -193,6 +189,27 @@ class JudgeFlags:
             )
         if (self.judge_teacher is None) != (self.judge_reference is None):
             raise ConfigurationError("--judge-teacher and --judge-reference belong together; give both")
+
+    @property
+    def has_judge(self) -> bool:
+        """Whether a judge is named, for commands that do without as well."""
+        return self.judge_url is not None or bool(self._named())
+
+    def check_chat_judge(self, why: str) -> None:
+        """Check that the options name one judge, and a chat model.
+
+        Args:
+            why: that the command needs one, for the message.
+        Raises:
+            ConfigurationError: for another one, none, several, or half of one.
+        """
+        self.check_judge()
+        if self.judge_model is None:
+            raise ConfigurationError(f"{why}: give --judge-model; for other judges: adpa evaluate win-rate")
+
+    def _named(self) -> list[str]:
+        names = ("judge_model", "judge_reward_model", "judge_teacher", "judge_function")
+        return [name for name in names if getattr(self, name) is not None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

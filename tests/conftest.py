@@ -1,6 +1,7 @@
 """What all tests share: a private ADPA_HOME, no network, and a count of the tests that need something special."""
 
 import importlib.util
+import itertools
 import json
 import os
 import random
@@ -69,15 +70,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _home_of_shared_fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Path]]:
+    """Folders for ADPA_HOME, one for each test; the first is that of fixtures that several tests share."""
+    folder = tmp_path_factory.mktemp("adpa-homes")
+    homes = (folder / str(number) for number in itertools.count())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ADPA_HOME", str(tmp_path_factory.mktemp("adpa-home")))
-        yield
+        patch.setenv("ADPA_HOME", str(next(homes)))
+        yield homes
 
 
 @pytest.fixture(autouse=True)
-def _private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ADPA_HOME", str(tmp_path_factory.mktemp("adpa-home")))
+def _private_home(_homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not by `mktemp`, which looks at all folders of earlier tests to number a new one.
+    home = next(_homes)
+    home.mkdir()
+    monkeypatch.setenv("ADPA_HOME", str(home))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -1,6 +1,7 @@
 """Imports point one way: cli -> a stage -> data -> libraries; between the folders of a stage, too."""
 
 import ast
+import functools
 import graphlib
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ PACKAGES = ("data", *sorted(STAGES), "small_world")
 MAX_FILES = 13
 
 
+@functools.cache
 def imported_modules(path: Path) -> set[str]:
     """Full names of what a file imports; `from package import name` counts as both."""
     names = set()

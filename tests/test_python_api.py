@@ -69,6 +69,7 @@ def test_adpa_says_what_shadows_its_packages(tmp_path):
     assert f"{tmp_path}/data.py; rename that" in error
 
 
+@pytest.mark.slow
 def test_python_m_adpa_is_the_command_line():
     command = [sys.executable, "-m", "adpa", "signals", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout

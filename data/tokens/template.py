@@ -102,13 +102,9 @@ class ChatTemplate:
             self._options["strftime_now"] = _TEMPLATE_DATE.strftime
         self.has_marks = _GENERATION_TAG.search(text) is not None
         self._marked = _GENERATION_TAG.sub(_mark, text)
-        try:
-            tree = _environment().parse(self._marked)
-        except jinja2.TemplateSyntaxError as error:
-            raise _syntax_error(error) from error
-        undeclared, asked_for = jinja2.meta.find_undeclared_variables(tree), set(_asked_for(tree))
+        undeclared, stored, asked_for, self._looked_up = _names(self._marked)
         # What is set in one branch and read in another counts as undeclared, too.
-        outside = (undeclared - set(_stored(tree))) | asked_for
+        outside = (undeclared - stored) | asked_for
         self.takes_tools = "tools" in undeclared | asked_for
         self.arguments = frozenset(
             name
@@ -116,7 +112,6 @@ class ChatTemplate:
             if not name.endswith("_token")
         )
         self.wants_parts = False
-        self._looked_up = frozenset(_looked_up(tree))
 
     def reads(self, field: str) -> bool:
         """Whether a message's field of that name can have any effect."""
@@ -187,6 +182,21 @@ def _mark(tag: re.Match[str]) -> str:
     """A tag of `{% generation %}` as one that prints a mark and treats the whitespace around it alike."""
     before, ends, after = tag.groups()
     return f"{{%{before} if true %}}{_END if ends else _BEGIN}{{% endif {after}%}}"
+
+
+@functools.lru_cache(maxsize=32)
+def _names(source: str) -> tuple[frozenset[str], ...]:
+    """Names in a template: undeclared ones, those it sets, those it has a default for, those that it looks up.
+
+    Raises:
+        DataError: for a template that is not valid Jinja.
+    """
+    try:
+        tree = _environment().parse(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise _syntax_error(error) from error
+    undeclared = jinja2.meta.find_undeclared_variables(tree)
+    return tuple(map(frozenset, (undeclared, _stored(tree), _asked_for(tree), _looked_up(tree))))
 
 
 def _stored(tree: jinja2.nodes.Template) -> Iterator[str]:

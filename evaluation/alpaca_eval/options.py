@@ -51,17 +51,6 @@ class AlpacaEvalOptions(GenerationFlags, JudgeFlags):
         if self.model and self.questions is None:
             raise ConfigurationError("--model needs --questions, AlpacaEval's question file")
         if self.has_judge:
-            self.check_judge()
-            if self.judge_model is None:
-                raise ConfigurationError(
-                    "alpaca-eval is judged by a chat model's one token: give --judge-model; "
-                    "for other judges: adpa evaluate win-rate"
-                )
+            self.check_chat_judge("alpaca-eval is judged by a chat model's one token")
             if self.baseline_outputs is None and self.questions is None:
                 raise ConfigurationError("judging needs the baseline's answers: give --baseline-outputs")
-
-    @property
-    def has_judge(self) -> bool:
-        """Whether answers are to be judged here."""
-        names = ("judge_model", "judge_url", "judge_reward_model", "judge_teacher", "judge_function")
-        return any(getattr(self, name) is not None for name in names)

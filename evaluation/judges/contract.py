@@ -5,9 +5,9 @@ both answers, so their order matters and both orders are judged (`evaluation.jud
 each answer by itself (`evaluation.judges.scorers`); order cannot matter to it and its judgments say `separate`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from data.preferences.messages import PreferenceRow
 from evaluation.answers import Answer
@@ -47,7 +47,7 @@ class Verdict:
     scores: tuple[float, float] | None = None
 
 
-class Judge(Protocol):
+class Judge(ABC):
     """Prefers one of two answers.
 
     Attributes:
@@ -58,6 +58,7 @@ class Judge(Protocol):
     identity: JudgeIdentity
     orders: tuple[Order, ...]
 
+    @abstractmethod
     def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[tuple[int, Verdict]]:
         """Judge pairs of answers.
 
@@ -67,23 +68,21 @@ class Judge(Protocol):
             ConfigurationError: for a judge that cannot be used as it was named.
             EvaluationError: for a judge that stopped answering. What was judged until then is kept.
         """
-        ...
 
     def plan(self, requests: Sequence[JudgeRequest]) -> str | None:
         """What judging would cost, in one line, before it begins; None where it costs nothing."""
-        ...
+        return None
 
     def spent(self) -> str | None:
         """What judging has cost so far, in one line; None where it costs nothing."""
-        ...
+        return None
 
     def token_advantages(self, row: PreferenceRow, answer: Answer) -> list[tuple[str, float]] | None:
         """The answer in pieces with what each adds to its score, nats; None for judges that do not score tokens."""
-        ...
+        return None
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Free memory and connections."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +113,7 @@ class Reply:
     problem: str = ""
 
 
-class ChatModel(Protocol):
+class ChatModel(ABC):
     """A model that replies to questions; every reply is kept, so that the same question is asked once.
 
     Attributes:
@@ -123,6 +122,7 @@ class ChatModel(Protocol):
 
     identity: JudgeIdentity
 
+    @abstractmethod
     def choose(self, questions: Sequence[str], words: Sequence[str]) -> Iterator[tuple[int, Choice]]:
         """Ask for one of a few words, as the first thing in the reply.
 
@@ -132,24 +132,22 @@ class ChatModel(Protocol):
         Yields:
             (index of the question, the choice), as they become known, in any order.
         """
-        ...
 
+    @abstractmethod
     def write(self, questions: Sequence[str], *, max_new_tokens: int) -> Iterator[tuple[int, Reply]]:
         """Ask for a text, decoded greedily.
 
         Yields:
             (index of the question, the reply), as they become known, in any order.
         """
-        ...
 
     def plan(self, questions: Sequence[str], *, max_new_tokens: int | None) -> str | None:
         """What asking would cost, see `Judge.plan`; `max_new_tokens` is None for `choose`."""
-        ...
+        return None
 
     def spent(self) -> str | None:
         """What asking has cost so far, see `Judge.spent`."""
-        ...
+        return None
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Free memory and connections."""
-        ...

@@ -17,7 +17,7 @@ from typing import Any
 
 from data.errors import AdpaError
 from evaluation.judges.chat_api import Api, ApiSettings, Completion
-from evaluation.judges.contract import Choice, Reply
+from evaluation.judges.contract import ChatModel, Choice, Reply
 from evaluation.judgments import JudgeIdentity
 from evaluation.line_cache import LineCache, content_key
 
@@ -56,8 +56,8 @@ def bare_word(text: str) -> str:
     return text.strip(_AROUND)
 
 
-class EndpointChatModel:
-    """See `evaluation.judges.contract.ChatModel`."""
+class EndpointChatModel(ChatModel):
+    """A chat model that a server answers for; a connection is open for one request only."""
 
     def __init__(
         self,
@@ -126,9 +126,6 @@ class EndpointChatModel:
         line = f"{self._asked:,} questions asked: {self._read:,} tokens read, {self._written:,} written"
         return line if self._price is None else f"{line}: ${self._price.of(self._read, self._written):,.4f}"
 
-    def close(self) -> None:
-        """See `ChatModel.close`; a connection is open for one request only."""
-
     def _ask(self, question: str, max_tokens: int, *, with_logprobs: bool) -> Completion:
         completion = self._api.complete(question, max_tokens=max_tokens, with_logprobs=with_logprobs)
         with self._lock:
@@ -140,10 +137,16 @@ class EndpointChatModel:
     def _answers(
         self, questions: Sequence[str], keys: Sequence[str], ask: Callable[[str], Choice | Reply]
     ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        missing = self._cache.missing(keys)
-        for i, key in enumerate(keys):
-            if key in self._cache:
-                yield i, self._cache[key]
+        return self._cache.results(keys, lambda missing: self._ask_all(questions, keys, missing, ask))
+
+    def _ask_all(
+        self,
+        questions: Sequence[str],
+        keys: Sequence[str],
+        missing: Mapping[str, int],
+        ask: Callable[[str], Choice | Reply],
+    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Ask side by side; (key, reply) as they come."""
         todo = iter(missing.items())
         failure = None
         self._api.begin()
@@ -154,7 +157,7 @@ class EndpointChatModel:
                     while failure is None and len(running) < self._concurrency:
                         if (entry := next(todo, None)) is None:
                             break
-                        running[pool.submit(ask, questions[entry[1][0]])] = entry[0]
+                        running[pool.submit(ask, questions[entry[1]])] = entry[0]
                     if not running:
                         break
                     finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -167,13 +170,11 @@ class EndpointChatModel:
                             failure = failure or error
                             self._api.give_up()
                             continue
-                        self._cache.add(key, reply)
-                        for i in missing[key]:
-                            yield i, reply
+                        yield key, reply
             finally:
                 self._api.give_up()
         if failure is not None:
-            kept = len(keys) - sum(len(missing[key]) for key in missing if key not in self._cache)
+            kept = sum(key in self._cache for key in keys)
             raise type(failure)(
                 f"{failure}; {kept:,} of {len(keys):,} replies are kept, and the same command asks only for the others"
             ) from failure

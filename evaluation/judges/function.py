@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from data.errors import ConfigurationError, EvaluationError
-from data.preferences.messages import PreferenceRow
-from evaluation.answers import Answer, prompt_messages
-from evaluation.judges.contract import BOTH_ORDERS, JudgeRequest, Verdict
+from evaluation.answers import prompt_messages
+from evaluation.judges.contract import BOTH_ORDERS, Judge, JudgeRequest, Verdict
 from evaluation.judgments import JudgeIdentity
 
 __all__ = ["FunctionJudge"]
 
 
-class FunctionJudge:
-    """See `evaluation.judges.contract.Judge`.
+class FunctionJudge(Judge):
+    """A Python function as a judge.
 
     The function takes `(messages, first, second)`: the prompt as a list of `{"role": ..., "content": ...}` and both
     answers as text. It returns the preference for the first answer, 0 to 1 (or True and False), or None for no
@@ -76,21 +75,6 @@ class FunctionJudge:
                 "the preference for the first answer, from 0 to 1, or None for no verdict"
             )
         return preference
-
-    def plan(self, requests: Sequence[JudgeRequest]) -> str | None:
-        """See `Judge.plan`: what a function costs is not known here."""
-        return None
-
-    def spent(self) -> str | None:
-        """See `Judge.spent`."""
-        return None
-
-    def token_advantages(self, row: PreferenceRow, answer: Answer) -> list[tuple[str, float]] | None:
-        """See `Judge.token_advantages`."""
-        return None
-
-    def close(self) -> None:
-        """See `Judge.close`."""
 
 
 def _load(name: str) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from data.errors import ConfigurationError
 from data.preferences.messages import PreferenceRow
 from data.tokens.encoder import PairEncoder
-from evaluation.judges.contract import Choice, Reply
+from evaluation.judges.contract import ChatModel, Choice, Reply
 from evaluation.judgments import JudgeIdentity
 from evaluation.language_model import LanguageModel
 from evaluation.line_cache import LineCache, content_key
@@ -30,8 +30,8 @@ def model_details(model: LanguageModel, encoder: PairEncoder) -> dict[str, Any]:
     }
 
 
-class LocalChatModel:
-    """See `evaluation.judges.contract.ChatModel`.
+class LocalChatModel(ChatModel):
+    """A causal language model as a chat model.
 
     A choice is read off the log-probabilities of the words' first tokens after the question: nothing is sampled,
     so a choice can only fail where the question is too long.
@@ -65,78 +65,64 @@ class LocalChatModel:
             ConfigurationError: for words that the tokenizer begins with the same token.
         """
         keys = [content_key(["choose", question, list(words)]) for question in questions]
-        missing = self._cache.missing(keys)
-        for i, key in enumerate(keys):
-            if key in self._cache:
-                yield i, Choice(**self._cache[key])
-        ids = np.array([list(self._word_ids(words).values())], np.int32) if missing else np.empty((1, 0))
-        for batch in self._batches(questions, missing):
-            fitting = {key: found for key, found in batch.items() if len(found) < self._model.max_length}
-            scores = self._model.score(
-                list(fitting.values()), [ids[0, :1]] * len(fitting), [ids] * len(fitting)
-            )
-            choices = {
-                key: Choice(logprobs=None, word=None, text=self._too_long(batch[key])) for key in batch
-            }
-            for key, score in zip(fitting, scores, strict=True):
-                if isinstance(score, str):
-                    choices[key] = Choice(logprobs=None, word=None, text=score)
-                else:
+
+        def ask(missing: Mapping[str, int]) -> Iterator[tuple[str, dict[str, Any]]]:
+            ids = np.array([list(self._word_ids(words).values())], np.int32)
+            for batch in self._batches(questions, missing):
+                fitting = {key: found for key, found in batch.items() if len(found) < self._model.max_length}
+                scores = self._model.score(
+                    list(fitting.values()), [ids[0, :1]] * len(fitting), [ids] * len(fitting)
+                )
+                said = {key: self._too_long(found) for key, found in batch.items()}
+                for key, score in zip(fitting, scores, strict=True):
+                    if isinstance(score, str):
+                        said[key] = score
+                        continue
+                    del said[key]
                     logprobs = dict(zip(words, score.logprobs[0].astype(float).tolist(), strict=True))
                     word = max(logprobs, key=logprobs.__getitem__)
-                    choices[key] = Choice(logprobs=logprobs, word=word, text="")
-            for key, choice in choices.items():
-                self._cache.add(key, asdict(choice))
-                for i in missing[key]:
-                    yield i, choice
+                    yield key, asdict(Choice(logprobs=logprobs, word=word, text=""))
+                for key, problem in said.items():
+                    yield key, asdict(Choice(logprobs=None, word=None, text=problem))
+
+        return ((i, Choice(**found)) for i, found in self._cache.results(keys, ask))
 
     def write(self, questions: Sequence[str], *, max_new_tokens: int) -> Iterator[tuple[int, Reply]]:
         """See `ChatModel.write`."""
         keys = [content_key(["write", question, max_new_tokens]) for question in questions]
-        missing = self._cache.missing(keys)
-        for i, key in enumerate(keys):
-            if key in self._cache:
-                yield i, Reply(**self._cache[key])
-        stop = {self._encoder.terminator_id, self._model.tokenizer.eos_token_id} - {None}
-        room = self._model.max_length - max_new_tokens
-        for batch in self._batches(questions, missing):
-            fitting = {key: ids for key, ids in batch.items() if len(ids) <= room}
-            drawn = self._model.sample(
-                list(fitting.values()),
-                [0] * len(fitting),
-                max_new_tokens=max_new_tokens,
-                temperature=0.0,
-                top_p=1.0,
-                stop_token_ids=sorted(stop),
-            )
-            replies = {key: Reply(text=None, problem=self._too_long(batch[key])) for key in batch}
-            for key, reply in zip(fitting, drawn, strict=True):
-                if isinstance(reply, str):
-                    replies[key] = Reply(text=None, problem=reply)
-                else:
-                    replies[key] = Reply(text=self._text(reply.response_ids))
-            for key, reply in replies.items():
-                self._cache.add(key, asdict(reply))
-                for i in missing[key]:
-                    yield i, reply
 
-    def plan(self, questions: Sequence[str], *, max_new_tokens: int | None) -> str | None:
-        """See `ChatModel.plan`: a model of one's own costs nothing."""
-        return None
+        def ask(missing: Mapping[str, int]) -> Iterator[tuple[str, dict[str, Any]]]:
+            stop = {self._encoder.terminator_id, self._model.tokenizer.eos_token_id} - {None}
+            room = self._model.max_length - max_new_tokens
+            for batch in self._batches(questions, missing):
+                fitting = {key: ids for key, ids in batch.items() if len(ids) <= room}
+                drawn = self._model.sample(
+                    list(fitting.values()),
+                    [0] * len(fitting),
+                    max_new_tokens=max_new_tokens,
+                    temperature=0.0,
+                    top_p=1.0,
+                    stop_token_ids=sorted(stop),
+                )
+                replies = {key: Reply(text=None, problem=self._too_long(ids)) for key, ids in batch.items()}
+                for key, reply in zip(fitting, drawn, strict=True):
+                    if isinstance(reply, str):
+                        replies[key] = Reply(text=None, problem=reply)
+                    else:
+                        replies[key] = Reply(text=self._text(reply.response_ids))
+                yield from ((key, asdict(reply)) for key, reply in replies.items())
 
-    def spent(self) -> str | None:
-        """See `ChatModel.spent`."""
-        return None
+        return ((i, Reply(**found)) for i, found in self._cache.results(keys, ask))
 
     def close(self) -> None:
         """See `ChatModel.close`."""
         self._model.close()
 
     def _batches(
-        self, questions: Sequence[str], missing: Mapping[str, Sequence[int]]
+        self, questions: Sequence[str], missing: Mapping[str, int]
     ) -> Iterator[dict[str, np.ndarray]]:
         """Token ids of the questions that have no reply yet, by key, short questions first."""
-        ids = {key: self._prompt_ids(questions[places[0]]) for key, places in missing.items()}
+        ids = {key: self._prompt_ids(questions[place]) for key, place in missing.items()}
         todo = sorted(ids, key=lambda key: len(ids[key]))
         for start in range(0, len(todo), _QUESTIONS_AT_ONCE):
             yield {key: ids[key] for key in todo[start : start + _QUESTIONS_AT_ONCE]}

@@ -7,7 +7,8 @@ from evaluation.judges.endpoint import EndpointChatModel, Price
 from evaluation.judges.function import FunctionJudge
 from evaluation.judges.local import LocalChatModel
 from evaluation.judges.pairwise import PairwiseJudge
-from evaluation.judges.scorers import ImplicitReward, RewardModel, ScoringJudge
+from evaluation.judges.reward_model import RewardModel
+from evaluation.judges.scorers import ImplicitReward, ScoringJudge
 from evaluation.language_model import ModelOpener
 from evaluation.options import JudgeFlags
 

@@ -4,9 +4,8 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-from data.preferences.messages import PreferenceRow
-from evaluation.answers import Answer, prompt_text
-from evaluation.judges.contract import BOTH_ORDERS, ChatModel, Choice, JudgeRequest, Reply, Verdict
+from evaluation.answers import prompt_text
+from evaluation.judges.contract import BOTH_ORDERS, ChatModel, Choice, Judge, JudgeRequest, Reply, Verdict
 from evaluation.judgments import JudgeIdentity
 from evaluation.line_cache import content_key
 
@@ -53,8 +52,8 @@ _VERDICT = re.compile(r"\[\[([ABC])\]\]")
 _LEAST_MASS = 0.05
 
 
-class PairwiseJudge:
-    """See `evaluation.judges.contract.Judge`."""
+class PairwiseJudge(Judge):
+    """A chat model that is asked which of two answers is better."""
 
     orders = BOTH_ORDERS
 
@@ -98,10 +97,6 @@ class PairwiseJudge:
     def spent(self) -> str | None:
         """See `Judge.spent`."""
         return self._model.spent()
-
-    def token_advantages(self, row: PreferenceRow, answer: Answer) -> list[tuple[str, float]] | None:
-        """See `Judge.token_advantages`."""
-        return None
 
     def close(self) -> None:
         """See `Judge.close`."""

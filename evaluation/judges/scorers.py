@@ -1,27 +1,27 @@
-"""Judges that value each answer by itself: a reward model, a teacher's implicit reward, and the preference of both.
+"""Judges that value each answer by itself, such as a teacher's implicit reward, and the preference that follows.
 
 Two scores become a preference as in the Bradley-Terry model: sigma(scale * (score of one - score of the other)).
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from data.errors import ConfigurationError
-from data.model_identity import resolve_model, unusable_tokenizer
 from data.preferences.messages import PreferenceRow
 from data.tokens.encoder import PairEncoder
 from evaluation.answers import Answer, prompt_key
-from evaluation.judges.contract import SEPARATE, JudgeRequest, Verdict
+from evaluation.judges.contract import SEPARATE, Judge, JudgeRequest, Verdict
 from evaluation.judges.local import model_details
 from evaluation.judgments import JudgeIdentity
 from evaluation.language_model import LanguageModel
 from evaluation.line_cache import LineCache, content_key
 
-__all__ = ["AnswerEncoder", "ImplicitReward", "RewardModel", "ScoredAnswer", "Scorer", "ScoringJudge"]
+__all__ = ["AnswerEncoder", "ImplicitReward", "ScoredAnswer", "Scorer", "ScoringJudge", "answer_key"]
 
 
 _ANSWERS_AT_ONCE = 32
@@ -44,27 +44,31 @@ class ScoredAnswer:
     advantages: tuple[float, ...] = ()
 
 
-class Scorer(Protocol):
-    """Values answers one by one."""
+class Scorer(ABC):
+    """Values answers one by one.
+
+    Attributes:
+        identity: which scorer it is, and everything that can change its scores.
+        scale: turns a difference of scores into log-odds.
+    """
 
     identity: JudgeIdentity
     scale: float
 
+    @abstractmethod
     def score(self, items: Sequence[tuple[PreferenceRow, Answer]]) -> Iterator[tuple[int, ScoredAnswer]]:
         """Score answers; (index, score) as they become known, in any order."""
-        ...
 
     def token_advantages(self, row: PreferenceRow, answer: Answer) -> list[tuple[str, float]] | None:
-        """See `Judge.token_advantages`."""
-        ...
+        """See `Judge.token_advantages`; None for a score of the whole answer."""
+        return None
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Free memory."""
-        ...
 
 
-class ScoringJudge:
-    """See `evaluation.judges.contract.Judge`."""
+class ScoringJudge(Judge):
+    """Prefers the answer that a scorer values more."""
 
     orders = SEPARATE
 
@@ -110,14 +114,6 @@ class ScoringJudge:
         """See `Judge.token_advantages`."""
         return self._scorer.token_advantages(row, answer)
 
-    def plan(self, requests: Sequence[JudgeRequest]) -> str | None:
-        """See `Judge.plan`: a model of one's own costs nothing."""
-        return None
-
-    def spent(self) -> str | None:
-        """See `Judge.spent`."""
-        return None
-
     def close(self) -> None:
         """See `Judge.close`."""
         self._scorer.close()
@@ -156,7 +152,7 @@ class AnswerEncoder:
         return prompt_ids, ids
 
 
-class ImplicitReward:
+class ImplicitReward(Scorer):
     """log p_teacher(answer) - log p_reference(answer), summed over the answer's tokens: DPO's reward over beta.
 
     Source: Rafailov et al. 2023, arXiv:2305.18290, equation 6. Teacher and reference are asked one after the other, so
@@ -248,121 +244,3 @@ class ImplicitReward:
         """See `Scorer.close`."""
         for model in self._models:
             model.close()
-
-
-class RewardModel:
-    """A sequence classifier with one output, on the chat-templated conversation with its answer."""
-
-    scale = 1.0
-
-    def __init__(
-        self, name: str, *, option: str = "--judge-reward-model", trust_remote_code: bool = False
-    ) -> None:
-        """Find the model; its weights are loaded when the first answer has to be scored.
-
-        Raises:
-            ConfigurationError: for a folder or name that is not such a model.
-        """
-        from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415  (slow, and this judge's alone)
-
-        self._folder, identity = resolve_model(name, option=option)
-        self._option, self._name, self._trust = option, name, trust_remote_code
-        config = AutoConfig.from_pretrained(self._folder, trust_remote_code=trust_remote_code)
-        classifies = any("SequenceClassification" in entry for entry in config.architectures or ())
-        if not classifies or config.num_labels != 1:
-            found = ", ".join(config.architectures or ()) or "no architecture"
-            outputs = f" with {config.num_labels} outputs" if classifies else ""
-            raise ConfigurationError(
-                f"{option}: {name} is a {found}{outputs}; a reward model is a sequence classifier with one output"
-            )
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self._folder, trust_remote_code=trust_remote_code)
-        except Exception as error:
-            # A damaged file can raise anything.
-            raise unusable_tokenizer(self._folder, option, error) from error
-        limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-        self._encoder = AnswerEncoder(tokenizer, limit)
-        self._pads = config.get_text_config().pad_token_id is not None
-        self.identity = JudgeIdentity(
-            kind="reward-model",
-            name=name,
-            details={
-                "model": identity.as_dict(),
-                "tokenizer": self._encoder.encoder.tokenizer_hash,
-                "chat_template": self._encoder.encoder.template_hash,
-            },
-        )
-        self._cache = LineCache("scores", {"reward_model": dict(self.identity.details)})
-        self._model: Any = None
-
-    def score(self, items: Sequence[tuple[PreferenceRow, Answer]]) -> Iterator[tuple[int, ScoredAnswer]]:
-        """See `Scorer.score`."""
-        keys = [answer_key(row, answer) for row, answer in items]
-        missing = self._cache.missing(keys)
-        for index, key in enumerate(keys):
-            if key in self._cache:
-                yield index, ScoredAnswer(**self._cache[key])
-        encoded = {key: self._encoder.encode(*items[places[0]]) for key, places in missing.items()}
-        for key in [key for key, ids in encoded.items() if isinstance(ids, str)]:
-            problem = str(encoded.pop(key))
-            for index in missing[key]:
-                yield index, ScoredAnswer(None, problem)
-        sequences = {key: np.concatenate(ids) for key, ids in encoded.items() if not isinstance(ids, str)}
-        order = sorted(sequences, key=lambda key: len(sequences[key]))
-        step = _ANSWERS_AT_ONCE if self._pads else 1
-        for start in range(0, len(order), step):
-            batch = order[start : start + step]
-            for key, value in zip(batch, self._rewards([sequences[key] for key in batch]), strict=True):
-                found = ScoredAnswer(value)
-                if not math.isfinite(value):
-                    found = ScoredAnswer(None, f"a reward of {value}")
-                self._cache.add(key, {"score": found.score, "problem": found.problem})
-                for index in missing[key]:
-                    yield index, found
-
-    def token_advantages(self, row: PreferenceRow, answer: Answer) -> list[tuple[str, float]] | None:
-        """See `Judge.token_advantages`: a reward is of the whole answer."""
-        return None
-
-    def _rewards(self, sequences: Sequence[np.ndarray]) -> list[float]:
-        import torch  # noqa: PLC0415  (slow, and this judge's alone)
-
-        if self._model is None:
-            self._model = self._load()
-        width = max(map(len, sequences))
-        device = next(self._model.parameters()).device
-        # The classifier finds the last token by the id that pads, so that is what the right has to be filled with.
-        pad = self._model.config.get_text_config().pad_token_id or 0
-        ids = torch.full((len(sequences), width), pad, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for row, sequence in enumerate(sequences):
-            ids[row, : len(sequence)] = torch.from_numpy(sequence.astype(np.int64))
-            mask[row, : len(sequence)] = 1
-        with torch.inference_mode():
-            logits = self._model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-        return logits[:, 0].float().cpu().tolist()
-
-    def _load(self) -> Any:
-        import torch  # noqa: PLC0415  (slow, and this judge's alone)
-        from transformers import AutoModelForSequenceClassification  # noqa: PLC0415
-
-        try:
-            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                self._folder, dtype="auto", trust_remote_code=self._trust, output_loading_info=True
-            )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ConfigurationError(
-                f"{self._option}: {self._name} does not load as a sequence classifier: {reason}"
-            ) from error
-        model, found = loaded
-        if missing := sorted(found["missing_keys"]):
-            raise ConfigurationError(
-                f"{self._option}: {self._name} lacks {len(missing)} of its weights, the first {missing[0]}, which "
-                "would be random"
-            )
-        return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-
-    def close(self) -> None:
-        """See `Scorer.close`."""
-        self._model = None

@@ -51,15 +51,4 @@ class MtBenchOptions(ModelFlags, JudgeFlags):
         if self.questions is None and (self.model or self.has_judge):
             raise ConfigurationError("--questions is required, MT-Bench's question.jsonl")
         if self.has_judge:
-            self.check_judge()
-            if self.judge_model is None:
-                raise ConfigurationError(
-                    "mt-bench is judged by a chat model's text: give --judge-model; "
-                    "for other judges: adpa evaluate win-rate"
-                )
-
-    @property
-    def has_judge(self) -> bool:
-        """Whether answers are to be judged here."""
-        names = ("judge_model", "judge_url", "judge_reward_model", "judge_teacher", "judge_function")
-        return any(getattr(self, name) is not None for name in names)
+            self.check_chat_judge("mt-bench is judged by a chat model's text")

@@ -1,6 +1,8 @@
 import contextlib
 import random
 
+import pytest
+
 from data.id_index import IdIndex
 
 
@@ -17,6 +19,7 @@ def test_id_index_finds_what_an_id_stood_for_first():
     assert 100 < len(first) < 150
 
 
+@pytest.mark.slow
 def test_id_index_stays_small_when_ids_are_many():
     """Python objects for as many ids would be 20 MB; the map spills what exceeds its cache of 16 MiB."""
     import tracemalloc

@@ -75,6 +75,7 @@ def test_a_verdict_is_deterministic_and_matches_the_entropy(judge: Judge, checkp
     assert verdict.matched_temperature < 0.5
 
 
+@pytest.mark.slow
 def test_a_kept_verdict_is_read_back_whole_until_something_changes(
     judge: Judge, checkpoint: Path, tmp_path: Path
 ) -> None:

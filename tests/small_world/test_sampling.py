@@ -51,6 +51,7 @@ def test_the_seed_decides_the_answers(model_and_tokenizer) -> None:
     assert first.texts != other.texts
 
 
+@pytest.mark.slow
 def test_first_words_are_drawn_from_the_models_distribution(model_and_tokenizer) -> None:
     model, tokenizer = model_and_tokenizer
     logits = model(ids_of_prompt(tokenizer, PROMPTS[0])).logits[0, -1] / 0.7

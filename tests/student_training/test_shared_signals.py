@@ -54,6 +54,7 @@ def test_training_straight_from_s3_equals_training_from_the_folder(
     assert_same_weights(tmp_path / "third", from_the_folder)
 
 
+@pytest.mark.slow
 def test_a_shard_that_is_damaged_at_its_address_is_never_trained_on(scored, s3_bucket, tmp_path):
     address = f"{s3_bucket}/signals"
     push_dataset(scored.full, address)

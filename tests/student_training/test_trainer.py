@@ -90,6 +90,7 @@ def test_accumulated_gradients_equal_one_big_batch(scored, finished, tmp_path):
         assert (other[name] - value).abs().median() < 1e-6, name
 
 
+@pytest.mark.slow
 def test_reading_ahead_in_another_process_changes_no_number(scored, finished, tmp_path):
     scored.train("dckd", tmp_path / "ahead", loader_workers=1)
     assert weights(tmp_path / "ahead").keys() == weights(finished).keys()
@@ -138,6 +139,7 @@ def test_a_trained_student_stops_at_the_end_of_a_turn(scored, student_of_another
     assert model.generation_config.eos_token_id == model.config.eos_token_id == [turn, sequence, 7]
 
 
+@pytest.mark.slow
 def test_adapters_are_merged_into_the_saved_student(scored, tmp_path):
     scored.train("dckd", tmp_path / "run", lora_rank=2)
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "run")
@@ -154,6 +156,7 @@ def test_adapters_are_merged_into_the_saved_student(scored, tmp_path):
         assert (adapted - untrained).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_adapters_learn_the_same_when_activations_are_recomputed(scored, tmp_path):
     changes = {"lora_rank": 2, "lora_targets": ("q_proj", "up_proj")}
     scored.train("dckd", tmp_path / "kept", **changes)
@@ -222,6 +225,7 @@ def test_a_number_that_is_not_finite_stops_before_the_optimizer_moves(fail, scor
     assert not (tmp_path / "run" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_on_held_out_pairs_is_the_one_that_is_saved(scored, tmp_path):
     out = tmp_path / "run"
     # A learning rate that is far too high: the held-out loss is best early and patience runs out.
@@ -240,6 +244,7 @@ def test_the_best_checkpoint_on_held_out_pairs_is_the_one_that_is_saved(scored, 
     assert all(torch.equal(saved[name], kept[name]) for name in saved)
 
 
+@pytest.mark.slow
 def test_datasets_mix_by_weight_and_batches_may_be_grouped_by_length(scored, tmp_path):
     signals, weight = (str(scored.full), str(scored.pairs_only)), (1.0, 0.5)
     changes = {"max_steps": None, "batch_size": 5, "group_by_length": True}
@@ -261,6 +266,7 @@ def test_held_out_pairs_never_enter_training(scored):
     assert training | set(inputs.eval_indices.tolist()) == set(range(10))
 
 
+@pytest.mark.slow
 def test_another_dataset_may_be_what_a_run_is_evaluated_on(scored, tmp_path, caplog):
     caplog.set_level("INFO", "student_training")
     changes = {"signals": (str(scored.pairs_only),), "eval_signals": (str(scored.full),), "save_steps": 1}
@@ -285,6 +291,7 @@ def test_a_moved_signal_dataset_is_still_the_same_run(scored, finished, tmp_path
     assert train_student(scored.options("dckd", finished, signals=(str(moved),))).already_finished
 
 
+@pytest.mark.slow
 def test_training_from_an_address_equals_training_from_the_folder(finished, scored, tmp_path):
     address = "memory://bucket/signals"
     push_dataset(scored.full, address)

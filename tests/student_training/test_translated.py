@@ -61,13 +61,16 @@ def test_training_on_another_tokenizers_signals_is_refused_with_the_remedy(train
         train("dckd")
 
 
-@pytest.mark.parametrize("method", ON_PAIRS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=() if name == "dckd" else pytest.mark.slow) for name in ON_PAIRS]
+)
 def test_training_translates_signals_on_the_fly(train, method):
     lines = [line for line in train(method, translate=True) if "loss" in line]
     assert all(np.isfinite(line["loss"]) for line in lines)
     assert method in METHODS
 
 
+@pytest.mark.slow
 def test_training_finds_the_translation_of_an_earlier_run_in_the_store(train, tmp_path, caplog):
     train("dckd", translate=True)
     shutil.rmtree(tmp_path / "dckd")

@@ -48,6 +48,7 @@ def _same_json(sound, damaged):
         return False
 
 
+@pytest.mark.slow
 def test_any_flipped_bit_or_changed_byte_is_found_and_the_file_named(dataset):
     """100 random changes, dealt over all files of the dataset."""
     rng = np.random.default_rng(20)

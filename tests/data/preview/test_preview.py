@@ -191,6 +191,7 @@ def run(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_the_commands_preview_and_convert_a_file_without_torch(tmp_path):
     path, out = tmp_path / "votes.csv", tmp_path / "pairs.jsonl"
     path.write_text("q,response_a,response_b,winner\nthe fox,jumps,sits,a\nthe dog,sits,jumps,tie\n")
@@ -206,6 +207,7 @@ def test_the_commands_preview_and_convert_a_file_without_torch(tmp_path):
         assert not {"torch", "transformers", "vllm"} & set(done.stderr.split("imported:")[1].split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

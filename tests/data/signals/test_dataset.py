@@ -142,6 +142,7 @@ def test_rollouts_are_not_taken_for_signals(tmp_path, make_rollouts):
         SignalDataset.open(tmp_path)
 
 
+@pytest.mark.slow
 def test_datasets_loads_the_folder_offline(tmp_path, make_dataset):
     rows = make_dataset(tmp_path / "signals", precision="exact", scored=("chosen",))
     write_card(tmp_path / "signals", read_manifest(tmp_path / "signals"))

@@ -65,6 +65,7 @@ def test_a_folder_with_another_fingerprint_of_the_same_name_is_not_taken(tmp_pat
     assert find_dataset(wanted, root=tmp_path) is None
 
 
+@pytest.mark.slow
 def test_of_two_that_ask_at_once_one_scores_and_the_other_waits_and_reads(tmp_path, make_dataset):
     """Two real processes: locks are between processes."""
     script = """

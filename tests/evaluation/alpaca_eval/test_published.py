@@ -69,7 +69,10 @@ def rows_of(model, difficulty, gamed, tmp_path, *, c):
     )
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(name, marks=pytest.mark.slow if place else ()) for place, name in enumerate(MODELS)],
+)
 def test_alpaca_eval_row_is_the_published_one_at_the_given_c(model, difficulty, gamed, tmp_path):
     published = MODELS[model]
     row = rows_of(model, difficulty, gamed, tmp_path, c=published["C"])
@@ -95,6 +98,7 @@ def test_alpaca_eval_row_is_the_published_one_at_the_given_c(model, difficulty, 
         assert row.length_controlled.standard_error == pytest.approx(published["lc_standard_error"], abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_alpaca_eval_row_is_near_the_published_one_with_its_own_c(model, difficulty, gamed, tmp_path):
     published = MODELS[model]
@@ -107,6 +111,7 @@ def test_alpaca_eval_row_is_near_the_published_one_with_its_own_c(model, difficu
     )
 
 
+@pytest.mark.slow
 def test_join_by_position_misplaces_difficulties_of_incomplete_files(difficulty, gamed):
     annotations = annotations_of("minotaur-13b")
     assert len(annotations) < 805

@@ -15,7 +15,8 @@ from evaluation.answers import Answer
 from evaluation.judges.contract import JudgeRequest
 from evaluation.judges.function import FunctionJudge
 from evaluation.judges.local import LocalChatModel
-from evaluation.judges.scorers import ImplicitReward, RewardModel, ScoringJudge
+from evaluation.judges.reward_model import RewardModel
+from evaluation.judges.scorers import ImplicitReward, ScoringJudge
 from teacher_scoring.language_model import open_language_model
 
 # The engine and the plain forward pass below add up the same float32 numbers in another order; scores are kept to 1e-4.

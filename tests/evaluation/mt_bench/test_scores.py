@@ -179,6 +179,7 @@ def published_tables():
     return [(file, model) for file, content in expected.items() for model in content["models"]]
 
 
+@pytest.mark.slow
 @needs_published
 @pytest.mark.parametrize(("file", "model"), published_tables())
 def test_scores_of_published_judgments_are_the_published_table(tmp_path, file, model):

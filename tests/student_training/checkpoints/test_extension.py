@@ -13,6 +13,8 @@ from student_training.options import TrainOptions
 from student_training.run import train_student
 from student_training.trainer import StudentTrainer
 
+pytestmark = pytest.mark.slow
+
 #: A rate that does not depend on the length: only then can an extended run equal one that was long from the start.
 CONSTANT = {"lr_scheduler": "constant", "batch_size": 2, "logging_steps": 1, "threads": 1}
 

@@ -15,6 +15,8 @@ from student_training.checkpoints.checkpoints import last_whole_checkpoint
 from student_training.run import train_student
 from student_training.trainer import StudentTrainer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 #: Two micro-batches a step, lines every 3 steps: a signal comes in the middle of a step and between two lines.

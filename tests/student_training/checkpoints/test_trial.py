@@ -13,6 +13,8 @@ from student_training.checkpoints.checkpoints import last_whole_checkpoint
 from student_training.checkpoints.trial import check_saving
 from student_training.run import train_student
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def student(scored, tmp_path):

@@ -242,6 +242,7 @@ def test_the_functions_that_a_gpu_compiles_give_the_same_loss_and_gradients(case
     assert_fused_matches_dense(problem, chunk_size=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("soft_cap", [None, 3.0])
 def test_the_functions_that_a_gpu_compiles_are_one_graph_each_for_all_sizes(soft_cap):
     compiler = functools.cache(lambda f: torch.compile(f, backend="aot_eager", dynamic=True, fullgraph=True))

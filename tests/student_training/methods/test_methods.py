@@ -493,7 +493,9 @@ def test_a_preset_is_refused_for_a_method_that_it_says_nothing_about():
         preset_settings("paper", METHODS["dpo"], METHODS.values())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=() if name == "dckd" else pytest.mark.slow) for name in METHODS]
+)
 def test_every_method_trains_and_lowers_its_loss(method, scored, tmp_path):
     scored.train(method, tmp_path / "run", max_steps=4, batch_size=10, learning_rate=3e-3)
     losses = [

@@ -24,7 +24,9 @@ def lines(out):
 
 
 @pytest.mark.parametrize("normalize", ["token", "sequence"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=() if name == "adpa" else pytest.mark.slow) for name in METHODS]
+)
 def test_every_metric_of_a_run_is_explained_and_the_loss_is_its_terms(
     method, normalize, scored, tmp_path, monkeypatch
 ):
