@@ -33,7 +33,8 @@ class Progress:
             total: how many there will be; None where nobody knows.
         """
         self._name, self._unit, self._total = name, unit, total
-        self._done = 0
+        self._done = 0.0
+        self._heard = 0.0
         self._started_s = 0.0
         self._bar: tqdm | None = None
         self._ended = threading.Event()
@@ -58,23 +59,36 @@ class Progress:
         if self._thread is not None:
             self._thread.join()
 
-    def update(self, number: int = 1) -> None:
+    def update(self, number: float = 1) -> None:
         """Count `number` more as done."""
-        self._done += number
-        if self._bar is not None:
-            self._bar.update(number)
+        self._reach(self._done + number, self._heard)
+
+    def hear(self, number: float) -> None:
+        """Count `number` more as worked on, of what `update` will count when it arrives; parts of one count, too."""
+        self._reach(self._done, self._heard + number)
 
     def describe(self, elapsed_s: float) -> str:
         """The line for a time since the start: how many, percent, rate, time left."""
-        done = f"{self._name}: {self._done:,} {self._unit}"
+        count = self._count()
+        done = f"{self._name}: {int(count):,} {self._unit}"
         if self._total:
-            done = f"{self._name}: {self._done:,} of {self._total:,} {self._unit} ({self._done / self._total:.0%})"
-        if not self._done:
+            done = f"{self._name}: {int(count):,} of {self._total:,} {self._unit} ({count / self._total:.0%})"
+        if not count:
             return f"{done}, {_duration(elapsed_s)} so far"
-        rate = self._done / elapsed_s
+        rate = count / elapsed_s
         speed = f"{rate:,.0f} a second" if rate >= 1 else f"{60 * rate:,.1f} a minute"
-        left = f", {_duration((self._total - self._done) / rate)} left" if self._total else ""
+        left = f", {_duration((self._total - count) / rate)} left" if self._total else ""
         return f"{done}, {speed}{left}"
+
+    def _count(self) -> float:
+        count = max(self._done, self._heard)
+        return count if self._total is None else min(count, max(self._total, self._done))
+
+    def _reach(self, done: float, heard: float) -> None:
+        before = self._count()
+        self._done, self._heard = done, heard
+        if self._bar is not None:
+            self._bar.update(self._count() - before)
 
     def _write_lines(self) -> None:
         while not self._ended.wait(EVERY_S):

@@ -216,9 +216,11 @@ def _sample(request: _Request, build: DatasetBuild) -> int:
             "student: %d shards of prompts, %d of them sampled before", len(shards), len(shards) - len(todo)
         )
         engine = request_engine(options, request.student, shared_folders=[build.folder])
-        results = run_on_engine(engine, _work(request), todo)
-        total = options.num_samples * request.encoder.counts.kept - found
-        with contextlib.closing(results), Progress("student", unit="responses", total=total) as progress:
+        progress = Progress(
+            "student", unit="responses", total=options.num_samples * request.encoder.counts.kept - found
+        )
+        results = run_on_engine(engine, _work(request), todo, progress.hear)
+        with contextlib.closing(results), progress:
             # The engine is at the next shard while this one is decoded and written.
             for shard, answers in zip(todo, results, strict=True):
                 build.keep(_write(request, build, shard, answers))

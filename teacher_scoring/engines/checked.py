@@ -86,6 +86,10 @@ class CheckedEngine:
         """Of the weights as loaded."""
         return self.backend.dtype
 
+    def report_to(self, heard: Callable[[float], None]) -> None:
+        """Have `heard` called while questions are worked on; see `Backend.heard`."""
+        self.backend.heard = heard
+
     def score_support(self, sequences: Sequence[TokenSequence], top_k: int) -> list[SupportScores]:
         """Score the `top_k` most probable tokens at every response position.
 

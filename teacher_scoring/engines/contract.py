@@ -1,7 +1,7 @@
 """What stage one asks of a library that runs models: score responses, score given ids, sample."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -165,6 +165,8 @@ class Backend(Protocol):
         max_length: longest prompt plus response that it can hold, tokens; None for any.
         dtype: of the weights as loaded, such as `bfloat16`.
         device: where they are, `cpu` or `cuda`.
+        heard: called while a question is worked on, with how much more is done: response positions that were scored,
+            or responses that were drawn, unfinished ones as the part of their longest length; set from outside.
     """
 
     name: str
@@ -173,6 +175,7 @@ class Backend(Protocol):
     max_length: int | None
     dtype: str
     device: str
+    heard: Callable[[float], None]
 
     def score_support(self, sequences: Sequence[TokenSequence], top_k: int) -> Iterable[SupportScores | str]:
         """Score the `top_k` most probable tokens at every response position.

@@ -75,11 +75,9 @@ class Pass:
         """
         missing = self._look_up(shards)
         total = sum(file.task.positions for file in missing.values())
-        results = run_on_engine(self._engine, self._work, missing.values())
-        with (
-            contextlib.closing(results),
-            Progress(self._name, unit="positions", total=total) as progress,
-        ):
+        progress = Progress(self._name, unit="positions", total=total)
+        results = run_on_engine(self._engine, self._work, missing.values(), progress.hear)
+        with contextlib.closing(results), progress:
             reason = None
             for shard in shards:
                 for task in shard.tasks:

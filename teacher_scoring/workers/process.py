@@ -20,7 +20,7 @@ from typing import Any
 import data.errors
 from data.errors import AdpaError, ScoringError
 from teacher_scoring.engines.checked import CheckedEngine
-from teacher_scoring.workers.work import STOP_WITHIN_S, EngineRequest, Work, work_here
+from teacher_scoring.workers.work import STOP_WITHIN_S, EngineRequest, Heard, Work, unheard, work_here
 
 __all__ = ["EngineDiedError", "EngineProcess", "work_apart"]
 
@@ -29,6 +29,8 @@ __all__ = ["EngineDiedError", "EngineProcess", "work_apart"]
 _MAX_OUTSTANDING = 4
 
 _POLL_S = 0.5
+
+_TELL_EVERY_S = 1.0
 
 _POLL_GROUP_S = 0.05
 
@@ -40,14 +42,17 @@ class EngineDiedError(ScoringError):
 class EngineProcess:
     """A process that holds one engine. One thread may give and another take; both ends are pipes."""
 
-    def __init__(self, request: EngineRequest, work: Work) -> None:
+    def __init__(self, request: EngineRequest, work: Work, heard: Heard = unheard) -> None:
         """Start the process; it opens the engine at once.
 
         Args:
             request: the engine.
             work: what it does with the items; it, they and its results have to be picklable.
+            heard: told in this process how far the work is, while a result is waited for.
         """
         self._request = request
+        self._heard = heard
+        self._next: tuple[str, Any] | None = None
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
         # Not a daemon: vLLM starts further processes.
@@ -68,7 +73,13 @@ class EngineProcess:
 
     def has_answered(self) -> bool:
         """Whether `take` would return at once."""
-        return self._ours.poll()
+        while self._next is None and self._ours.poll():
+            try:
+                self._next = self._read("")
+            except EngineDiedError:
+                # `take` finds it dead again, and can say what it was working on.
+                return True
+        return self._next is not None
 
     def wait_until_open(self) -> None:
         """Wait until the model is loaded.
@@ -114,6 +125,14 @@ class EngineProcess:
         self._process.close()
 
     def _receive(self, doing: str) -> tuple[str, Any]:
+        """The next message that is not about progress."""
+        message, self._next = self._next, None
+        while message is None:
+            message = self._read(doing)
+        return message
+
+    def _read(self, doing: str) -> tuple[str, Any] | None:
+        """One message; one about progress goes to `heard`, and None is returned."""
         # Whether the process lives is asked for itself: processes that it forked may hold the pipe open after it.
         while not self._ours.poll(_POLL_S):
             if not self._process.is_alive() and not self._ours.poll():
@@ -125,6 +144,9 @@ class EngineProcess:
         if kind == "error":
             name, message = content
             raise getattr(data.errors, name)(message)
+        if kind == "heard":
+            self._heard(content)
+            return None
         return kind, content
 
     def _death(self, doing: str) -> EngineDiedError:
@@ -156,20 +178,23 @@ class EngineProcess:
         return True
 
 
-def work_apart(request: EngineRequest, work: Work, items: Iterator[Any]) -> Iterator[Any]:
+def work_apart(
+    request: EngineRequest, work: Work, items: Iterator[Any], heard: Heard = unheard
+) -> Iterator[Any]:
     """Work on all items in one separate process that is gone afterwards.
 
     Args:
         request: the engine.
         work: what it does.
         items: taken a few ahead of the results.
+        heard: told how far the work is between two results.
     Yields:
         The results, in order.
     Raises:
         AdpaError: whatever the engine or `work` raises.
         EngineDiedError: when the process dies.
     """
-    process = EngineProcess(request, work)
+    process = EngineProcess(request, work, heard)
     outstanding: deque[Any] = deque()
     is_open, is_closed = True, False
     try:
@@ -207,12 +232,27 @@ def _serve(connection: Connection, request: EngineRequest, work: Work) -> None:
             yield from work(engine, run)
 
     try:
-        for result in work_here(request, in_runs, _runs(connection)):
+        for result in work_here(request, in_runs, _runs(connection), _Telling(connection)):
             connection.send(("result", result))
         connection.send(("end", None))
     except AdpaError as error:
         name = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in data.errors.__all__)
         connection.send(("error", (name, str(error))))
+
+
+class _Telling:
+    """A `Heard` that sends sums through the pipe, no more often than somebody could read them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._untold = 0.0
+        self._told_s = time.monotonic()
+
+    def __call__(self, number: float) -> None:
+        self._untold += number
+        if time.monotonic() - self._told_s >= _TELL_EVERY_S:
+            self._connection.send(("heard", self._untold))
+            self._untold, self._told_s = 0.0, time.monotonic()
 
 
 def _runs(connection: Connection) -> Iterator[Iterator[Any]]:

@@ -11,7 +11,7 @@ from teacher_scoring.engines.models import ResolvedModel
 from teacher_scoring.engines.open import resolve_engine
 from teacher_scoring.options import SampleOptions, ScoreOptions, engine_options
 from teacher_scoring.workers.process import work_apart
-from teacher_scoring.workers.work import EngineRequest, Work, work_here
+from teacher_scoring.workers.work import EngineRequest, Heard, Work, unheard, work_here
 
 __all__ = ["EngineRequest", "Work", "needs_own_process", "request_engine", "run_on_engine"]
 
@@ -75,7 +75,9 @@ def _check_ray_options(options: ScoreOptions | SampleOptions) -> None:
         )
 
 
-def run_on_engine(request: EngineRequest, work: Work, items: Iterable[Any]) -> Generator[Any, None, None]:
+def run_on_engine(
+    request: EngineRequest, work: Work, items: Iterable[Any], heard: Heard = unheard
+) -> Generator[Any, None, None]:
     """Open an engine when the first item is there, work on all of them, close the engine.
 
     Args:
@@ -83,6 +85,7 @@ def run_on_engine(request: EngineRequest, work: Work, items: Iterable[Any]) -> G
         work: takes the engine and the items, and yields one result for each, in order. For an engine in a separate
             process, `work`, items and results have to be picklable.
         items: taken a few ahead of the results.
+        heard: told how far the work is between two results; not by engines on Ray, where results come from several.
     Yields:
         The results.
     Raises:
@@ -91,12 +94,11 @@ def run_on_engine(request: EngineRequest, work: Work, items: Iterable[Any]) -> G
     """
     items = iter(items)
     for first in items:
-        yield from _runner(request)(request, work, itertools.chain([first], items))
+        everything = itertools.chain([first], items)
+        if request.on_ray:
+            from teacher_scoring.workers.ray import work_on_ray  # noqa: PLC0415  (only where it is asked for)
 
-
-def _runner(request: EngineRequest) -> Any:
-    if request.on_ray:
-        from teacher_scoring.workers.ray import work_on_ray  # noqa: PLC0415  (only where it is asked for)
-
-        return work_on_ray
-    return work_apart if request.own_process else work_here
+            yield from work_on_ray(request, work, everything)
+        else:
+            run = work_apart if request.own_process else work_here
+            yield from run(request, work, everything, heard)

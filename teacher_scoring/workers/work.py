@@ -10,11 +10,14 @@ from teacher_scoring.engines.checked import CheckedEngine
 from teacher_scoring.engines.contract import EngineOptions
 from teacher_scoring.engines.open import open_engine
 
-__all__ = ["STOP_WITHIN_S", "EngineRequest", "Work", "work_here"]
+__all__ = ["STOP_WITHIN_S", "EngineRequest", "Heard", "Work", "unheard", "work_here"]
 
 
 #: How long a stopped engine may take to give its memory back before it is killed, seconds.
 STOP_WITHIN_S = 5.0
+
+#: Told while an item is worked on how much more is done; see `Backend.heard`.
+Heard = Callable[[float], None]
 
 #: Takes an engine and items, and yields one result for each item, in order.
 Work = Callable[[CheckedEngine, Iterator[Any]], Iterator[Any]]
@@ -51,7 +54,13 @@ class EngineRequest:
         return self.workers > 1 or self.ray_address is not None
 
 
-def work_here(request: EngineRequest, work: Work, items: Iterator[Any]) -> Iterator[Any]:
+def unheard(number: float) -> None:
+    """The `Heard` of those who wait for results alone."""
+
+
+def work_here(
+    request: EngineRequest, work: Work, items: Iterator[Any], heard: Heard = unheard
+) -> Iterator[Any]:
     """Open the engine in this process, work on all items, close it.
 
     Raises:
@@ -59,6 +68,7 @@ def work_here(request: EngineRequest, work: Work, items: Iterator[Any]) -> Itera
             model's configuration says.
     """
     engine = open_engine(request.kind, request.settings)
+    engine.report_to(heard)
     try:
         if engine.vocab_size != request.vocab_size:
             raise ScoringError(

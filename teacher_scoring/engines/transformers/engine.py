@@ -71,6 +71,7 @@ class TransformersBackend:
         num_positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         limits = [options.max_length, num_positions]
         self.max_length = min((limit for limit in limits if limit is not None), default=None)
+        self.heard: Callable[[float], None] = lambda _: None
         self._max_tokens = options.max_num_batched_tokens or _MAX_TOKENS[self._device.type]
         self._max_scored = max(1, _MAX_LOGITS_BYTES[self._device.type] // (4 * self.vocab_size))
 
@@ -108,7 +109,7 @@ class TransformersBackend:
             lengths, [1] * len(prompts), max_tokens=8 * self._max_tokens, max_scored=self._max_scored
         ):
             responses = draw_responses(
-                self._model, [prompts[n] for n in batch], [seeds[n] for n in batch], sampling
+                self._model, [prompts[n] for n in batch], [seeds[n] for n in batch], sampling, self.heard
             )
             drawn.update(zip(batch, responses, strict=True))
         return [drawn[number] for number in range(len(prompts))]
@@ -139,6 +140,7 @@ class TransformersBackend:
             ends = np.cumsum([num_scored[number] for number in numbers])[:-1]
             by_sequence = zip(*(np.split(part.cpu().numpy(), ends) for part in parts), strict=True)
             scored.update(zip(numbers, map(list, by_sequence), strict=True))
+            self.heard(len(token_ids))
         return [scored[number] for number in range(len(sequences))]
 
     def _logits(self, batch: Sequence[TokenSequence]) -> torch.Tensor:

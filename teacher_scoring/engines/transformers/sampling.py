@@ -1,6 +1,6 @@
 """Drawing responses with transformers' own generation loop and one seed per response."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,11 @@ __all__ = ["draw_responses"]
 
 
 def draw_responses(
-    model: Any, prompts: Sequence[np.ndarray], seeds: Sequence[int], sampling: Sampling
+    model: Any,
+    prompts: Sequence[np.ndarray],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    heard: Callable[[float], None] = lambda _: None,
 ) -> list[SampledResponse]:
     """Draw one response to each prompt, all in one batch.
 
@@ -22,6 +26,7 @@ def draw_responses(
         prompts: int32 of shape (P,) each.
         seeds: one for each prompt.
         sampling: what all of them share.
+        heard: see `Backend.heard`.
     """
     width = max(map(len, prompts))
     input_ids = np.zeros((len(prompts), width), dtype=np.int64)
@@ -30,7 +35,7 @@ def draw_responses(
         input_ids[row, width - len(prompt) :] = prompt
         attention_mask[row, width - len(prompt) :] = 1
     device = next(model.parameters()).device
-    draw = _SeededDraw(seeds, sampling, device)
+    draw = _SeededDraw(seeds, sampling, device, heard)
     # A new configuration: the checkpoint's may bring penalties and other stop tokens along.
     model.generation_config = transformers.GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
@@ -63,19 +68,33 @@ class _SeededDraw(transformers.LogitsProcessor):
     `generate` has one generator for a whole batch, which would make a response depend on its neighbours.
     """
 
-    def __init__(self, seeds: Sequence[int], sampling: Sampling, device: torch.device) -> None:
+    def __init__(
+        self, seeds: Sequence[int], sampling: Sampling, device: torch.device, heard: Callable[[float], None]
+    ) -> None:
         """Fix every row's random numbers beforehand: one in [0, 1) for each token."""
         numbers = [
             np.random.Generator(np.random.Philox(seed)).random(sampling.max_new_tokens) for seed in seeds
         ]
         self._uniforms = torch.from_numpy(np.stack(numbers)).to(device)
         self._sampling = sampling
+        self._heard = heard
+        self._stops = torch.tensor(sampling.stop_token_ids, dtype=torch.int64, device=device)
+        self._open = torch.ones(len(seeds), dtype=torch.bool, device=device)
         self.logprobs: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         chosen = self._choose(scores).unsqueeze(-1)
         self.logprobs.append(torch.log_softmax(scores.float(), dim=-1).gather(-1, chosen).squeeze(-1))
+        self._report(chosen.squeeze(-1))
         return torch.full_like(scores, float("-inf")).scatter(-1, chosen, 0.0)
+
+    def _report(self, chosen: torch.Tensor) -> None:
+        """Say what a step has brought: a token of each open row, and all that a row that stops has left."""
+        stopped = self._open & torch.isin(chosen, self._stops)
+        left = self._sampling.max_new_tokens - len(self.logprobs)
+        tokens = int(self._open.sum()) + left * int(stopped.sum())
+        self._open &= ~stopped
+        self._heard(tokens / self._sampling.max_new_tokens)
 
     def _choose(self, scores: torch.Tensor) -> torch.Tensor:
         """One token id for each row, shape (B,), by inverting the cumulative distribution."""

@@ -1,16 +1,19 @@
 """The vLLM backend. The only file that imports vllm."""
 
 import contextlib
+import functools
 import gc
+import io
 import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from data.errors import ConfigurationError, ScoringError
 from teacher_scoring.engines.checkpoint import LOAD_FAILURES, load_failure, one_line
@@ -79,6 +82,7 @@ class VllmBackend:
         self._adapter = None
         if options.adapter is not None:
             self._adapter = self._load_adapter(options.adapter)
+        self.heard: Callable[[float], None] = lambda _: None
         self._requests: ScoreRequests
         if config.use_v2_model_runner:
             self._requests = NativeRequests(self.vocab_size)
@@ -90,8 +94,10 @@ class VllmBackend:
         sizes = [_num_tokens(sequence) * (top_k + 1) for sequence in sequences]
         for numbers in _some_at_a_time(sizes):
             chosen = [sequences[number] for number in numbers]
-            asked = zip(numbers, chosen, strict=True)
-            outputs = self._generate([self._requests.support_request(n, s, top_k) for n, s in asked])
+            requests = [
+                self._requests.support_request(n, s, top_k) for n, s in zip(numbers, chosen, strict=True)
+            ]
+            outputs = self._generate(requests, _mean_scored(chosen))
             yield from self._requests.read_support(outputs, numbers, chosen, top_k)
 
     def score_given(
@@ -102,8 +108,10 @@ class VllmBackend:
         sizes = [_num_tokens(sequence) * (given.shape[1] + 1) for sequence, given in asked]
         for numbers in _some_at_a_time(sizes):
             chosen = [sequences[number] for number in numbers]
-            asked = zip(numbers, chosen, strict=True)
-            outputs = self._generate([self._requests.given_request(n, s, ids[n]) for n, s in asked])
+            requests = [
+                self._requests.given_request(n, s, ids[n]) for n, s in zip(numbers, chosen, strict=True)
+            ]
+            outputs = self._generate(requests, _mean_scored(chosen))
             yield from self._requests.read_given(outputs, numbers, chosen)
 
     def sample(
@@ -124,7 +132,7 @@ class VllmBackend:
         # With one score a token, more requests go in at once: the longest response is waited for less often.
         for numbers in _some_at_a_time([sampling.max_new_tokens] * len(prompts), most=len(prompts)):
             requests = [(prompts[number].tolist(), {**shared, "seed": seeds[number]}) for number in numbers]
-            outputs = self._generate(requests)
+            outputs = self._generate(requests, 1.0)
             for output, (prompt, _) in zip(outputs, requests, strict=True):
                 yield _read_sample(output, prompt)
 
@@ -148,18 +156,37 @@ class VllmBackend:
             raise ScoringError(f"{adapter}: does not fit {self._label}: {one_line(error)}") from error
         return request
 
-    def _generate(self, requests: Sequence[Request]) -> list[Any]:
+    def _generate(self, requests: Sequence[Request], worth: float) -> list[Any]:
+        """The outputs of requests, each of which is heard as `worth` when it is finished."""
         try:
             return self._llm.generate(
                 [{"prompt_token_ids": prompt} for prompt, _ in requests],
                 [self._sampling_params(**parameters) for _, parameters in requests],
-                use_tqdm=False,
+                use_tqdm=functools.partial(_FinishedRequests, heard=self.heard, worth=worth),
                 lora_request=self._adapter,
             )
         except self._failures as error:
             raise ScoringError(
                 f"{self._label}: vLLM failed while it was scoring: {one_line(error)}"
             ) from error
+
+
+class _FinishedRequests(tqdm):
+    """What vLLM takes for its progress bar: it shows nothing, and says what each finished request is worth."""
+
+    def __init__(self, *args: Any, heard: Callable[[float], None], worth: float, **settings: Any) -> None:
+        self._heard, self._worth = heard, worth
+        super().__init__(*args, **settings, file=io.StringIO(), mininterval=3600.0)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Count finished requests; where prompts are prepared, the bar goes around an iterable."""
+        if self.iterable is None:
+            self._heard((n or 0) * self._worth)
+        return super().update(n)
+
+
+def _mean_scored(sequences: Sequence[TokenSequence]) -> float:
+    return sum(len(sequence.scored_ids) for sequence in sequences) / len(sequences)
 
 
 def _num_tokens(sequence: TokenSequence) -> int:
