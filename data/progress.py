@@ -35,6 +35,7 @@ class Progress:
         self._name, self._unit, self._total = name, unit, total
         self._done = 0.0
         self._heard = 0.0
+        self._found = 0.0
         self._started_s = 0.0
         self._bar: tqdm | None = None
         self._ended = threading.Event()
@@ -63,6 +64,11 @@ class Progress:
         """Count `number` more as done."""
         self._reach(self._done + number, self._heard)
 
+    def find(self, number: float) -> None:
+        """Count `number` as done before this loop: it is no part of its speed."""
+        self._found += number
+        self._reach(self._done + number, self._heard + number)
+
     def hear(self, number: float) -> None:
         """Count `number` more as worked on, of what `update` will count when it arrives; parts of one count, too."""
         self._reach(self._done, self._heard + number)
@@ -73,9 +79,9 @@ class Progress:
         done = f"{self._name}: {int(count):,} {self._unit}"
         if self._total:
             done = f"{self._name}: {int(count):,} of {self._total:,} {self._unit} ({count / self._total:.0%})"
-        if not count:
+        if count <= self._found:
             return f"{done}, {_duration(elapsed_s)} so far"
-        rate = count / elapsed_s
+        rate = (count - self._found) / elapsed_s
         speed = f"{rate:,.0f} a second" if rate >= 1 else f"{60 * rate:,.1f} a minute"
         left = f", {_duration((self._total - count) / rate)} left" if self._total else ""
         return f"{done}, {speed}{left}"

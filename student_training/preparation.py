@@ -149,7 +149,6 @@ def build_trainer(
             head_chunk=options.head_chunk,
             device=arguments.device,
             bf16=uses_bf16(options),
-            quiet=bool(arguments.disable_tqdm),
         )
         with arguments.main_process_first(desc="initial student"):
             if method.needs.initial:

@@ -1,5 +1,6 @@
 """train-student from options to a checkpoint: `train_student`, and `plan_training` for its memory."""
 
+import contextlib
 import logging
 import math
 import time
@@ -13,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from data.errors import ConfigurationError, TrainingError
 from data.model_identity import resolve_model
+from data.progress import Progress
 from student_training.arguments import check_machine, training_arguments
 from student_training.batching.packing import check_packing
 from student_training.checkpoints.checkpoints import (
@@ -36,6 +38,7 @@ from student_training.methods import Method, find_method
 from student_training.model.loading import load_student, load_tokenizer, refuse_adapter, stop_at
 from student_training.model.lora import add_lora
 from student_training.monitoring.memory import TrainingPlan
+from student_training.monitoring.metrics import CountedSteps
 from student_training.options import TrainOptions, resolve_method
 from student_training.preparation import build_trainer, choose_batcher, measure_plan
 from student_training.result import TrainingResult, read_metrics
@@ -229,16 +232,26 @@ def _train(trainer: StudentTrainer, options: TrainOptions, stop: StopRequest) ->
     if checkpoint is None:
         trainer.try_batch()
     stop.deferred = True
-    if checkpoint is None:
-        trainer.train()
-    else:
-        resumed_from = trainer.continue_from(checkpoint)
+    with _counted(trainer):
+        if checkpoint is None:
+            trainer.train()
+        else:
+            resumed_from = trainer.continue_from(checkpoint)
     stop.deferred = False
     saved = last_whole_checkpoint(checkpoints)
     if saved is not None:
         stop.consequence = f"saved in {saved}; the same command continues there"
     stop.end()
     return resumed_from
+
+
+def _counted(trainer: StudentTrainer) -> contextlib.AbstractContextManager[Any]:
+    """Off a terminal, a line every half minute with steps, speed and time left; on one there is a bar."""
+    if not (trainer.args.disable_tqdm and trainer.args.should_log):
+        return contextlib.nullcontext()
+    progress = Progress("train", unit="steps", total=trainer.total_steps)
+    trainer.add_callback(CountedSteps(progress))
+    return progress
 
 
 def _saved_step(trainer: StudentTrainer) -> int:

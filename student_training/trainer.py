@@ -88,7 +88,7 @@ class StudentTrainer(Trainer):
         self._pair_id = pair_id
         self._tokenizer = tokenizer
         self._keep_checkpoints = keep_checkpoints
-        self._total_steps = total_steps
+        self.total_steps = total_steps
         self._scheduled_steps: int | None = None
         self._weights = model.term_weights
         self._step_pairs: list[int] = []
@@ -305,7 +305,7 @@ class StudentTrainer(Trainer):
             Whether it was; then the student and the trainer's state are those at the end of the run.
         """
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        if state.global_step < self._total_steps:
+        if state.global_step < self.total_steps:
             return False
         self.state = state
         best = state.best_model_checkpoint if self.args.load_best_model_at_end else None
@@ -329,13 +329,13 @@ class StudentTrainer(Trainer):
             }
         self._check_place(checkpoint, state)
         self._scheduled_steps = state.max_steps
-        logger.info("continuing from %s, at step %d of %d", checkpoint, state.global_step, self._total_steps)
-        if state.max_steps != self._total_steps:
+        logger.info("continuing from %s, at step %d of %d", checkpoint, state.global_step, self.total_steps)
+        if state.max_steps != self.total_steps:
             logger.info(
                 "the run is extended from %d to %d steps: the learning rate now follows the longer run's schedule, "
                 "after %d steps on the shorter's",
                 state.max_steps,
-                self._total_steps,
+                self.total_steps,
                 state.global_step,
             )
         self.train(resume_from_checkpoint=str(checkpoint))
@@ -390,7 +390,7 @@ class StudentTrainer(Trainer):
         """Load both; in an extended run set the rate of the next step, which is stored for the shorter schedule."""
         super()._load_optimizer_and_scheduler(checkpoint)
         schedule = self.lr_scheduler
-        if checkpoint is None or self._scheduled_steps in {None, self._total_steps}:
+        if checkpoint is None or self._scheduled_steps in {None, self.total_steps}:
             return
         if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR) and self.optimizer is not None:
             rates = [

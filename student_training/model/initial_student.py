@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from tqdm import tqdm
 
 from data.files import atomic_output
+from data.progress import Progress
 from data.signals.schema import ROLES, ResponseSignals
 from student_training.batching.collator import PairCollator, PairDataset, model_inputs
 from student_training.head.fused import SparseLogprobs, sparse_logprobs
@@ -44,7 +44,6 @@ class InitialPass:
         head_chunk: int | None,
         device: torch.device,
         bf16: bool,
-        quiet: bool,
     ) -> None:
         """Say what to run.
 
@@ -57,7 +56,6 @@ class InitialPass:
             device: where to compute.
             bf16: whether the arithmetic is bfloat16, as in training: else the first step's ratios would not be 1, and
                 on a GPU the pass would take longer than training on the same pairs.
-            quiet: whether to leave out the progress bar.
         """
         self._student = student
         self._dataset = dataset
@@ -66,7 +64,6 @@ class InitialPass:
         self._head_chunk = head_chunk
         self._device = device
         self._bf16 = bf16
-        self._quiet = quiet
 
     def tokens(self, cache: Path) -> TokenLogprobs:
         """Log-probability of every response token.
@@ -112,27 +109,30 @@ class InitialPass:
         was_training = student.training
         student.eval().to(device)
         backbone, head = split_model(student)
-        for indices in tqdm(self._batches, desc="initial student", unit="batch", disable=self._quiet):
-            pairs = [self._dataset[index] for index in indices]
-            batch = {name: tensor.to(device) for name, tensor in self._collator(pairs).items()}
-            support_ids, support_mask = batch["support_ids"].long(), batch["support_mask"]
-            if not with_support:
-                support_ids, support_mask = support_ids[:, :1], torch.zeros_like(support_mask[:, :1])
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
-                hidden = backbone(**model_inputs(batch))
-                hidden = hidden.flatten(0, 1)[batch["position_index"]]
-                values = sparse_logprobs(
-                    hidden, head, batch["labels"], support_ids, support_mask, chunk_size=self._head_chunk
-                )
-            # The collator orders rows by role and then by pair, as here.
-            rows = [
-                (index, row)
-                for role in ROLES
-                for index, responses in pairs
-                for row in responses
-                if row.role == role
-            ]
-            yield rows, values
+        total = sum(map(len, self._batches))
+        with Progress("initial student", unit="pairs", total=total) as progress:
+            for indices in self._batches:
+                pairs = [self._dataset[index] for index in indices]
+                batch = {name: tensor.to(device) for name, tensor in self._collator(pairs).items()}
+                support_ids, support_mask = batch["support_ids"].long(), batch["support_mask"]
+                if not with_support:
+                    support_ids, support_mask = support_ids[:, :1], torch.zeros_like(support_mask[:, :1])
+                with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
+                    hidden = backbone(**model_inputs(batch))
+                    hidden = hidden.flatten(0, 1)[batch["position_index"]]
+                    values = sparse_logprobs(
+                        hidden, head, batch["labels"], support_ids, support_mask, chunk_size=self._head_chunk
+                    )
+                # The collator orders rows by role and then by pair, as here.
+                rows = [
+                    (index, row)
+                    for role in ROLES
+                    for index, responses in pairs
+                    for row in responses
+                    if row.role == role
+                ]
+                yield rows, values
+                progress.update(len(indices))
         student.train(was_training)
 
 

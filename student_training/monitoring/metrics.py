@@ -10,8 +10,16 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from data.files import write_atomic
+from data.progress import Progress
 
-__all__ = ["EvaluateFirst", "LineAtEveryCheckpoint", "MetricsFile", "ProgressBar", "ProgressLines"]
+__all__ = [
+    "CountedSteps",
+    "EvaluateFirst",
+    "LineAtEveryCheckpoint",
+    "MetricsFile",
+    "ProgressBar",
+    "ProgressLines",
+]
 
 
 logger = logging.getLogger(__name__)
@@ -146,6 +154,25 @@ class ProgressBar(TrainerCallback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class CountedSteps(TrainerCallback):
+    """Counts a run's steps in a `Progress`, which whoever trains keeps open meanwhile."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave out of the speed what an earlier run has done."""
+        self._progress.find(state.global_step)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count one."""
+        self._progress.update()
 
 
 class ProgressLines(TrainerCallback):

@@ -58,3 +58,23 @@ def test_progress_is_silent_where_nobody_asked_for_it(monkeypatch, caplog, capsy
         assert threading.active_count() == before
     assert not caplog.messages
     assert capsys.readouterr() == ("", "")
+
+
+def test_progress_counts_what_it_hears_before_results_arrive_and_nothing_twice():
+    shown = Progress("student", unit="responses", total=40)
+    shown.hear(4.4)
+    assert shown.describe(22) == "student: 4 of 40 responses (11%), 12.0 a minute, 2 min 58 s left"
+    shown.update(10)
+    shown.hear(5.6)
+    assert shown.describe(10) == "student: 10 of 40 responses (25%), 1 a second, 30 s left"
+    # Answers that were lost and asked for again are heard more than once.
+    shown.hear(60)
+    assert shown.describe(10) == "student: 40 of 40 responses (100%), 4 a second, 0 s left"
+
+
+def test_progress_leaves_out_of_its_speed_what_an_earlier_run_did():
+    shown = Progress("train", unit="steps", total=100)
+    shown.find(50)
+    assert shown.describe(30) == "train: 50 of 100 steps (50%), 30 s so far"
+    shown.update(10)
+    assert shown.describe(20) == "train: 60 of 100 steps (60%), 30.0 a minute, 1 min 20 s left"

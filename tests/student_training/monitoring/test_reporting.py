@@ -1,6 +1,8 @@
 """What a run tells people and trackers while it goes on."""
 
 import json
+import re
+import threading
 
 import pytest
 from transformers import TrainingArguments
@@ -80,3 +82,14 @@ def test_several_gpus_without_a_launcher_are_not_taken_by_splitting_tensors(scor
     arguments = training_arguments(scored.options("dckd", tmp_path / "run"), evaluate=False)
     assert arguments.n_gpu == 1
     assert arguments.train_batch_size == arguments.per_device_train_batch_size
+
+
+def test_without_a_terminal_no_long_step_passes_in_silence(scored, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("data.progress.EVERY_S", 0.001)
+    caplog.set_level("INFO", "data.progress")
+    scored.train("dpo", tmp_path / "run", max_steps=3)
+    counted = [line for line in caplog.messages if line.startswith("train: ")]
+    assert counted
+    assert all(re.match(r"train: \d of 3 steps \(\d+%\), ", line) for line in counted)
+    threads = {thread.name for thread in threading.enumerate()}
+    assert "progress" not in threads

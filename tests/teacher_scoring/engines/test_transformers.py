@@ -212,3 +212,19 @@ def test_an_adapter_changes_the_scores_as_merging_it_does(
         # Merging rounds every weight of two layers once more, by 6e-8 of its size, and adds their products otherwise.
         np.testing.assert_allclose(scores.logprobs, expected, atol=1e-4)
         assert np.abs(dense_logprobs(base, sequence) - dense).max() > 0.1
+
+
+def test_engine_is_heard_for_every_response_and_position_while_it_works(engine, make_sequences):
+    sequences, heard = make_sequences(16), []
+    engine.report_to(heard.append)
+    engine.score_support(sequences, 5)
+    assert len(heard) > 1
+    assert sum(heard) == sum(len(sequence.response_ids) for sequence in sequences)
+    heard.clear()
+    # Some responses stop early and are then worth all that they might have been.
+    sampling = Sampling(max_new_tokens=8, stop_token_ids=tuple(range(0, 97, 9)))
+    drawn = engine.sample([sequence.prompt_ids for sequence in sequences], range(16), sampling)
+    assert {response.finish_reason for response in drawn} == {"stop", "length"}
+    assert len(heard) >= 8
+    assert sum(heard) == pytest.approx(16)
+    engine.report_to(lambda _: None)

@@ -176,3 +176,15 @@ def test_an_engine_that_dies_is_an_error_that_names_the_model(engine, make_seque
     monkeypatch.setattr(engine.backend._llm, "generate", die)
     with pytest.raises(ScoringError, match=r"llama.*: vLLM failed while it was scoring: "):
         engine.score_support(make_sequences(2), 3)
+
+
+def test_engine_is_heard_for_every_response_and_position_that_it_finishes(engine, make_sequences):
+    sequences, heard = make_sequences(6), []
+    engine.report_to(heard.append)
+    engine.score_support(sequences, 5)
+    assert len(heard) > 1
+    assert sum(heard) == pytest.approx(sum(len(sequence.response_ids) for sequence in sequences))
+    heard.clear()
+    engine.sample([sequence.prompt_ids for sequence in sequences], range(6), Sampling(max_new_tokens=8))
+    assert sum(heard) == pytest.approx(6)
+    engine.report_to(lambda _: None)

@@ -129,3 +129,21 @@ def test_both_ways_to_run_a_pass_write_the_same_bytes(tiny_world, tmp_path):
         )  # fmt: skip
         written.append({path.name: path.read_bytes() for path in dataset.path.rglob("*") if path.is_file()})
     assert written[0] == written[1]
+
+
+def report(engine, items):
+    """Says three times how far it is before it answers; each is passed on at once, whatever process this is."""
+    engine_process._TELL_EVERY_S = 0.0
+    for item in items:
+        for _ in range(3):
+            engine.backend.heard(0.25)
+        yield item
+
+
+@pytest.mark.parametrize("own_process", [True, False])
+def test_what_an_engine_says_while_it_works_is_heard_here(tiny_world, own_process, monkeypatch):
+    monkeypatch.setattr(engine_process, "_TELL_EVERY_S", engine_process._TELL_EVERY_S)
+    heard = []
+    found = run_on_engine(request(tiny_world, own_process=own_process), report, ["one", "two"], heard.append)
+    assert list(found) == ["one", "two"]
+    assert heard == [0.25] * 6
