@@ -125,7 +125,7 @@ class Pipeline:
         )
         options = {"student": str(cut), "data": str(self._data("answers")), "method": "sft"}
         self._train("student", options, steps=size.heal_steps, rate=1e-3, batch_size=2 * size.batch_size)
-        self._score("pairs", {"data": str(self._data("data"))})
+        self._score_answers("pairs", "student", ("chosen", "rejected", "student"))
 
     def make_method(self, trained: Trained) -> None:
         """A student trained by one method, with the rollouts and signals that it needs."""
@@ -134,10 +134,7 @@ class Pipeline:
             options["data"] = str(self._data("data"))
         else:
             if trained.rows != "pairs":
-                self.sample(trained.rows, "train", 1, 1.0)
-                rollouts = str(self._rollouts(trained.rows, "train", 1.0))
-                given = {"data": str(self._data("data")), "rollouts": rollouts, "score": ("student",)}
-                self._score(trained.rows, given)
+                self._score_answers(trained.rows, trained.rows, ("student",))
             options["signals"] = (str(self.signals(trained.rows)),)
         size = self.size
         self._train(
@@ -176,7 +173,7 @@ class Pipeline:
             seed=self.seed,
             max_new_tokens=self.size.max_new_tokens,
             # The unit of resuming: some minutes of the reference.
-            shard_pairs=32 if prompts == "train" else 128,
+            shard_pairs=128 if prompts == "held-out" else 32,
             engine=self._engine,
             own_process=False,
         )
@@ -249,6 +246,12 @@ class Pipeline:
         self._steps.run("train-student", train_student, options, self.model(name) / "config.json")
         # From which a run could be extended: with the optimizer's state three times the model.
         shutil.rmtree(self.model(name) / "checkpoints", ignore_errors=True)
+
+    def _score_answers(self, name: str, model: str, roles: tuple[str, ...]) -> None:
+        """Signals of the pairs and of a model's own answers to their prompts."""
+        self.sample(model, "data", 1, 1.0)
+        rollouts = str(self._rollouts(model, "data", 1.0))
+        self._score(name, {"data": str(self._data("data")), "rollouts": rollouts, "score": roles})
 
     def _score(self, name: str, given: dict[str, Any]) -> None:
         options = ScoreOptions(

@@ -80,8 +80,8 @@ class Trained:
     Attributes:
         name: in the table.
         start: the model that it starts from, by name.
-        rows: what it is trained on: `data` for the pairs' texts, `pairs` for their signals, or the model on whose
-            answers the teacher's signals are.
+        rows: what it is trained on: `data` for the pairs' texts, `pairs` for the signals of chosen, rejected and the
+            student's own answers, or the model on whose answers the teacher's signals are.
         settings: fields of `TrainOptions`, the method among them.
     """
 
@@ -96,11 +96,15 @@ METHODS = (
     Trained(name="DCKD", settings={"method": "dckd"}),
     Trained(name="ABD", settings={"method": "abd"}),
     Trained(name="SFT on chosen", rows="data", settings={"method": "sft"}),
-    Trained(name="ADPA, gamma 3", rows="student", settings={"method": "adpa", "gamma": 3.0}),
-    Trained(name="ADPA, gamma 1", rows="student", settings={"method": "adpa", "gamma": 1.0}),
+    Trained(name="ADPA, gamma 3", settings={"method": "adpa", "gamma": 3.0}),
+    Trained(name="ADPA, gamma 1", settings={"method": "adpa", "gamma": 1.0}),
     Trained(name="DPO", rows="data", settings={"method": "dpo"}),
-    Trained(name="ABD with NLL", settings={"method": "abd", "nll_weight": 1.0}),
-    Trained(name="vanilla KD", settings={"method": "vanilla-kd"}),
-    Trained(name="SimPO", rows="data", settings={"method": "simpo"}),
     Trained(name="ADPA+", start="DCKD", rows="DCKD", settings={"method": "adpa", "gamma": 3.0}),
+    Trained(name="hybrid", settings={"method": "hybrid"}),
+    Trained(name="ABD with NLL", settings={"method": "abd", "nll_weight": 1.0}),
+    Trained(name="ExOPD", settings={"method": "exopd"}),
+    Trained(name="OPD", settings={"method": "opd"}),
+    Trained(name="constant advantage", settings={"method": "adpa", "advantage": "constant"}),
+    Trained(name="SimPO", rows="data", settings={"method": "simpo"}),
+    Trained(name="vanilla KD", settings={"method": "vanilla-kd"}),
 )
