@@ -162,6 +162,12 @@ class ScoreOptions(_EngineFlags, Reading):
         help="what sample-student wrote, for the role student: a folder, or its name in the store",
         group="data",
     )
+    translate: bool = option(
+        False,
+        help="for --rollouts of a student with another tokenizer: score the answers' text, and put the signals on the "
+        "student's ids",
+        group="data",
+    )
     template_arg: tuple[str, ...] = template_arg_option()
     thinking: str = thinking_option()
     train_on: str = train_on_option()
@@ -261,6 +267,8 @@ class ScoreOptions(_EngineFlags, Reading):
         check_options(self)
         if "student" in self.score and self.rollouts is None:
             raise ConfigurationError("--score student needs --rollouts, a folder written by sample-student")
+        if self.translate:
+            self._check_translation()
         if self.shard_range is not None:
             Part.parse(self.shard_range)
             if self.out is None:
@@ -269,6 +277,16 @@ class ScoreOptions(_EngineFlags, Reading):
                 )
         if self.reference is None and (self.reference_revision or self.reference_adapter):
             raise ConfigurationError("--reference-revision and --reference-adapter need --reference")
+
+    def _check_translation(self) -> None:
+        if self.rollouts is None:
+            raise ConfigurationError(
+                "--translate needs --rollouts, whose student has another tokenizer; without rollouts, score first and "
+                "then run adpa signals translate"
+            )
+        for name, value in (("--truncate", self.truncate), ("--shard-range", self.shard_range)):
+            if value:
+                raise ConfigurationError(f"--translate does not go with {name}; leave one of them out")
 
     @property
     def part(self) -> Part:

@@ -26,13 +26,14 @@ from teacher_scoring.engines.open import engine_version, is_installed
 from teacher_scoring.engines.tokenizer import load_tokenizer
 from teacher_scoring.options import SampleOptions, ScoreOptions
 from teacher_scoring.passes.cache import PassPlan
-from teacher_scoring.passes.rollouts_by_pair import RolloutsByPair
+from teacher_scoring.passes.rollout_texts import RolloutTexts
+from teacher_scoring.passes.rollouts_by_pair import RolloutRows, RolloutsByPair
 from teacher_scoring.passes.run import Pass
 from teacher_scoring.passes.scoring import score_given_ids, score_support
 from teacher_scoring.passes.tasks import EncodedShard, SupportRule, pair_rows
 from teacher_scoring.workers.run import request_engine
 
-__all__ = ["ScoringRequest", "describe_engine", "prepare_request", "settle_engine"]
+__all__ = ["ScoringRequest", "describe_engine", "prepare_request", "score_command", "settle_engine"]
 
 logger = logging.getLogger(__name__)
 
@@ -136,10 +137,18 @@ class ScoringRequest:
             for model, plan, do in zip(self.models, self.plans(), work, strict=False)
         ]
 
-    def rollouts_by_pair(self) -> RolloutsByPair | None:
+    def rollouts_by_pair(self) -> RolloutRows | None:
         """The rollouts, ready to be looked up by pair."""
         if self.rollouts is None:
             return None
+        if self.options.translate:
+            student_tokenizer = load_tokenizer(
+                self.rollouts.tokenizer_folder,
+                option="--rollouts",
+                trust_remote_code=self.options.trust_remote_code,
+            )
+            encoder = _encoder(self.options, self.tokenizer, self.models)
+            return RolloutTexts(self.rollouts, student_tokenizer, self.tokenizer, encoder)
         return RolloutsByPair(
             self.rollouts,
             truncated=self.options.truncate,
@@ -147,7 +156,7 @@ class ScoringRequest:
             vocab_size=min(model.vocab_size for model in self.models),
         )
 
-    def check_data(self, rollouts: RolloutsByPair | None) -> None:
+    def check_data(self, rollouts: RolloutRows | None) -> None:
         """Refuse data or rollouts that cannot give what was asked for, as far as the first rows tell.
 
         Raises:
@@ -165,12 +174,12 @@ class ScoringRequest:
                 f"{self.options.rollouts}: none of its pairs is in {self.options.data}; sample from the same data"
             )
 
-    def rows(self, rollouts: RolloutsByPair | None) -> Iterator[list[ResponseSignals]]:
+    def rows(self, rollouts: RolloutRows | None) -> Iterator[list[ResponseSignals]]:
         """The rows of each pair, ids only; what became of the data is known after the last one."""
-        pairs = (pair for row in self.reader if (pair := self.encoder.encode(row)) is not None)
+        pairs = ((row, pair) for row in self.reader if (pair := self.encoder.encode(row)) is not None)
         return pair_rows(pairs, rollouts)
 
-    def report_rows(self, rollouts: RolloutsByPair | None) -> None:
+    def report_rows(self, rollouts: RolloutRows | None) -> None:
         """Say what became of the rows.
 
         Raises:
@@ -198,15 +207,21 @@ class ScoringRequest:
     def created(self) -> dict[str, Any]:
         """What is worth knowing of how the dataset came about but does not determine it; no times, no hosts."""
         options = self.options
-        return {
+        created = {
             "by": f"adpa {version('adpa')}",
             "teacher": options.teacher,
             "reference": options.reference,
             "data": options.data,
             "rollouts": options.rollouts,
-            # What verify --repair says to run; it adds the folder that the dataset is in by then.
-            "command": command_line("score-teacher", options, determining=True, without=("out",)),
         }
+        # What verify --repair says to run; it adds the folder that the dataset is in by then. With --translate the
+        # command makes another dataset there.
+        return created if options.translate else {**created, "command": score_command(options)}
+
+
+def score_command(options: ScoreOptions) -> str:
+    """The command line that makes a dataset, without its folder."""
+    return command_line("score-teacher", options, determining=True, without=("out",))
 
 
 def prepare_request(options: ScoreOptions, *, need_weights: bool = True) -> ScoringRequest:
@@ -219,6 +234,9 @@ def prepare_request(options: ScoreOptions, *, need_weights: bool = True) -> Scor
         AdpaError: for whatever is missing or does not fit.
     """
     options = settle_engine(options)
+    if options.translate:
+        # What is translated afterwards is rendered anew from its conversations.
+        options = dataclasses.replace(options, store_conversations=True)
     teacher, reference = _find_models(options, need_weights)
     tokenizer = load_tokenizer(
         teacher.folder, option="--teacher", trust_remote_code=options.trust_remote_code
@@ -227,14 +245,9 @@ def prepare_request(options: ScoreOptions, *, need_weights: bool = True) -> Scor
     rollouts = None
     if options.rollouts is not None:
         rollouts = RolloutDataset.open(local_folder(options.rollouts))
-    longest, limited_by = longest_sequence(options.max_length, (teacher, reference))
-    encoder = PairEncoder(
-        tokenizer,
-        max_length=longest,
-        limited_by=limited_by,
-        truncate=options.truncate,
-        **encoder_settings(options),
-    )
+        _check_rollouts(options, rollouts, tokenizer)
+    longest, _ = longest_sequence(options.max_length, (teacher, reference))
+    encoder = _encoder(options, tokenizer, (teacher, reference))
     _check_terminator(encoder, (teacher, reference))
     if note := encoder.unheeded_terminator(teacher.folder):
         logger.warning("note: %s", note)
@@ -255,6 +268,7 @@ def prepare_request(options: ScoreOptions, *, need_weights: bool = True) -> Scor
             "chat_template": encoder.template_hash,
             **encoding_request(options),
             "rollouts": rollouts.manifest.fingerprint if rollouts is not None else None,
+            **_student_tokenizer(options, rollouts),
             "roles": list(options.roles),
             "top_k": options.top_k,
             "top_p": options.top_p,
@@ -267,6 +281,52 @@ def prepare_request(options: ScoreOptions, *, need_weights: bool = True) -> Scor
         },
         cache=Path(options.pass_cache or adpa_home() / "passes").absolute(),
     )
+
+
+def _encoder(options: ScoreOptions, tokenizer: Any, models: Iterable[ResolvedModel | None]) -> PairEncoder:
+    longest, limited_by = longest_sequence(options.max_length, models)
+    return PairEncoder(
+        tokenizer,
+        max_length=longest,
+        limited_by=limited_by,
+        truncate=options.truncate,
+        **encoder_settings(options),
+    )
+
+
+def _student_tokenizer(options: ScoreOptions, rollouts: RolloutDataset | None) -> dict[str, Any]:
+    """The tokenizer of rollouts whose text is scored; nothing where their ids are."""
+    if not options.translate or rollouts is None:
+        return {}
+    return {"rollouts_tokenizer": rollouts.manifest.request["tokenizer"]}
+
+
+def _check_rollouts(options: ScoreOptions, rollouts: RolloutDataset, tokenizer: Any) -> None:
+    """Refuse rollouts whose ids are not the teacher's, or with --translate those that need none."""
+    folder = rollouts.tokenizer_folder
+    if not (folder / "tokenizer.json").is_file():
+        if options.translate:
+            raise DataError(
+                f"{options.rollouts}: these rollouts hold no tokenizer, as sample-student writes it since --translate "
+                "exists; sample again into another folder"
+            )
+        return
+    teacher = Vocabulary.from_tokenizer(tokenizer)
+    student = Vocabulary.from_folder(folder)
+    names = {"teacher_name": options.teacher, "student_name": f"{options.rollouts} (student)"}
+    try:
+        check_agreement(teacher, student, **names)
+    except DataError as error:
+        if not options.translate:
+            raise DataError(
+                f"{error}, or add --translate: the teacher then scores the answers' text, and its signals are put on "
+                "the student's ids (docs/cross_tokenizer.md)"
+            ) from error
+        return
+    if options.translate:
+        raise ConfigurationError(
+            f"--translate: {options.rollouts} is in the teacher's token ids already; leave the option out"
+        )
 
 
 def _find_models(options: ScoreOptions, need_weights: bool) -> tuple[ResolvedModel, ResolvedModel | None]:

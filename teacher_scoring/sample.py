@@ -18,6 +18,7 @@ from data.options.command_line import command_line
 from data.preferences.messages import PreferenceRow
 from data.preferences.reader import PreferenceReader, read_preferences
 from data.progress import Progress
+from data.signals.dataset import TOKENIZER_FOLDER
 from data.signals.rollouts import Rollout, RolloutDataset, write_rollout_shard
 from data.signals.schema import ResponseSignals
 from data.signals.shards import read_signal_shard
@@ -28,7 +29,7 @@ from teacher_scoring.build.records import LostResponse, ShardRecord
 from teacher_scoring.engines.checked import CheckedEngine, LostAnswersError
 from teacher_scoring.engines.contract import SampledResponse, Sampling
 from teacher_scoring.engines.models import ResolvedModel, engine_request, find_model, longest_sequence
-from teacher_scoring.engines.tokenizer import load_tokenizer
+from teacher_scoring.engines.tokenizer import load_tokenizer, save_tokenizer
 from teacher_scoring.options import SampleOptions
 from teacher_scoring.passes.cache import Lost
 from teacher_scoring.passes.scoring import LOST_ADVICE
@@ -225,6 +226,7 @@ def _sample(request: _Request, build: DatasetBuild) -> int:
             for shard, answers in zip(todo, results, strict=True):
                 build.keep(_write(request, build, shard, answers))
                 progress.update(len(answers))
+        save_tokenizer(request.tokenizer, build.out / TOKENIZER_FOLDER)
         build.complete(
             {
                 "by": f"adpa {version('adpa')}",

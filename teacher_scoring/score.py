@@ -2,6 +2,8 @@
 
 import collections
 import contextlib
+import dataclasses
+import functools
 import logging
 import time
 from dataclasses import dataclass
@@ -10,16 +12,19 @@ from pathlib import Path
 from data.errors import AdpaError
 from data.files import make_folder
 from data.signals.dataset import TOKENIZER_FOLDER, SignalDataset
+from data.signals.rollouts import RolloutDataset
+from data.storage.store import local_folder
 from data.storage.usage import register_user
+from data.translation.dataset import TranslationResult, translate_dataset
 from teacher_scoring.build.assemble import ScoredShard, assemble_shard
 from teacher_scoring.build.dataset_build import DatasetBuild
 from teacher_scoring.build.records import ShardRecord
-from teacher_scoring.engines.tokenizer import save_tokenizer
+from teacher_scoring.engines.tokenizer import load_tokenizer, save_tokenizer
 from teacher_scoring.options import ScoreOptions
 from teacher_scoring.passes.cache import remove_stale_leftovers
 from teacher_scoring.passes.run import Pass, PassCounts
 from teacher_scoring.passes.tasks import EncodedShard
-from teacher_scoring.request import ScoringRequest, describe_engine, prepare_request
+from teacher_scoring.request import ScoringRequest, describe_engine, prepare_request, score_command
 from teacher_scoring.workers.sigterm import exit_on_sigterm
 
 __all__ = ["ScoreOptions", "ScoringResult", "score_teacher"]
@@ -40,6 +45,7 @@ class ScoringResult:
         reference: likewise; None also without a reference.
         lost: responses without scores, whose pairs are left out.
         reused: whether the dataset was there already.
+        translation: what putting it on the student's ids came to; None where it is on the teacher's.
         part: `I/N` when only a part of the shards was made, which leaves the dataset unfinished.
         seconds: time that it took.
     """
@@ -52,6 +58,7 @@ class ScoringResult:
     reference: PassCounts | None = None
     lost: int = 0
     reused: bool = False
+    translation: TranslationResult | None = None
     part: str | None = None
     seconds: float = 0.0
 
@@ -62,7 +69,7 @@ class ScoringResult:
             return None
         return (
             f"adpa signals report {self.path}, or adpa train-student --signals {self.path} --student STUDENT "
-            "--method abd --out RUN"
+            f"--method {'abd' if self.translation is None else 'adpa'} --out RUN"
         )
 
     def open(self) -> SignalDataset:
@@ -74,7 +81,9 @@ class ScoringResult:
         return SignalDataset.open(self.path)
 
     def __str__(self) -> str:
-        """The result in one line."""
+        """The result in one line; with a translation, what that kept below."""
+        if self.translation is not None:
+            return str(self.translation)
         made = f"{self.path}: {self.responses:,} responses of {self.pairs:,} pairs, {self.positions:,} scored positions"
         if self.part is None:
             return made
@@ -87,6 +96,8 @@ def score_teacher(options: ScoreOptions) -> ScoringResult:
     Running the same request again continues where it stopped; a finished one is only opened. Several runs may make
     one part each of a dataset at the same time; `merge_parts` completes it.
 
+    With `translate` there are two datasets: one on the teacher's ids, in the store, and the one that was asked for.
+
     Args:
         options: what to score, with which models, into which folder or, without one, into the store.
     Raises:
@@ -95,24 +106,61 @@ def score_teacher(options: ScoreOptions) -> ScoringResult:
     """
     started = time.monotonic()
     with exit_on_sigterm():
-        request = prepare_request(options)
-        with DatasetBuild.open(options.out, request.known, request.reader, part=options.part) as build:
-            passes: list[Pass] = [] if build.is_complete else _score(request, build)
-            counts = [one.counts for one in passes]
-            is_part = not (options.part.is_whole or build.is_complete)
-            size = build if is_part else SignalDataset.open(build.out)
-            return ScoringResult(
-                path=build.out,
-                responses=size.num_rows,
-                pairs=size.num_pairs,
-                positions=size.num_positions,
-                teacher=counts[0] if passes else None,
-                reference=counts[1] if len(passes) > 1 else None,
-                lost=len(build.lost),
-                reused=build.is_complete,
-                part=options.shard_range if is_part else None,
-                seconds=time.monotonic() - started,
-            )
+        if not options.translate:
+            return _score_dataset(options, started)
+        on_teacher_ids = _score_dataset(dataclasses.replace(options, out=None), started)
+        return _translated(options, on_teacher_ids, started)
+
+
+def _score_dataset(options: ScoreOptions, started: float) -> ScoringResult:
+    request = prepare_request(options)
+    with DatasetBuild.open(options.out, request.known, request.reader, part=options.part) as build:
+        passes: list[Pass] = [] if build.is_complete else _score(request, build)
+        counts = [one.counts for one in passes]
+        is_part = not (options.part.is_whole or build.is_complete)
+        size = build if is_part else SignalDataset.open(build.out)
+        return ScoringResult(
+            path=build.out,
+            responses=size.num_rows,
+            pairs=size.num_pairs,
+            positions=size.num_positions,
+            teacher=counts[0] if passes else None,
+            reference=counts[1] if len(passes) > 1 else None,
+            lost=len(build.lost),
+            reused=build.is_complete,
+            part=options.shard_range if is_part else None,
+            seconds=time.monotonic() - started,
+        )
+
+
+def _translated(options: ScoreOptions, scored: ScoringResult, started: float) -> ScoringResult:
+    """The dataset that was scored on the teacher's ids, put on those of the student that sampled the rollouts."""
+    assert options.rollouts is not None, "refused with the options"
+    rollouts = RolloutDataset.open(local_folder(options.rollouts))
+    # What the student's template was given when it was asked.
+    sampled_with = rollouts.manifest.request
+    load = functools.partial(load_tokenizer, option="--rollouts", trust_remote_code=options.trust_remote_code)
+    translation = translate_dataset(
+        scored.open(),
+        rollouts.tokenizer_folder,
+        load_tokenizer=load,
+        out=options.out,
+        rollouts=rollouts.path,
+        template_args=sampled_with.get("template_args"),
+        thinking=sampled_with.get("thinking", "auto"),
+        command=score_command(options),
+    )
+    dataset = SignalDataset.open(translation.path)
+    return dataclasses.replace(
+        scored,
+        path=translation.path,
+        responses=dataset.num_rows,
+        pairs=dataset.num_pairs,
+        positions=dataset.num_positions,
+        reused=translation.reused,
+        translation=translation,
+        seconds=time.monotonic() - started,
+    )
 
 
 def _score(request: ScoringRequest, build: DatasetBuild) -> list[Pass]:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from data.id_index import IdIndex
 from data.signals.columns import list_array, list_column
-from data.signals.dataset import ShardedDataset
+from data.signals.dataset import TOKENIZER_FOLDER, ShardedDataset
 from data.signals.manifest import RowGroup, ShardEntry
-from data.signals.parquet import read_row_group, run_starts, write_parquet
+from data.signals.parquet import read_pair_ids, read_row_group, run_starts, write_parquet
 from data.signals.schema import column_field, list_of
 from data.signals.shards import ROWS_PER_GROUP, group_rows
 
@@ -20,6 +21,7 @@ __all__ = [
     "ROLLOUT_SCHEMA",
     "Rollout",
     "RolloutDataset",
+    "RolloutIndex",
     "read_rollout_group",
     "write_rollout_shard",
 ]
@@ -196,5 +198,44 @@ class RolloutDataset(ShardedDataset[Rollout]):
     kind = "rollouts"
     rebuild_command = REBUILD_COMMAND
 
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The student's tokenizer, which the ids are of; rollouts of earlier versions do not have it."""
+        return self.path / TOKENIZER_FOLDER
+
     def _read_group(self, file: str, index: int) -> RolloutGroup:
         return read_rollout_group(self._local_file(file), index, fingerprint=self.manifest.fingerprint)
+
+
+class RolloutIndex:
+    """Rollouts looked up by pair id, in bounded memory; fast for lookups in nearly their own order."""
+
+    def __init__(self, rollouts: RolloutDataset) -> None:
+        """Read one small column of every shard.
+
+        Raises:
+            ShardError: a shard that cannot be read.
+        """
+        self.rollouts = rollouts
+        self._numbers = IdIndex()
+        number = 0
+        for file, group in rollouts.places:
+            for pair_id in read_pair_ids(rollouts.path / file, group, rebuild=rollouts.rebuild_command):
+                self._numbers.add(pair_id, str(number))
+                number += 1
+
+    def __contains__(self, pair_id: str) -> bool:
+        return pair_id in self._numbers
+
+    def of(self, pair_id: str) -> list[Rollout]:
+        """The answers to one pair's prompt; none where the student was not asked about it.
+
+        Raises:
+            ShardError: a shard that cannot be read.
+        """
+        number = self._numbers.get(pair_id)
+        return [] if number is None else self.rollouts.pair(int(number))
+
+    def close(self) -> None:
+        """Delete the index."""
+        self._numbers.close()

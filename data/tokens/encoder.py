@@ -98,6 +98,7 @@ class PairEncoder:
 
     Attributes:
         counts: rows seen (`read`), kept, and dropped by reason.
+        last_dropped: why the last row that was dropped was; None before any.
         num_truncated: kept rows whose prompt was cut.
         num_trimmed: kept rows with an answer that the template trims.
         terminator_id: the end-of-turn token that every answer ends with.
@@ -135,6 +136,7 @@ class PairEncoder:
             DataError: for a template that fails or does not know an argument, or where nothing could end an answer.
         """
         self.counts = RowCounts()
+        self.last_dropped: str | None = None
         self.num_truncated = self.num_trimmed = 0
         template = template_text(tokenizer.chat_template)
         self.template_hash = None if template is None else hashlib.sha256(template.encode()).hexdigest()
@@ -345,6 +347,7 @@ class PairEncoder:
 
     def _drop(self, reason: str) -> None:
         self.counts.dropped[reason] += 1
+        self.last_dropped = reason
 
     @property
     def _terminator(self) -> str:

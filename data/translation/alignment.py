@@ -82,7 +82,7 @@ def align(
 
 
 def _starts(token_ids: Sequence[int] | np.ndarray, tokens: TokenBytes) -> np.ndarray:
-    lengths = tokens.lengths[np.asarray(token_ids, np.int64)]
+    lengths = tokens.lengths_of(np.asarray(token_ids, np.int64))
     return np.cumsum(lengths, dtype=np.int64) - lengths
 
 

@@ -1,15 +1,16 @@
 """`signals translate`: its options, and what they lead to."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data.errors import ConfigurationError
 from data.model_identity import resolve_model
+from data.options.command_line import command_line
 from data.options.fields import check_options, option
+from data.storage.store import local_folder
 from data.storage.transfer import open_signals
+from data.tokens.options import parse_template_args, template_arg_option, thinking_option
 from data.translation.dataset import TranslationResult, translate_dataset
 
 __all__ = ["SignalsTranslateOptions", "translate_signals"]
@@ -20,29 +21,46 @@ class SignalsTranslateOptions:
     """Put a signal dataset on another tokenizer's ids. No model and no GPU: bytes of tokens are aligned."""
 
     signals: str = option(
-        help="folder, name in the store, or address of a signal dataset with conversations", positional=True
+        help="folder, name in the store, or address of a signal dataset with conversations",
+        positional=True,
+        group="data",
     )
-    tokenizer: str = option(help="the student, or a folder with its tokenizer: a local folder or a hub name")
-    out: str | None = option(None, help="folder of the translated dataset [one in the store]")
-    workers: int = option(
-        1, help="processes that translate shards side by side", minimum=1, determining=False
+    tokenizer: str = option(
+        help="the student, or a folder with its tokenizer: a local folder or a hub name", group="model"
+    )
+    out: str | None = option(
+        None,
+        help="folder of the translated dataset [found or made in the store, by what determines it]",
+        group="saving",
+        aliases=("-o", "--output"),
+    )
+    rollouts: str | None = option(
+        None,
+        help="for signals on a student's own answers: what sample-student wrote; its token ids are kept",
+        group="data",
     )
     max_length: int | None = option(
-        None, help="leave out pairs with a longer response with its prompt, student tokens", minimum=2
+        None,
+        help="leave out pairs with a longer response with its prompt, student tokens [no limit]",
+        minimum=2,
+        group="data",
     )
-    template_arg: tuple[str, ...] = option(
-        (), help="KEY=VALUE for the student's chat template, repeatable; values may be JSON"
+    template_arg: tuple[str, ...] = template_arg_option()
+    thinking: str = thinking_option()
+    workers: int = option(
+        1,
+        help="processes that translate shards side by side",
+        minimum=1,
+        determining=False,
+        group="memory",
     )
-    thinking: str = option(
-        "auto", help="what becomes of thoughts, as for score-teacher", choices=("auto", "keep", "none")
+    trust_remote_code: bool = option(
+        False, help="run code that comes with the tokenizer", group="model", expert=True
     )
-    trust_remote_code: bool = option(False, help="run code that comes with the tokenizer")
 
     def __post_init__(self) -> None:
         check_options(self)
-        for pair in self.template_arg:
-            if not pair.partition("=")[0] or "=" not in pair:
-                raise ConfigurationError(f"--template-arg: {pair!r} is not KEY=VALUE")
+        parse_template_args(self.template_arg)
 
 
 def translate_signals(
@@ -65,17 +83,10 @@ def translate_signals(
         folder,
         load_tokenizer=load_tokenizer,
         out=options.out,
+        rollouts=None if options.rollouts is None else local_folder(options.rollouts),
         workers=options.workers,
         max_length=options.max_length,
-        template_args={
-            name: _value(text) for name, _, text in (pair.partition("=") for pair in options.template_arg)
-        },
+        template_args=parse_template_args(options.template_arg),
         thinking=options.thinking,
+        command=command_line("signals translate", options, determining=True, without=("out",)),
     )
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text

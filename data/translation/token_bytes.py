@@ -99,6 +99,11 @@ class TokenBytes:
         """The bytes of a token; empty for special tokens and ids that the vocabulary does not use."""
         return self._bytes[token_id] if 0 <= token_id < self.vocab_size else b""
 
+    def lengths_of(self, token_ids: np.ndarray) -> np.ndarray:
+        """Number of bytes of each token, int32, same shape; 0 for special tokens and ids that are not used."""
+        inside = token_ids < self.vocab_size
+        return np.where(inside, self.lengths[np.where(inside, token_ids, 0)], 0)
+
     def join(self, token_ids: Sequence[int] | np.ndarray) -> bytes:
         """The bytes of consecutive tokens."""
         return b"".join([self[token_id] for token_id in token_ids])

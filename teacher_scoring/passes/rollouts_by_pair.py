@@ -1,21 +1,50 @@
 """A student's rollouts, looked up by pair while the pairs are encoded."""
 
 from collections import Counter
-from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 
 from data.errors import DataError
-from data.id_index import IdIndex
-from data.signals.parquet import read_pair_ids
-from data.signals.rollouts import Rollout, RolloutDataset
+from data.preferences.messages import PreferenceRow
+from data.signals.rollouts import Rollout, RolloutDataset, RolloutIndex
+from data.signals.schema import ResponseSignals
 from data.tokens.encoder import EncodedPair
 
-__all__ = ["RolloutsByPair"]
+__all__ = ["RolloutRows", "RolloutsByPair", "describe_dropped"]
+
+
+class RolloutRows(Protocol):
+    """Rollouts as rows to score: in the teacher's ids as they are, or through their text.
+
+    Attributes:
+        dropped: how many rollouts `rows` has left out so far, by reason.
+    """
+
+    dropped: Counter[str]
+
+    def __contains__(self, pair_id: str) -> bool:
+        """Whether the student was asked about a pair."""
+        ...
+
+    def rows(self, row: PreferenceRow, pair: EncodedPair) -> list[ResponseSignals]:
+        """The rollouts of one pair that can be scored, ids only; none when the student was not asked about it.
+
+        Args:
+            row: the pair as it was read.
+            pair: the same with the teacher's token ids.
+        Raises:
+            DataError: for rollouts that were sampled from another prompt.
+        """
+        ...
+
+    def describe(self) -> str | None:
+        """One line for the output, when something was dropped."""
+        ...
 
 
 class RolloutsByPair:
-    """Find rollouts by pair id, in bounded memory; fast for rollouts in nearly the same order as the pairs.
+    """Rollouts of a student with the teacher's tokenizer.
 
     Attributes:
         dropped: how many rollouts `of` has left out so far, by reason.
@@ -36,25 +65,29 @@ class RolloutsByPair:
         self.dropped: Counter[str] = Counter()
         self._max_length = max_length
         self._vocab_size = vocab_size
-        self._rollouts = rollouts
+        self._path = rollouts.path
         self._truncated = truncated
-        self._index = IdIndex()
-        for number, pair_id in enumerate(self._pair_ids()):
-            self._index.add(pair_id, str(number))
+        self._index = RolloutIndex(rollouts)
 
     def __contains__(self, pair_id: str) -> bool:
         return pair_id in self._index
 
+    def rows(self, row: PreferenceRow, pair: EncodedPair) -> list[ResponseSignals]:
+        """See `RolloutRows`."""
+        return [
+            ResponseSignals(
+                pair.pair_id, "student", rollout.sample_index, rollout.prompt_ids, rollout.response_ids
+            )
+            for rollout in self.of(pair)
+        ]
+
     def of(self, pair: EncodedPair) -> list[Rollout]:
         """The rollouts of one pair that can be scored; none when the student was not asked about it."""
-        number = self._index.get(pair.pair_id)
-        if number is None:
-            return []
-        found = self._rollouts.pair(int(number))
+        found = self._index.of(pair.pair_id)
         for rollout in found:
             if not self._same_prompt(rollout.prompt_ids, pair.prompt_ids):
                 raise DataError(
-                    f"{self._rollouts.path}: the rollouts of pair {pair.pair_id} were sampled from another prompt "
+                    f"{self._path}: the rollouts of pair {pair.pair_id} were sampled from another prompt "
                     "than --data gives with the teacher's tokenizer and chat template; sample again from the same "
                     "--data, with a student that has the teacher's template and with the same --max-length"
                 )
@@ -70,20 +103,7 @@ class RolloutsByPair:
 
     def describe(self) -> str | None:
         """One line for the output, when something was dropped."""
-        if not self.dropped:
-            return None
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.most_common())
-        return f"{self._rollouts.path}: rollouts dropped: {reasons}"
-
-    def close(self) -> None:
-        """Delete the index."""
-        self._index.close()
-
-    def _pair_ids(self) -> Iterator[str]:
-        for shard in self._rollouts.manifest.shards:
-            for group in range(len(shard.row_groups)):
-                path = self._rollouts.path / shard.file
-                yield from read_pair_ids(path, group, rebuild=self._rollouts.rebuild_command)
+        return describe_dropped(self._path, self.dropped)
 
     def _same_prompt(self, sampled: np.ndarray, ours: np.ndarray) -> bool:
         if not self._truncated:
@@ -91,3 +111,11 @@ class RolloutsByPair:
         # How much was cut depends on the room that the responses left; a BOS may precede the cut.
         common = min(len(sampled), len(ours)) - 1
         return common < 1 or np.array_equal(sampled[-common:], ours[-common:])
+
+
+def describe_dropped(path: object, dropped: Counter[str]) -> str | None:
+    """One line on rollouts that were left out; None where none were."""
+    if not dropped:
+        return None
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
+    return f"{path}: rollouts dropped: {reasons}"

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from data.preferences.messages import PreferenceRow
 from data.signals.schema import ResponseSignals
 from data.signals.shards import read_signal_shard, write_signal_shard
 from data.tokens.encoder import EncodedPair
 from teacher_scoring.engines.contract import TokenSequence
-from teacher_scoring.passes.rollouts_by_pair import RolloutsByPair
+from teacher_scoring.passes.rollouts_by_pair import RolloutRows
 
 __all__ = [
     "EncodedShard",
@@ -76,25 +77,18 @@ class EncodedShard:
 
 
 def pair_rows(
-    pairs: Iterable[EncodedPair], rollouts: RolloutsByPair | None
+    pairs: Iterable[tuple[PreferenceRow, EncodedPair]], rollouts: RolloutRows | None
 ) -> Iterator[list[ResponseSignals]]:
     """All rows of each pair: chosen, rejected, then the student's samples, ids only.
 
     Args:
-        pairs: the pairs in order.
+        pairs: the pairs in order, as they were read and as token ids.
         rollouts: the student's samples, if any.
     Raises:
         DataError: for a rollout whose prompt is not the pair's, token by token.
     """
-    for pair in pairs:
-        rows = pair.rows()
-        rows += [
-            ResponseSignals(
-                pair.pair_id, "student", rollout.sample_index, rollout.prompt_ids, rollout.response_ids
-            )
-            for rollout in (rollouts.of(pair) if rollouts is not None else ())
-        ]
-        yield rows
+    for row, pair in pairs:
+        yield pair.rows() + (rollouts.rows(row, pair) if rollouts is not None else [])
 
 
 def group_pairs(

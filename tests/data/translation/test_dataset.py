@@ -19,7 +19,7 @@ from data.signals.manifest import Manifest, describe_files, write_manifest
 from data.signals.shards import write_signal_shard
 from data.signals.support import tail_logprobs
 from data.tokens.encoder import PairEncoder
-from data.translation import dataset as translation
+from data.translation import shard as translation
 from data.translation.dataset import translate_dataset
 
 TEXTS = [

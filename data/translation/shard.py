@@ -1,0 +1,240 @@
+"""One shard of a signal dataset on another tokenizer's ids: both tokenizers, and the way of each row through them.
+
+Conversations are rendered anew with the student's own template from the messages that the source stores. Answers that
+the student sampled itself are not: their ids are taken from the rollouts as they are, because they are what the student
+wrote, and because its log-probabilities are stored for these ids.
+"""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.errors import DataError
+from data.preferences.messages import Message, PreferenceRow
+from data.signals.dataset import SignalDataset
+from data.signals.manifest import Manifest
+from data.signals.rollouts import RolloutDataset, RolloutIndex
+from data.signals.schema import ResponseSignals
+from data.signals.shards import read_signal_shard, write_signal_shard
+from data.tokens.encoder import PairEncoder
+from data.translation.rows import RowTranslator, StudentResponse, TranslationCounts
+from data.translation.token_bytes import TokenBytes
+
+__all__ = ["RULE", "ShardTranslator", "TokenizerLoader", "TranslationJob"]
+
+#: Names the rule of alignment and projection in requests; a change of the rule is a change of this name.
+RULE = "first piece of the same bytes, version 1"
+
+TokenizerLoader = Callable[[Path], Any]
+"""Loads a tokenizer of `transformers` from a folder; picklable where several workers are asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranslationJob:
+    """What determines a translation; a worker process begins with it.
+
+    Attributes:
+        source: folder of the dataset to translate.
+        tokenizer_folder: folder with the student's tokenizer and chat template.
+        load_tokenizer: loads a tokenizer from a folder.
+        rollouts: folder of the student's own answers, where the source has scores of them.
+        max_length: drop responses longer than this with their prompt, in the student's tokens; None keeps all.
+        template_args: arguments for the student's chat template.
+        thinking: what becomes of thoughts, as for `PairEncoder`.
+    """
+
+    source: Path
+    tokenizer_folder: Path
+    load_tokenizer: TokenizerLoader
+    rollouts: Path | None = None
+    max_length: int | None = None
+    template_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    thinking: str = "auto"
+
+
+class ShardTranslator:
+    """Both tokenizers, loaded, and what puts a shard's rows on the student's ids."""
+
+    def __init__(self, job: TranslationJob) -> None:
+        """Load the tokenizers and compare them with what the source and the rollouts say.
+
+        Raises:
+            DataError: tokens that do not determine bytes; rollouts that are missing, or are not the student's.
+            ShardError: a source or rollouts that cannot be read.
+        """
+        self._job = job
+        self._source = SignalDataset.open(job.source)
+        request = self._source.manifest.request
+        teacher_tokenizer = job.load_tokenizer(self._source.tokenizer_folder)
+        student_tokenizer = job.load_tokenizer(job.tokenizer_folder)
+        self._teacher_bytes = TokenBytes(
+            teacher_tokenizer.backend_tokenizer, name=str(self._source.tokenizer_folder)
+        )
+        student_bytes = TokenBytes(student_tokenizer.backend_tokenizer, name=str(job.tokenizer_folder))
+        self._encoder = PairEncoder(
+            student_tokenizer,
+            max_length=job.max_length,
+            template_args=job.template_args,
+            thinking=job.thinking,
+            train_on=request.get("train_on", "turns"),
+            store_conversations=True,
+        )
+        # The student's own end of a turn, however its template spells it.
+        teacher_end = PairEncoder(teacher_tokenizer).terminator_id
+        roles = {teacher_end: self._encoder.terminator_id}
+        for role in ("eos_token_id", "bos_token_id"):
+            theirs, ours = getattr(teacher_tokenizer, role), getattr(student_tokenizer, role)
+            if theirs is not None and ours is not None:
+                roles.setdefault(theirs, ours)
+        self._translator = RowTranslator(self._teacher_bytes, student_bytes, roles, teacher_end)
+        self._vocab_size = student_bytes.vocab_size
+        self._rollouts = self._open_rollouts()
+
+    def request(self, source: Manifest) -> dict[str, Any]:
+        """What determines the translated dataset: the source's request with the student's tokenizer and the rule."""
+        return {
+            **source.request,
+            "tokenizer": self._encoder.tokenizer_hash,
+            "chat_template": self._encoder.template_hash,
+            "translation": {
+                "source": source.fingerprint,
+                "source_tokenizer": source.request.get("tokenizer"),
+                "rule": RULE,
+                "vocab_size": self._vocab_size,
+                "max_length": self._job.max_length,
+                "template_args": dict(self._job.template_args),
+                "thinking": self._job.thinking,
+            },
+        }
+
+    def translate_shard(self, folder: Path, index: int, name: str) -> dict[str, Any]:
+        """Translate one shard; its manifest entry and counts as JSON values.
+
+        Args:
+            folder: of the translated dataset.
+            index: of the shard.
+            name: fingerprint of the translated dataset.
+        Raises:
+            DataError: a row that is stored without its conversation, or a sampled answer that the rollouts lack.
+            ShardError: a shard that cannot be read or written.
+        """
+        entry = self._source.manifest.shards[index]
+        counts = TranslationCounts()
+        written = write_signal_shard(
+            folder / entry.file,
+            self._rows(self._source.path / entry.file, counts),
+            fingerprint=name,
+            precision=self._source.manifest.request.get("precision", "rounded"),
+            format_version=2,
+        )
+        return {"entry": dataclasses.asdict(written), "counts": counts.as_json(), "dataset": name}
+
+    def summary(self, counts: TranslationCounts) -> dict[str, Any]:
+        """Counts as they are kept in the manifest."""
+        supported = max(counts.supported, 1e-300)
+        texts = [
+            (self._teacher_bytes[token_id].decode("utf-8", "backslashreplace") or f"id {token_id}", mass)
+            for token_id, mass in counts.unplaced.most_common(20)
+        ]
+        return {
+            "rows": counts.rows,
+            "dropped": dict(counts.dropped),
+            "positions": counts.positions,
+            "source_positions": counts.source_positions,
+            "aligned_share": counts.aligned / max(counts.positions, 1),
+            "placed_mass": counts.placed / supported,
+            "exact_mass": counts.exact / supported,
+            "unplaced_tokens": texts,
+        }
+
+    def _open_rollouts(self) -> RolloutIndex | None:
+        """The student's own answers by pair; None where the source has none."""
+        source, folder = self._source, self._job.rollouts
+        sampled = source.manifest.roles.get("student")
+        if sampled is None or not sampled.rows:
+            return None
+        if folder is None:
+            raise DataError(
+                f"{source.path}: it holds answers that a student sampled, whose ids must be kept; give --rollouts, the "
+                "folder that score-teacher read, or use score-teacher --translate, which does both steps"
+            )
+        rollouts = RolloutDataset.open(folder)
+        if rollouts.manifest.fingerprint != source.manifest.request.get("rollouts"):
+            raise DataError(
+                f"{folder}: not the rollouts that {source.path} was scored on; give those, whose fingerprint is "
+                f"{source.manifest.request.get('rollouts')}"
+            )
+        if rollouts.manifest.request["tokenizer"] != self._encoder.tokenizer_hash:
+            raise DataError(
+                f"{folder}: sampled by a student with another tokenizer than {self._job.tokenizer_folder}; give the "
+                "tokenizer of the student that sampled them"
+            )
+        return RolloutIndex(rollouts)
+
+    def _rows(self, path: Path, counts: TranslationCounts) -> Iterator[ResponseSignals]:
+        """The shard's rows on the student's ids; a pair of which one response is lost is left out whole."""
+        rows = read_signal_shard(path)
+        for _, pair in itertools.groupby(rows, key=lambda row: row.pair_id):
+            self._translator.counts = of_pair = TranslationCounts()
+            translated = [self._translate(row) for row in pair]
+            kept = [row for row in translated if row is not None]
+            if len(kept) < len(translated):
+                of_pair.dropped["another response of its pair could not be translated"] += len(kept)
+                of_pair = TranslationCounts(dropped=+of_pair.dropped)
+                kept = []
+            counts += of_pair
+            yield from kept
+
+    def _translate(self, row: ResponseSignals) -> ResponseSignals | None:
+        student = self._sampled(row) if row.role == "student" else self._rendered(row)
+        return None if student is None else self._translator.translate(row, student)
+
+    def _sampled(self, row: ResponseSignals) -> StudentResponse:
+        """A response as the student sampled it."""
+        assert self._rollouts is not None
+        for rollout in self._rollouts.of(row.pair_id):
+            if rollout.sample_index == row.sample_index:
+                return StudentResponse(rollout.prompt_ids, rollout.response_ids)
+        raise DataError(
+            f"{self._job.rollouts}: no sample {row.sample_index} of pair {row.pair_id}, which {self._job.source} has; "
+            "score these rollouts again"
+        )
+
+    def _rendered(self, row: ResponseSignals) -> StudentResponse | None:
+        """A response as the student's template and tokenizer write its conversation; None, and counted, without."""
+        if row.conversation is None:
+            raise DataError(
+                f"{self._job.source}: pair {row.pair_id} is stored without its conversation, so that no other template "
+                "can write it; score the data again with --store-conversations"
+            )
+        conversation = json.loads(row.conversation)
+        turns = tuple(_message(turn) for turn in conversation["messages"])
+        cut = conversation["num_prompt_messages"]
+        asked = PreferenceRow(
+            pair_id=row.pair_id,
+            prompt=turns[:cut],
+            chosen=turns[cut:],
+            rejected=None,
+            location=f"{self._job.source}, pair {row.pair_id}, {row.role}",
+            tools=None if conversation.get("tools") is None else tuple(conversation["tools"]),
+        )
+        encoded = self._encoder.encode(asked)
+        if encoded is None:
+            self._translator.counts.dropped[f"student's rendering: {self._encoder.last_dropped}"] += 1
+            return None
+        if len(encoded.chosen) != 1:
+            self._translator.counts.dropped[
+                "the student's template writes earlier turns differently later"
+            ] += 1
+            return None
+        (response,) = encoded.chosen
+        return StudentResponse(response.prompt_ids, response.ids, response.mask)
+
+
+def _message(turn: Mapping[str, Any]) -> Message:
+    extra = {name: value for name, value in turn.items() if name not in ("role", "content")}
+    return Message(turn["role"], turn["content"], extra)
