@@ -26,6 +26,8 @@ __all__ = ["TRAIN_ON", "EncodedPair", "EncodedResponse", "PairEncoder"]
 
 TRAIN_ON = ("turns", "last", "all")
 
+_REMEMBERED_TEXTS = 4
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedResponse:
@@ -149,6 +151,7 @@ class PairEncoder:
         self._store_conversations = store_conversations
         self._bad_rows = bad_rows
         self._shortest_dropped: int | None = None
+        self._last_texts: dict[str, tuple[int, ...]] = {}
         self._templated_text = TemplatedText(tokenizer)
         self._format = choose_format(tokenizer, arguments=template_args, thinking=thinking)
         self.terminator_id = self._format.terminator_id
@@ -310,7 +313,14 @@ class PairEncoder:
         return ids if ids[:1] == self._leading_ids[:1] else self._leading_ids + ids
 
     def _plain_ids(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        # A prompt is asked for once by itself and once with each of its answers.
+        if text not in self._last_texts:
+            if len(self._last_texts) >= _REMEMBERED_TEXTS:
+                del self._last_texts[next(iter(self._last_texts))]
+            self._last_texts[text] = tuple(
+                self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
+            )
+        return list(self._last_texts[text])
 
     # --- Lengths and counts
 

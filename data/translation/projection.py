@@ -10,6 +10,7 @@ the beginning of what follows. Where no student token is longer than the teacher
 the rule is exact for tokenizers that take the longest match; `FirstPieces.is_exact` says for which tokens that holds.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -55,8 +56,7 @@ class FirstPieces:
         return np.where(inside, known, np.int32(_NOWHERE))
 
     def is_exact(self, teacher_ids: np.ndarray) -> np.ndarray:
-        """Whether the rule claims to be exact for each token, bool, same shape."""
-        self(teacher_ids)
+        """Whether the rule claims to be exact for tokens that were asked for before, bool, same shape."""
         inside = teacher_ids < len(self._ids)
         return inside & self._exact[np.where(inside, teacher_ids, 0)]
 
@@ -80,6 +80,7 @@ class ProjectedSupport:
         reference_tail: as above, of the reference; None without a reference.
         placed: the teacher's mass that has a place, float64, shape (P,).
         exact: that part of it for which the rule claims to be exact, float64, shape (P,).
+        unplaced: mass of the tokens without a place, summed over the positions, by the teacher's id.
     """
 
     sizes: np.ndarray
@@ -90,6 +91,7 @@ class ProjectedSupport:
     reference_tail: np.ndarray | None
     placed: np.ndarray
     exact: np.ndarray
+    unplaced: Counter[int]
 
 
 def project_support(
@@ -123,13 +125,17 @@ def project_support(
     reference = None if advantages is None else teacher_logprobs.astype(np.float64) - advantages
     placed = np.bincount(position, mass * ~lost, num_positions)
     exact = np.bincount(position, mass * pieces.is_exact(topk_ids), num_positions)
-    teacher_tail = _join_tail(teacher_tail, position[lost], mass[lost])
-    if reference is not None and reference_tail is not None:
-        reference_tail = _join_tail(reference_tail, position[lost], np.exp(reference[lost]))
-    keep = ~lost
-    position, student, logprobs = position[keep], student[keep], teacher_logprobs[keep]
-    advantages = None if advantages is None else advantages[keep]
-    reference = None if reference is None else reference[keep]
+    logprobs, unplaced = teacher_logprobs, Counter[int]()
+    if lost.any():
+        for token_id, share in zip(topk_ids[lost].tolist(), mass[lost].tolist(), strict=True):
+            unplaced[token_id] += share
+        teacher_tail = _join_tail(teacher_tail, position[lost], mass[lost])
+        if reference is not None and reference_tail is not None:
+            reference_tail = _join_tail(reference_tail, position[lost], np.exp(reference[lost]))
+        keep = ~lost
+        position, student, logprobs = position[keep], student[keep], teacher_logprobs[keep]
+        advantages = None if advantages is None else advantages[keep]
+        reference = None if reference is None else reference[keep]
     key = position * (int(student.max(initial=0)) + 1) + student
     _, first, inverse, counts = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
     if (counts > 1).any():
@@ -158,6 +164,7 @@ def project_support(
         reference_tail=reference_tail,
         placed=placed,
         exact=exact,
+        unplaced=unplaced,
     )
 
 

@@ -1,4 +1,4 @@
-"""One scored response on the student's ids.
+"""Scored responses on the student's ids.
 
 A response is one or several spans of assistant text (several where it holds tool results or user turns in between,
 which are masked out). Each span of the teacher's rendering is aligned with the same span of the student's rendering;
@@ -11,18 +11,18 @@ the tail, so that every divergence and every expected advantage there is zero.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
 from data.signals.schema import ResponseSignals
-from data.translation.alignment import Alignment, align
+from data.translation.alignment import align
 from data.translation.projection import FirstPieces, ProjectedSupport, project_support
 from data.translation.token_bytes import TokenBytes
 
-__all__ = ["RowTranslator", "StudentResponse", "TranslationCounts", "mask_runs"]
+__all__ = ["AlignedRow", "RowTranslator", "StudentResponse", "TranslationCounts", "mask_runs"]
 
 # Tokens without a place that are listed for the user.
 _MOST_UNPLACED = 10_000
@@ -95,8 +95,26 @@ class TranslationCounts:
         return self
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class AlignedRow:
+    """A scored row with where its signals go; T and T' scored positions of teacher and student.
+
+    Attributes:
+        source: the row on the teacher's ids.
+        target: the same response on the student's ids, without signals.
+        aligned: for each of the student's positions the teacher's that begins at the same byte, int64, shape (T',);
+            -1 where none does.
+        spans: for each of the teacher's positions the student's that its span begins with, int64, shape (T,).
+    """
+
+    source: ResponseSignals
+    target: ResponseSignals
+    aligned: np.ndarray
+    spans: np.ndarray
+
+
 class RowTranslator:
-    """Translates scored responses, one at a time.
+    """Translates responses: each is aligned by itself, and the signals of many are projected at once.
 
     Attributes:
         counts: what became of all rows so far.
@@ -119,16 +137,17 @@ class RowTranslator:
         self._teacher_end = teacher_end
         self._student_end = roles[teacher_end]
 
-    def translate(self, row: ResponseSignals, student: StudentResponse) -> ResponseSignals | None:
-        """Put a row's signals on the student's ids.
+    def align(self, row: ResponseSignals, student: StudentResponse) -> AlignedRow | ResponseSignals | None:
+        """Lay the two tokenizations of a response over each other.
 
         Args:
             row: a row of the dataset, scored or not.
             student: the same response in the student's rendering.
         Returns:
-            The row on the student's ids; None where the two renderings cannot be aligned (and it is counted).
+            The row with its alignment; one without signals on the student's ids, as it is; None where the two
+            renderings cannot be aligned (and it is counted).
         """
-        plain = ResponseSignals(
+        target = ResponseSignals(
             row.pair_id,
             row.role,
             row.sample_index,
@@ -138,12 +157,14 @@ class RowTranslator:
             conversation=row.conversation,
         )
         if not row.is_scored:
-            return plain
+            return target
         teacher_runs = mask_runs(row.response_mask, len(row.response_ids))
         student_runs = mask_runs(student.mask, len(student.response_ids))
         if len(teacher_runs) != len(student_runs):
             return self._drop("the two templates cut the response into different turns")
-        spans = []
+        # The columns hold masked-in positions only, so that runs are concatenated on both sides.
+        aligned, spans = [], []
+        teacher_offset = student_offset = 0
         for (teacher_start, teacher_stop), (student_start, student_stop) in zip(
             teacher_runs, student_runs, strict=True
         ):
@@ -155,101 +176,115 @@ class RowTranslator:
             found = align(teacher_ids, student_ids, self._teacher, self._student, terminated=bool(ends[0]))
             if found is None:
                 return self._drop("the two renderings do not spell the same bytes")
-            spans.append(found)
-        return self._project(row, plain, spans)
+            aligned.append(np.where(found.aligned >= 0, found.aligned + teacher_offset, -1))
+            spans.append(found.spans + student_offset)
+            teacher_offset += len(teacher_ids)
+            student_offset += len(student_ids)
+        return AlignedRow(row, target, np.concatenate(aligned), np.concatenate(spans))
 
-    def _project(
-        self, row: ResponseSignals, plain: ResponseSignals, spans: Sequence[Alignment]
-    ) -> ResponseSignals:
-        assert row.support_sizes is not None
-        assert row.topk_ids is not None
-        assert row.teacher_logprobs is not None
-        assert row.teacher_tail_logprobs is not None
-        assert row.teacher_token_logprobs is not None
-        # The columns hold masked-in positions only, so that spans are concatenated on both sides.
-        aligned, span_starts = [], []
-        teacher_offset = student_offset = 0
-        for span in spans:
-            aligned.append(np.where(span.aligned >= 0, span.aligned + teacher_offset, -1))
-            span_starts.append(span.spans + student_offset)
-            teacher_offset += len(span.spans)
-            student_offset += len(span.aligned)
-        aligned, span_starts = np.concatenate(aligned), np.concatenate(span_starts)
-        num_positions = student_offset
-        has = aligned >= 0
-        taken = aligned[has]
-        sizes = row.support_sizes.astype(np.int64)
-        starts = np.cumsum(sizes) - sizes
-        flat = _flat_indices(starts[taken], sizes[taken])
+    def project(self, rows: Sequence[AlignedRow]) -> list[ResponseSignals]:
+        """Put the signals of aligned rows on the student's ids; all rows with a reference, or none.
+
+        The rows go through the projection together, which is several times as fast as one by one.
+        """
+        if not rows:
+            return []
+        kept = [row.aligned[row.aligned >= 0] for row in rows]
+        sizes = [_column(row.source, "support_sizes")[taken] for row, taken in zip(rows, kept, strict=True)]
+        support = [_support_indices(row.source, taken) for row, taken in zip(rows, kept, strict=True)]
+
+        def support_values(name: str) -> np.ndarray:
+            parts = zip(rows, support, strict=True)
+            return np.concatenate([_column(row.source, name)[where] for row, where in parts])
+
+        def position_values(name: str) -> np.ndarray:
+            parts = zip(rows, kept, strict=True)
+            return np.concatenate([_column(row.source, name)[where] for row, where in parts])
+
+        has_reference = rows[0].source.advantages is not None
         projected = project_support(
             self._pieces,
-            row.support_sizes[taken],
-            row.topk_ids[flat],
-            row.teacher_logprobs[flat],
-            None if row.advantages is None else row.advantages[flat],
-            row.teacher_tail_logprobs[taken],
-            None if row.reference_tail_logprobs is None else row.reference_tail_logprobs[taken],
+            np.concatenate(sizes),
+            support_values("topk_ids"),
+            support_values("teacher_logprobs"),
+            support_values("advantages") if has_reference else None,
+            position_values("teacher_tail_logprobs"),
+            position_values("reference_tail_logprobs") if has_reference else None,
         )
-        self._count(row, flat, projected, num_positions, len(taken))
+        self._count(rows, projected)
+        return list(_split(rows, projected))
 
-        def spread(values: np.ndarray | None) -> np.ndarray | None:
-            if values is None:
-                return None
-            # Without a support all mass is elsewhere: log 1.
-            column = np.zeros(num_positions, np.float32)
-            column[has] = values
-            return column
-
-        def span_totals(values: np.ndarray | None) -> np.ndarray | None:
-            if values is None:
-                return None
-            if len(values) == num_positions and (span_starts == np.arange(num_positions)).all():
-                return values
-            return np.bincount(span_starts, values.astype(np.float64), num_positions).astype(np.float32)
-
-        support_sizes = np.zeros(num_positions, np.uint16)
-        support_sizes[has] = projected.sizes
-        return dataclasses.replace(
-            plain,
-            support_sizes=support_sizes,
-            topk_ids=projected.ids,
-            teacher_logprobs=projected.teacher_logprobs,
-            advantages=projected.advantages,
-            teacher_tail_logprobs=spread(projected.teacher_tail),
-            reference_tail_logprobs=spread(projected.reference_tail),
-            teacher_token_logprobs=span_totals(row.teacher_token_logprobs),
-            reference_token_logprobs=span_totals(row.reference_token_logprobs),
-        )
-
-    def _count(
-        self,
-        row: ResponseSignals,
-        flat: np.ndarray,
-        projected: ProjectedSupport,
-        num_positions: int,
-        num_aligned: int,
-    ) -> None:
-        assert row.topk_ids is not None
-        assert row.teacher_logprobs is not None
-        assert row.support_sizes is not None
-        mass = np.exp(row.teacher_logprobs[flat].astype(np.float64))
-        lost = self._pieces(row.topk_ids[flat]) < 0
-        unplaced: Counter[int] = Counter()
-        for token_id, share in zip(row.topk_ids[flat][lost].tolist(), mass[lost].tolist(), strict=True):
-            unplaced[token_id] += share
+    def _count(self, rows: Sequence[AlignedRow], projected: ProjectedSupport) -> None:
         self.counts += TranslationCounts(
-            rows=1,
-            positions=num_positions,
-            aligned=num_aligned,
-            source_positions=len(row.support_sizes),
+            rows=len(rows),
+            positions=sum(len(row.aligned) for row in rows),
+            aligned=len(projected.sizes),
+            source_positions=sum(len(row.spans) for row in rows),
             placed=float(projected.placed.sum()),
             exact=float(projected.exact.sum()),
-            supported=float(mass.sum()),
-            unplaced=unplaced,
+            supported=float(projected.placed.sum() + sum(projected.unplaced.values())),
+            unplaced=projected.unplaced,
         )
 
     def _drop(self, reason: str) -> None:
         self.counts.dropped[reason] += 1
+
+
+def _column(row: ResponseSignals, name: str) -> np.ndarray:
+    values = getattr(row, name)
+    assert values is not None, "a scored row has all of a model's columns"
+    return values
+
+
+def _support_indices(row: ResponseSignals, positions: np.ndarray) -> np.ndarray:
+    """Where the support of some positions is in a row's flat columns."""
+    sizes = _column(row, "support_sizes").astype(np.int64)
+    starts = np.cumsum(sizes) - sizes
+    return _flat_indices(starts[positions], sizes[positions])
+
+
+def _split(rows: Sequence[AlignedRow], projected: ProjectedSupport) -> Iterator[ResponseSignals]:
+    """The rows with their part of a common projection."""
+    position = token = 0
+    ends = np.concatenate([[0], np.cumsum(projected.sizes, dtype=np.int64)])
+    for row in rows:
+        has = row.aligned >= 0
+        here = slice(position, position + int(has.sum()))
+        position = here.stop
+        tokens = slice(token, int(ends[position]))
+        token = tokens.stop
+        sizes = np.zeros(len(has), np.uint16)
+        sizes[has] = projected.sizes[here]
+        yield dataclasses.replace(
+            row.target,
+            support_sizes=sizes,
+            topk_ids=projected.ids[tokens],
+            teacher_logprobs=projected.teacher_logprobs[tokens],
+            advantages=None if projected.advantages is None else projected.advantages[tokens],
+            teacher_tail_logprobs=_spread(projected.teacher_tail, here, has),
+            reference_tail_logprobs=_spread(projected.reference_tail, here, has),
+            teacher_token_logprobs=_span_totals(row.source.teacher_token_logprobs, row),
+            reference_token_logprobs=_span_totals(row.source.reference_token_logprobs, row),
+        )
+
+
+def _spread(values: np.ndarray | None, here: slice, has: np.ndarray) -> np.ndarray | None:
+    """Values of the aligned positions among all of them; without a support all mass is elsewhere: log 1."""
+    if values is None:
+        return None
+    column = np.zeros(len(has), np.float32)
+    column[has] = values[here]
+    return column
+
+
+def _span_totals(values: np.ndarray | None, row: AlignedRow) -> np.ndarray | None:
+    """Token log-probabilities added up at the first student token of each span."""
+    if values is None:
+        return None
+    num_positions = len(row.aligned)
+    if len(values) == num_positions and (row.spans == np.arange(num_positions)).all():
+        return values
+    return np.bincount(row.spans, values.astype(np.float64), num_positions).astype(np.float32)
 
 
 def mask_runs(mask: np.ndarray | None, length: int) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ wrote, and because its log-probabilities are stored for these ids.
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,17 @@ from data.signals.rollouts import RolloutDataset, RolloutIndex
 from data.signals.schema import ResponseSignals
 from data.signals.shards import read_signal_shard, write_signal_shard
 from data.tokens.encoder import PairEncoder
-from data.translation.rows import RowTranslator, StudentResponse, TranslationCounts
+from data.translation.rows import AlignedRow, RowTranslator, StudentResponse, TranslationCounts
 from data.translation.token_bytes import TokenBytes
 
 __all__ = ["RULE", "ShardTranslator", "TokenizerLoader", "TranslationJob"]
 
 #: Names the rule of alignment and projection in requests; a change of the rule is a change of this name.
 RULE = "first piece of the same bytes, version 1"
+
+# Student positions whose signals are projected together: enough that the work of a call is small beside that of its
+# numbers, and some megabytes at 50 tokens a position.
+_POSITIONS_AT_ONCE = 2048
 
 TokenizerLoader = Callable[[Path], Any]
 """Loads a tokenizer of `transformers` from a folder; picklable where several workers are asked for."""
@@ -177,21 +181,30 @@ class ShardTranslator:
 
     def _rows(self, path: Path, counts: TranslationCounts) -> Iterator[ResponseSignals]:
         """The shard's rows on the student's ids; a pair of which one response is lost is left out whole."""
-        rows = read_signal_shard(path)
-        for _, pair in itertools.groupby(rows, key=lambda row: row.pair_id):
-            self._translator.counts = of_pair = TranslationCounts()
-            translated = [self._translate(row) for row in pair]
-            kept = [row for row in translated if row is not None]
-            if len(kept) < len(translated):
-                of_pair.dropped["another response of its pair could not be translated"] += len(kept)
-                of_pair = TranslationCounts(dropped=+of_pair.dropped)
-                kept = []
-            counts += of_pair
-            yield from kept
+        self._translator.counts = counts
+        waiting: list[AlignedRow | ResponseSignals] = []
+        num_positions = 0
+        for _, pair in itertools.groupby(read_signal_shard(path), key=lambda row: row.pair_id):
+            aligned = [self._aligned(row) for row in pair]
+            kept = [row for row in aligned if row is not None]
+            if len(kept) < len(aligned):
+                counts.dropped["another response of its pair could not be translated"] += len(kept)
+                continue
+            waiting += kept
+            num_positions += sum(len(row.aligned) for row in kept if isinstance(row, AlignedRow))
+            if num_positions >= _POSITIONS_AT_ONCE:
+                yield from self._projected(waiting)
+                waiting, num_positions = [], 0
+        yield from self._projected(waiting)
 
-    def _translate(self, row: ResponseSignals) -> ResponseSignals | None:
+    def _projected(self, rows: Sequence[AlignedRow | ResponseSignals]) -> Iterator[ResponseSignals]:
+        """The rows in their order, those with signals projected."""
+        projected = iter(self._translator.project([row for row in rows if isinstance(row, AlignedRow)]))
+        return (next(projected) if isinstance(row, AlignedRow) else row for row in rows)
+
+    def _aligned(self, row: ResponseSignals) -> AlignedRow | ResponseSignals | None:
         student = self._sampled(row) if row.role == "student" else self._rendered(row)
-        return None if student is None else self._translator.translate(row, student)
+        return None if student is None else self._translator.align(row, student)
 
     def _sampled(self, row: ResponseSignals) -> StudentResponse:
         """A response as the student sampled it."""

@@ -106,7 +106,7 @@ class TokenBytes:
 
     def join(self, token_ids: Sequence[int] | np.ndarray) -> bytes:
         """The bytes of consecutive tokens."""
-        return b"".join([self[token_id] for token_id in token_ids])
+        return b"".join([self[token_id] for token_id in np.asarray(token_ids).tolist()])
 
     def first_piece(self, text: bytes) -> int | None:
         """The token that the tokenizer begins a continuation of these bytes with, or None where it has none.
