@@ -4,7 +4,15 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CARDS", "UTILISATION", "Card", "active_expert_share", "attention_width", "find_card"]
+__all__ = [
+    "CARDS",
+    "UTILISATION",
+    "Card",
+    "active_expert_share",
+    "attention_width",
+    "describe_hours",
+    "find_card",
+]
 
 
 #: Share of the peak that a scoring pass is assumed to reach: prompts alone go through the model, in large batches.
@@ -71,6 +79,13 @@ def find_card(device_name: str) -> Card | None:
     shared = {card: set(card.name.split("-")) & words for card in CARDS.values()}
     known = [card for card, common in shared.items() if any(map(_has_digit, common - {"40gb", "80gb"}))]
     return max(known, key=lambda card: (len(shared[card]), card.peak_tflops), default=None)
+
+
+def describe_hours(hours: float) -> str:
+    """Hours for people, in minutes or seconds where they are few."""
+    if hours >= 2:
+        return f"{hours:,.1f} hours"
+    return f"{60 * hours:.1f} minutes" if hours >= 1 / 60 else f"{3600 * hours:.2g} seconds"
 
 
 def _has_digit(word: str) -> bool:

@@ -182,7 +182,8 @@ class RunOptions(Reading):
     )
     dry_run: bool = option(
         False,
-        help="print how much memory training would take and what cards that fits, and write nothing",
+        help="print the memory and time that training would take and what cards it fits, and write nothing; needs no "
+        "weights of the student",
         determining=False,
         group="memory",
     )

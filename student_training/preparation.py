@@ -1,6 +1,7 @@
 """What a run needs before its first step: its batches, a plan of its memory, its trainer."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from student_training.head.lm_head import read_head
 from student_training.inputs.inputs import Inputs
 from student_training.methods import Method
 from student_training.model.initial_student import InitialPass
+from student_training.monitoring.cost import count_work, estimate_cost
 from student_training.monitoring.memory import TrainingPlan, largest_batch, plan_memory
 from student_training.monitoring.metrics import (
     EvaluateFirst,
@@ -35,6 +37,7 @@ from student_training.monitoring.metrics import (
     ProgressBar,
     ProgressLines,
 )
+from student_training.monitoring.throughput import StepFlops
 from student_training.options import TrainOptions
 from student_training.result import METRICS_FILE
 from student_training.student import StudentWithObjective
@@ -78,15 +81,30 @@ def choose_batcher(
 
 
 def measure_plan(
-    options: TrainOptions, method: Method, model: StudentWithObjective, inputs: Inputs, batcher: Batcher
+    options: TrainOptions,
+    method: Method,
+    model: StudentWithObjective,
+    inputs: Inputs,
+    batcher: Batcher,
+    probes: Sequence[Any],
 ) -> TrainingPlan:
-    """How much memory training would take, from the largest batch of the first epoch."""
+    """How much memory training would take, from the largest batch of the first epoch, and how long all of it.
+
+    Args:
+        options: the run's.
+        method: what it trains with.
+        model: the student in its wrapper; its weights may be on torch's meta device.
+        inputs: the pairs.
+        batcher: how they become batches.
+        probes: as for `plan_memory`.
+    """
     order = EpochOrder(inputs.train_blocks, seed=options.seed, weights=options.signal_weight)
     batches = EpochBatches(order, batcher, epochs=options.epochs, max_steps=options.max_steps)
     measured = batcher.sizes if isinstance(batcher, TokenBudget) else None
     sizes = measured or pair_sizes(inputs.source, method.needs.roles)
     dataset = PairDataset(inputs.source, method.needs.roles)
-    pairs = [dataset[index] for index in largest_batch(batches, sizes, packed=options.packing)]
+    epoch = list(batches)
+    pairs = [dataset[index] for index in largest_batch(epoch, sizes, packed=options.packing)]
     batch = _collator(options, method, model, pad_token_id=0)(pairs)
     memory = plan_memory(
         model.student,
@@ -96,6 +114,20 @@ def measure_plan(
         accumulates=options.gradient_accumulation > 1,
         checkpointing=options.gradient_checkpointing,
         bf16=uses_bf16(options),
+        probes=probes,
+    )
+    scored = [row.num_scored for _, row in inputs.source.iterate_ids() if row.role in method.needs.roles]
+    positions = sum(scored) / max(1, inputs.source.num_pairs)
+    work = count_work(epoch, sizes, positions, packed=options.packing)
+    steps = batches.total_steps(options.epochs, options.max_steps, options.gradient_accumulation)
+    cost = estimate_cost(
+        StepFlops(model.student),
+        work.times(steps * options.gradient_accumulation / max(1, len(epoch))),
+        steps=steps,
+        first_pass=work if method.needs.initial or method.needs.initial_support else None,
+        checkpointing=options.gradient_checkpointing,
+        # What `auto` is on every card in the table.
+        dtype="float32" if options.dtype == "float32" else "bfloat16",
     )
     return TrainingPlan(
         pairs=len(batch["pair_index"]),
@@ -104,6 +136,7 @@ def measure_plan(
         tokens_without_padding=int(batch["row_tokens"].sum()),
         positions=len(batch["labels"]),
         memory=memory,
+        cost=cost,
     )
 
 

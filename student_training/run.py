@@ -35,6 +35,7 @@ from student_training.checkpoints.saving import is_finished, reopen, save_studen
 from student_training.checkpoints.trial import check_saving
 from student_training.inputs.inputs import Inputs, open_inputs
 from student_training.methods import Method, find_method
+from student_training.model.layout import lay_out, read_configuration, with_layers
 from student_training.model.loading import load_student, load_tokenizer, refuse_adapter, stop_at
 from student_training.model.lora import add_lora
 from student_training.monitoring.memory import TrainingPlan
@@ -145,23 +146,42 @@ def train_student(options: TrainOptions) -> TrainingResult:
 
 
 def plan_training(options: TrainOptions) -> TrainingPlan:
-    """How much memory a run would take, and what cards that fits; writes nothing.
+    """How much memory and time a run would take, and what cards that fits; writes nothing.
+
+    The student's folder needs no weights, only configuration and tokenizer; those of a hub name are not downloaded.
 
     Raises:
         AdpaError: for unusable options, data or signals.
     """
-    run = _prepare(options)
-    model = _load_model(options, run)
+    # How much quantised weights take is for bitsandbytes to say.
+    is_quantized = options.quantize != "none"
+    run = _prepare(options, need_weights=is_quantized)
+    if is_quantized:
+        model, probes = _load_model(options, run), []
+    else:
+        trust = options.trust_remote_code
+        configuration = read_configuration(run.folder, trust_remote_code=trust)
+        student = lay_out(configuration, trust_remote_code=trust)
+        embedding: Any = student.get_input_embeddings()
+        run.inputs.check_embeddings(embedding.weight.shape[0], options.student)
+        shallow = [with_layers(configuration, number, trust_remote_code=trust) for number in (1, 2)]
+        model, *probes = (_with_objective(options, run, each) for each in (student, *shallow))
+        if options.packing:
+            check_packing(probes[-1].student)
     batcher = choose_batcher(options, run.inputs, run.method.needs.roles, num_processes=1)
-    return measure_plan(options, run.method, model, run.inputs, batcher)
+    return measure_plan(
+        options, run.method, model, run.inputs, batcher, probes=[probe.student for probe in probes]
+    )
 
 
-def _prepare(options: TrainOptions) -> _Prepared:
+def _prepare(options: TrainOptions, *, need_weights: bool = True) -> _Prepared:
     method, settings = resolve_method(options)
     check_machine(options)
     if options.threads is not None:
         torch.set_num_threads(options.threads)  # for the whole process: torch knows no other way
-    folder, identity = resolve_model(options.student, revision=options.revision, option="--student")
+    folder, identity = resolve_model(
+        options.student, revision=options.revision, option="--student", need_weights=need_weights
+    )
     refuse_adapter(folder)
     tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
     inputs = open_inputs(options, method.needs, tokenizer)
@@ -174,19 +194,24 @@ def _load_model(options: TrainOptions, run: _Prepared) -> StudentWithObjective:
     # Its bars for loading and saving weights would interleave with ours.
     transformers_logging.disable_progress_bar()
     student = load_student(run.folder, trust_remote_code=options.trust_remote_code, quantize=options.quantize)
+    embedding: Any = student.get_input_embeddings()
+    run.inputs.check_embeddings(embedding.weight.shape[0], options.student)
+    model = _with_objective(options, run, student)
+    if options.packing:
+        check_packing(model.student)
+    return model
+
+
+def _with_objective(options: TrainOptions, run: _Prepared, student: Any) -> StudentWithObjective:
     if options.gradient_checkpointing and not student.supports_gradient_checkpointing:
         raise ConfigurationError(
             f"--gradient-checkpointing: {type(student).__name__} cannot compute its activations again; "
             "leave the option out"
         )
-    embedding: Any = student.get_input_embeddings()
-    run.inputs.check_embeddings(embedding.weight.shape[0], options.student)
     # The end of a turn need not be the tokenizer's end of a sequence: Llama 3 and Gemma have both.
     stop_at(student, (run.inputs.terminator_id, run.tokenizer.eos_token_id))
     if options.lora_rank is not None:
         student = add_lora(student, options.lora_rank, options.lora_targets)
-    if options.packing:
-        check_packing(student)
     return StudentWithObjective(
         student, run.method, normalize=run.settings["normalize"], head_chunk=options.head_chunk
     )

@@ -15,7 +15,15 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from data.errors import ConfigurationError
 from data.files import nearest_existing
-from data.hardware import CARDS, UTILISATION, Card, active_expert_share, attention_width, find_card
+from data.hardware import (
+    CARDS,
+    UTILISATION,
+    Card,
+    active_expert_share,
+    attention_width,
+    describe_hours,
+    find_card,
+)
 from data.storage.store import store_folder
 from teacher_scoring.engines.models import ResolvedModel
 from teacher_scoring.options import ScoreOptions
@@ -121,8 +129,8 @@ class LiveTeacher:
 
     def __str__(self) -> str:
         return (
-            f"break-even: {self.models}, live, adds {_duration(self.epoch_hours)} to every epoch of every student; "
-            f"stored signals are cheaper from epoch {self.break_even} on, counted over all students"
+            f"break-even: {self.models}, live, adds {describe_hours(self.epoch_hours)} to every epoch of every "
+            f"student; stored signals are cheaper from epoch {self.break_even} on, counted over all students"
         )
 
 
@@ -251,13 +259,13 @@ def describe_plan(plan: ScoringPlan) -> list[str]:
         too_much = "" if fits else f", too much for one {card.name} ({card.memory_gib} GiB)"
         lines.append(
             f"{name}: {size.parameters / 1e9:.2f} billion parameters, {weights_gib:.1f} GiB in {dtype}{too_much}; "
-            f"cached: {cached}; {plan.flops[name]:.3g} FLOPs to do, {_duration(plan.hours[name])}"
+            f"cached: {cached}; {plan.flops[name]:.3g} FLOPs to do, {describe_hours(plan.hours[name])}"
         )
     hours = sum(plan.hours.values())
     shared = ""
     if plan.num_cards > 1:
-        shared = f"; {_duration(hours / plan.num_cards)} on the {plan.num_cards} that the options name"
-    lines.append(f"in all {_duration(hours)} on one {card.name} with {plan.engine}{shared}")
+        shared = f"; {describe_hours(hours / plan.num_cards)} on the {plan.num_cards} that the options name"
+    lines.append(f"in all {describe_hours(hours)} on one {card.name} with {plan.engine}{shared}")
     lines += map(str, plan.live)
     peaks = ", ".join(
         f"{card.tflops(dtype):g} TFLOP/s in {dtype}" for dtype in sorted(set(plan.dtypes.values()))
@@ -322,12 +330,6 @@ def _hours(plan: ScoringPlan, name: str, flops: float) -> float:
 def _position_bytes(line: tuple[float, float], top_k: int) -> float:
     fixed, per_token = line
     return fixed + per_token * top_k
-
-
-def _duration(hours: float) -> str:
-    if hours >= 2:
-        return f"{hours:,.1f} hours"
-    return f"{60 * hours:.1f} minutes" if hours >= 1 / 60 else f"{3600 * hours:.2g} seconds"
 
 
 def _size(size_bytes: float) -> str:

@@ -3,7 +3,7 @@
 Compared with measured peaks on a CPU (tests). What it says of a GPU, under bfloat16 in particular, is unmeasured.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from student_training.head.fused import default_chunk_size
 from student_training.head.lm_head import read_head, split_model
 from student_training.head.products import STACKED_CHUNKS
 from student_training.head.tail import SCRATCH_BYTES
+from student_training.monitoring.cost import TrainingCost
 
 __all__ = ["MemoryPlan", "TrainingPlan", "largest_batch", "plan_memory"]
 
@@ -89,6 +90,7 @@ class TrainingPlan:
         tokens_without_padding: the same without.
         positions: its response positions.
         memory: what training on it takes.
+        cost: what the whole run does.
     """
 
     pairs: int
@@ -97,12 +99,14 @@ class TrainingPlan:
     tokens_without_padding: int
     positions: int
     memory: MemoryPlan
+    cost: TrainingCost
 
     def __str__(self) -> str:
         """Lines for people."""
         return (
             f"largest batch of the first epoch: {self.pairs:,} pairs, {self.rows:,} rows, {self.tokens:,} tokens "
-            f"({self.tokens_without_padding:,} without padding), {self.positions:,} response positions\n{self.memory}"
+            f"({self.tokens_without_padding:,} without padding), {self.positions:,} response positions\n{self.memory}\n"
+            f"{self.cost}"
         )
 
 
@@ -115,6 +119,7 @@ def plan_memory(
     accumulates: bool,
     checkpointing: bool = False,
     bf16: bool = False,
+    probes: Sequence[Any] = (),
 ) -> MemoryPlan:
     """Add up what training takes on one device.
 
@@ -129,6 +134,8 @@ def plan_memory(
         accumulates: whether a step has several micro-batches.
         checkpointing: whether activations are recomputed.
         bf16: whether the arithmetic is bfloat16 under autocast.
+        probes: where the student has no weights (meta device), the same with one layer and with two, which are asked
+            in its place; further layers are taken to keep as much as the second.
     """
     parameters = {id(value): value for value in (*student.parameters(), *student.buffers())}.values()
     trained = [value for value in student.parameters() if value.requires_grad]
@@ -151,7 +158,11 @@ def plan_memory(
         gradients=sum(value.numel() * 4 for value in trained),
         optimizer=int(sum(value.numel() for value in trained) * _STATE_BYTES[optimizer]),
         activations=_activations(
-            student, num_rows, length, checkpointing=checkpointing, bf16=bf16, packed="position_ids" in batch
+            student,
+            _keeping(student, probes, bf16=bf16, packed="position_ids" in batch),
+            num_rows,
+            length,
+            checkpointing=checkpointing,
         ),
         head=logits + work + head_gradient + rounded_weight,
         batch=sum(map(_bytes, batch.values())) + hidden,
@@ -178,12 +189,25 @@ def _bytes(value: Tensor) -> int:
     return value.numel() * value.element_size()
 
 
+def _keeping(student: Any, probes: Sequence[Any], *, bf16: bool, packed: bool) -> Callable[[int], float]:
+    """Bytes that autograd keeps of one row of a length."""
+    if not probes:
+        return lambda length: _kept(student, length, bf16=bf16, packed=packed)
+    further = student.config.get_text_config().num_hidden_layers - 1
+
+    def kept(length: int) -> float:
+        one, two = (_kept(probe, length, bf16=bf16, packed=packed) for probe in probes)
+        return one + further * (two - one)
+
+    return kept
+
+
 def _activations(
-    student: Any, num_rows: int, length: int, *, checkpointing: bool, bf16: bool, packed: bool
+    student: Any, kept: Callable[[int], float], num_rows: int, length: int, *, checkpointing: bool
 ) -> int:
     """Bytes that autograd keeps of `num_rows` rows of this length, or of packed rows that fill them, extrapolated."""
     step = _PROBE_LENGTH
-    first, second, third = (_kept(student, factor * step, bf16=bf16, packed=packed) for factor in (1, 2, 3))
+    first, second, third = (kept(factor * step) for factor in (1, 2, 3))
     square = max(0.0, (third - 2 * second + first) / (2 * step**2))
     linear = (second - first) / step - 3 * step * square
     # Whatever the length: copies of the weights in bfloat16, which all rows share.

@@ -92,20 +92,37 @@ class StepFlops:
             id(module.weight) for module in student.modules() if isinstance(module, torch.nn.Embedding)
         }
         active = active_expert_share(config)
-        self._per_token = sum(
-            (6 if value.requires_grad else 4) * value.numel() * (active if ".experts." in name else 1)
+        body = [
+            (value.numel() * (active if ".experts." in name else 1), value.requires_grad)
             for name, value in student.named_parameters()
             if value.dim() > 1 and id(value) not in looked_up | {id(head)}
-        )
+        ]
+        self._per_token = sum((6 if is_trained else 4) * entries for entries, is_trained in body)
         self._per_position = (6 if head.requires_grad else 4) * head.numel()
         self._per_attended = 12 * attention_width(config)
+        self._forward_per_token = sum(2 * entries for entries, _ in body)
+        self._forward_per_position = 2 * head.numel()
 
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> float:
         """Operations of a batch from `PairCollator`, forward and backward."""
         lengths = batch["row_tokens"].double()
         attended = (lengths * (lengths + 1) / 2).sum()
-        dense = self._per_token * lengths.sum() + self._per_attended * attended
-        return float(dense) + self._per_position * len(batch["labels"])
+        return self.of(float(lengths.sum()), float(attended), len(batch["labels"]))
+
+    def of(self, tokens: float, attended: float, positions: float) -> float:
+        """Operations forward and backward.
+
+        Args:
+            tokens: that go through the student.
+            attended: pairs of tokens that see each other.
+            positions: response positions.
+        """
+        return self._per_token * tokens + self._per_attended * attended + self._per_position * positions
+
+    def forward(self, tokens: float, attended: float, positions: float = 0) -> float:
+        """Operations of a forward pass, as `of` counts them."""
+        body = self._forward_per_token * tokens + self._per_attended / 3 * attended
+        return body + self._forward_per_position * positions
 
 
 def peak_flops(device: torch.device) -> float | None:
