@@ -49,8 +49,8 @@ class RunOptions(Reading):
     )
     rollouts: tuple[str, ...] = option(
         (),
-        help="rollouts (made by sample-student) that each --signals dataset was scored on, in their order; dppo "
-        "reads the sampling student's log-probabilities from them",
+        help="rollouts (made by sample-student) that each --signals dataset was scored on, in their order: dppo reads "
+        "the sampling student's log-probabilities from them; other methods on student rows report how stale they are",
         group="data",
     )
     max_length: int = option(

@@ -168,7 +168,7 @@ def build_trainer(
     pad_token_id = tokenizer.pad_token_id or 0
     if pad_token_id >= model.student.get_input_embeddings().weight.shape[0]:
         pad_token_id = 0
-    behavior = inputs.behavior() if method.needs.behavior else None
+    behavior = inputs.behavior() if inputs.rollouts else None
     if options.packing and use_varlen_attention(model.student, bf16=uses_bf16(options)):
         logger.info("packed rows are kept apart by flash attention")
     means = reward_means(inputs.signals) if method.needs.reward_means else None

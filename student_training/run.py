@@ -213,7 +213,12 @@ def _with_objective(options: TrainOptions, run: _Prepared, student: Any) -> Stud
     if options.lora_rank is not None:
         student = add_lora(student, options.lora_rank, options.lora_targets)
     return StudentWithObjective(
-        student, run.method, normalize=run.settings["normalize"], head_chunk=options.head_chunk
+        student,
+        run.method,
+        normalize=run.settings["normalize"],
+        head_chunk=options.head_chunk,
+        end_id=run.inputs.terminator_id,
+        has_rollouts=bool(run.inputs.rollouts),
     )
 
 

@@ -11,13 +11,14 @@ from student_training.batching.collator import COUNT_NAMES, model_inputs
 from student_training.head.fused import SparseLogprobs, fused_objective, sparse_logprobs
 from student_training.head.lm_head import read_head, split_model
 from student_training.methods.base import Method, Positions, Responses
+from student_training.monitoring.health import (
+    EXPECTED_ADVANTAGE,
+    TEACHER_EXPECTED_ADVANTAGE,
+    sharpness_values,
+    staleness_values,
+)
 
-__all__ = ["EXPECTED_ADVANTAGE", "TEACHER_EXPECTED_ADVANTAGE", "StudentWithObjective"]
-
-
-EXPECTED_ADVANTAGE = "expected_advantage"
-
-TEACHER_EXPECTED_ADVANTAGE = "teacher_expected_advantage"
+__all__ = ["StudentWithObjective"]
 
 
 class StudentWithObjective(nn.Module):
@@ -28,7 +29,14 @@ class StudentWithObjective(nn.Module):
     """
 
     def __init__(
-        self, student: nn.Module, method: Method, *, normalize: str = "token", head_chunk: int | None = None
+        self,
+        student: nn.Module,
+        method: Method,
+        *,
+        normalize: str = "token",
+        head_chunk: int | None = None,
+        end_id: int | None = None,
+        has_rollouts: bool = False,
     ) -> None:
         """Wrap a student.
 
@@ -37,6 +45,8 @@ class StudentWithObjective(nn.Module):
             method: what to train it with.
             normalize: `token` or `sequence`, see `TrainOptions.normalize`.
             head_chunk: positions that go through the LM head at once; None lets the head choose.
+            end_id: the token that ends an answer, for metrics; None where it is not known.
+            has_rollouts: whether batches hold what the sampling student gave to sampled tokens.
         """
         super().__init__()
         self.student: Any = student
@@ -45,6 +55,8 @@ class StudentWithObjective(nn.Module):
         self._method = method
         self._normalize = normalize
         self._head_chunk = head_chunk
+        self._end_id = end_id
+        self._has_rollouts = has_rollouts
 
     @property
     def term_weights(self) -> dict[str, float]:
@@ -197,10 +209,16 @@ class StudentWithObjective(nn.Module):
                 _add_metric(metrics, TEACHER_EXPECTED_ADVANTAGE, term.values(part, teacher), total)
         for role in sorted(needs.roles):
             here = ranges[role]
-            _add_metric(metrics, "entropy", student.entropy[here])
+            part, own = positions[here], student[here]
+            _add_metric(metrics, "entropy", own.entropy)
+            watched: dict[str, torch.Tensor] = {}
             if role in needs.signals:
-                mass = student.support[here].exp().masked_fill(~positions.support_mask[here], 0.0).sum(-1)
-                _add_metric(metrics, "advantage_coverage", mass)
+                mass = own.support.exp().masked_fill(~part.support_mask, 0.0).sum(-1)
+                watched = {"advantage_coverage": mass, **sharpness_values(part, own, end_id=self._end_id)}
+            if role == "student" and self._has_rollouts:
+                watched |= staleness_values(part, own)
+            for name, values in watched.items():
+                _add_metric(metrics, name, values)
 
 
 def _add_metric(

@@ -27,17 +27,14 @@ from data.files import write_atomic
 from student_training.batching.epoch_batches import EpochBatches
 from student_training.checkpoints.checkpoints import mark_whole, restore_weights, rotate_whole_checkpoints
 from student_training.model.sharding import set_sharding_precision
+from student_training.monitoring.health import derived, warnings_of
 from student_training.monitoring.throughput import Speed, StepFlops, peak_flops
-from student_training.student import EXPECTED_ADVANTAGE, TEACHER_EXPECTED_ADVANTAGE, StudentWithObjective
+from student_training.student import StudentWithObjective
 
 __all__ = ["StudentTrainer"]
 
 
 logger = logging.getLogger(__name__)
-
-#: A student whose expected advantage exceeds this many times the teacher's own, plus the margin, is exploiting
-#: accidental log-ratios: healthy small-world runs ended near the teacher's level, collapsed ones at four times it.
-_COLLAPSE_FACTOR, _COLLAPSE_MARGIN_NATS = 2.0, 0.25
 
 #: Pairs that a message names.
 _NAMED_PAIRS = 8
@@ -96,7 +93,7 @@ class StudentTrainer(Trainer):
         self._metrics: dict[str, torch.Tensor] = {}
         self._speed = Speed(peak_flops(self.args.device))
         self._flops = StepFlops(model.student)
-        self._warned_of_collapse = False
+        self._warned_of: set[str] = set()
 
     def get_train_dataloader(self) -> DataLoader:
         """The training pairs, in this process's batches."""
@@ -221,7 +218,7 @@ class StudentTrainer(Trainer):
             _add_up(metrics, outputs["metrics"])
         model.train(was_training)
         logs = {f"{metric_key_prefix}_loss": self._over_processes(loss).item()}
-        for name, value in self._means(metrics).items():
+        for name, value in derived(self._means(metrics)).items():
             logs[f"{metric_key_prefix}_{name}"] = value
         self.log(logs)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
@@ -241,27 +238,21 @@ class StudentTrainer(Trainer):
         if "loss" in logs:
             means = self._means(self._metrics)
             logs["loss"] = math.fsum(weight * means[name] for name, weight in self._weights.items())
-            logs |= means
+            logs |= derived(means)
             own = torch.tensor([self._speed.positions, self._speed.flops], device=self.args.device)
             positions, flops = self._over_processes(own).tolist()
             logs |= self._speed.take(positions, flops, self.args.world_size)
             self._metrics = {}
-            self._warn_of_collapse(logs)
+            self._warn(logs)
         super().log(logs, start_time)
 
-    def _warn_of_collapse(self, logs: dict[str, float]) -> None:
-        if EXPECTED_ADVANTAGE not in logs or self._warned_of_collapse:
-            return
-        student, teacher = logs[EXPECTED_ADVANTAGE], logs[TEACHER_EXPECTED_ADVANTAGE]
-        if student > _COLLAPSE_FACTOR * max(teacher, 0.0) + _COLLAPSE_MARGIN_NATS:
-            self._warned_of_collapse = True
-            logger.warning(
-                "step %d: the student's expected advantage is %.2f nats, the teacher's own %.2f: a sign of collapse "
-                "(see docs/objectives.md); consider a narrower --clip, a smaller --gamma or fewer steps",
-                self.state.global_step,
-                student,
-                teacher,
-            )
+    def _warn(self, logs: dict[str, float]) -> None:
+        """Once in a run about each thing that the metrics say is going wrong."""
+        first = next((line for line in self.state.log_history if "loss" in line), logs)
+        for subject, message in warnings_of(logs, first).items():
+            if subject not in self._warned_of:
+                self._warned_of.add(subject)
+                logger.warning("step %d: %s", self.state.global_step, message)
 
     def gathered_weights(self) -> dict[str, torch.Tensor] | None:
         """The student's weights by name, put together from all processes; None where each holds them whole.

@@ -168,14 +168,15 @@ def _check_options(options: TrainOptions, needs: Needs) -> None:
             f"method {options.method} needs the sampling student's log-probabilities: give --rollouts, the folder "
             "that score-teacher read, one for each --signals"
         )
-    if needs.behavior and options.eval_signals:
+    if options.rollouts and "student" not in needs.roles:
         raise ConfigurationError(
-            f"--eval-signals: method {options.method} reads rollouts, and there are none for them; "
-            "hold pairs out of --signals with --eval-fraction instead"
+            f"--rollouts: method {options.method} learns from no sampled answers, so it does not read them; leave the "
+            "option out"
         )
-    if options.rollouts and not needs.behavior:
+    if options.rollouts and options.eval_signals:
         raise ConfigurationError(
-            f"--rollouts: method {options.method} does not read them; leave the option out"
+            "--eval-signals: --rollouts holds nothing for them; hold pairs out of --signals with --eval-fraction "
+            "instead"
         )
 
 

@@ -178,6 +178,59 @@ _ENTRIES = (
         "near 0, or falling steeply: the student collapses onto few tokens",
     ),
     MetricEntry(
+        "support_entropy",
+        "entropy of the student on the teacher's support with all other tokens as one outcome, nats, on rows with "
+        "signals",
+        "near teacher_support_entropy, or somewhat below it for methods that boost",
+        "below 0.7 of teacher_support_entropy: sharper than the teacher, which by itself raises rewards at temperature "
+        "1; compare greedily and at equal entropy. Below 0.3: collapse. A run warns of both; lower --boost or --gamma",
+    ),
+    MetricEntry(
+        "teacher_support_entropy",
+        "the same of the teacher, on the same positions",
+        "a yardstick, neither up nor down",
+        "near 0 everywhere: the teacher is nearly certain, and its distribution says little beyond its answers",
+    ),
+    MetricEntry(
+        "top1_mass",
+        "largest probability that the student gives to a token of the support, mean over positions",
+        "near teacher_top1_mass",
+        "far above teacher_top1_mass: sharpening, as for support_entropy",
+    ),
+    MetricEntry(
+        "teacher_top1_mass",
+        "the same of the teacher, on the same positions",
+        "a yardstick, neither up nor down",
+        "-",
+    ),
+    MetricEntry(
+        "end_rate",
+        "mean probability that the student ends the answer at a position of the stored answers; its inverse is a "
+        "length. Counted where the end is in the support or the label; not there where a dataset has samples alone",
+        "near teacher_end_rate, or on its way there",
+        "twice teacher_end_rate or half of it, and further off than at first: answers get shorter, or longer; a run "
+        "warns. Look at lengths; give --nll-weight, a smaller --boost or --gamma, or fewer steps",
+    ),
+    MetricEntry(
+        "teacher_end_rate",
+        "the same of the teacher, on the same positions",
+        "a yardstick, neither up nor down",
+        "-",
+    ),
+    MetricEntry(
+        "abs_log_ratio",
+        "mean |log ρ| of sampled tokens, ρ the probability ratio of the student now and the one that sampled them, "
+        "nats; with --rollouts",
+        "lower; it grows as the student learns",
+        "as for rollout_ess",
+    ),
+    MetricEntry(
+        "rollout_ess",
+        "effective sample size of the rollouts, (Σρ)² / Σρ² over their tokens, as a share of these; with --rollouts",
+        "near 1; it falls as the student leaves the one that sampled them",
+        "below 0.5: the rollouts are stale, a run warns; sample the student again, or take fewer steps",
+    ),
+    MetricEntry(
         "learning_rate",
         "the learning rate of the last step",
         "as --lr-scheduler has it",

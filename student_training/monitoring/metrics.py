@@ -35,6 +35,14 @@ _LEFT_OUT = {
     "data_share",
     "tflops",
     "model_flops_utilisation",
+    "support_entropy",
+    "teacher_support_entropy",
+    "top1_mass",
+    "teacher_top1_mass",
+    "end_rate",
+    "teacher_end_rate",
+    "abs_log_ratio",
+    "rollout_ess",
 }
 
 
