@@ -1,12 +1,10 @@
 """`adpa evaluate recompute`: every figure of a folder again from what is stored there; nobody is asked anything."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.errors import EvaluationError
-from data.files import write_atomic
 from evaluation.alpaca_eval.command import count_annotations
 from evaluation.benchmarks.run import recompute_benchmarks
 from evaluation.judgments import (
@@ -19,8 +17,8 @@ from evaluation.judgments import (
 from evaluation.metrics.judge_trust import judge_agreement
 from evaluation.metrics.win_rate import compare_models
 from evaluation.mt_bench.command import count_judgments
-from evaluation.result_files import RESULT_FILE, TABLE_FILE, as_json, read_result
-from evaluation.tables import comparison_table
+from evaluation.result_files import RESULT_FILE, read_result
+from evaluation.win_rate import write_win_rates
 
 __all__ = ["Recomputed", "recompute"]
 
@@ -69,7 +67,7 @@ def recompute(folder: Path) -> Recomputed:
 
 def _recompute_win_rate(folder: Path) -> str:
     request = read_request(folder)
-    earlier: dict[str, Any] = read_result(folder) if (folder / RESULT_FILE).exists() else {"kind": "win-rate"}
+    earlier: dict[str, Any] = read_result(folder) if (folder / RESULT_FILE).exists() else {}
     judgments = read_judgments(folder / JUDGMENTS_FILE)
     # In the order of the earlier table, so that the tables can be compared line by line.
     shown = [(row["model"], row["baseline"]) for row in (earlier.get("comparison") or {}).get("results", ())]
@@ -83,16 +81,5 @@ def _recompute_win_rate(folder: Path) -> str:
     check = folder / JUDGE_CHECK_FILE
     checked = read_judgments(check) if check.exists() else []
     agreement = judge_agreement(checked) if checked else None
-    table = comparison_table(comparison, judge=request["judge"], agreement=agreement)
-    result = {
-        **earlier,
-        "kind": "win-rate",
-        "request": request,
-        "comparison": as_json(comparison),
-        "agreement": as_json(agreement),
-    }
-    write_atomic(
-        folder / RESULT_FILE, json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    )
-    write_atomic(folder / TABLE_FILE, table + "\n")
-    return table
+    origin = {name: earlier[name] for name in ("command", "cost") if name in earlier}
+    return write_win_rates(folder, comparison, agreement, request=request, **origin)

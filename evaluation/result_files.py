@@ -11,31 +11,37 @@ from typing import Any
 from data.errors import EvaluationError
 from data.files import make_folder, write_atomic
 
-__all__ = ["RESULT_FILE", "TABLE_FILE", "as_json", "read_result", "write_result"]
+__all__ = ["RESULT_FILE", "TABLE_FILE", "as_json", "read_result", "stored_path", "write_result"]
 
 
 RESULT_FILE = "result.json"
 TABLE_FILE = "table.md"
 
 
-def write_result(folder: Path, *, kind: str, request: Mapping[str, Any], figures: Any, table: str) -> None:
+def write_result(folder: Path, *, kind: str, table: str, **content: Any) -> None:
     """Write result.json and table.md.
 
     Args:
         folder: made where it is not there.
-        kind: `alpaca-eval`, `mt-bench`, `benchmarks`: which command wrote it.
-        request: what determined the figures.
-        figures: dataclasses, mappings and sequences of them.
+        kind: `win-rate`, `signals`, `alpaca-eval`, `mt-bench`, `benchmarks`: which command wrote it.
         table: Markdown.
+        **content: what else result.json holds, `request` (what determined the figures) among it: dataclasses,
+            mappings and sequences of them.
     Raises:
         ShardError: when a file cannot be written.
     """
     make_folder(folder)
-    whole = {"kind": kind, "adpa": _version(), "request": as_json(request), "figures": as_json(figures)}
+    whole = {"kind": kind, "adpa": _version(), **as_json(content)}
     write_atomic(
         folder / RESULT_FILE, json.dumps(whole, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     )
     write_atomic(folder / TABLE_FILE, table.rstrip("\n") + "\n")
+
+
+def stored_path(path: str | Path, folder: Path) -> str:
+    """A file as a result names it: by its name within the result's folder, so that this may be moved, else absolute."""
+    resolved, folder = Path(path).resolve(), folder.resolve()
+    return str(resolved.relative_to(folder) if resolved.is_relative_to(folder) else resolved)
 
 
 def read_result(folder: Path) -> dict[str, Any]:

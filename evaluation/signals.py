@@ -16,14 +16,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from data.errors import EvaluationError
-from data.files import make_folder, write_atomic
+from data.files import write_atomic
 from data.options.command_line import command_line
 from data.signals.dataset import SignalDataset
 from data.storage.transfer import open_signals
 from evaluation.language_model import model_labels
 from evaluation.metrics.statistics import FEW_PROMPTS, Estimate, PromptBootstrap
 from evaluation.options import SignalsEvaluationOptions
-from evaluation.result_files import RESULT_FILE, TABLE_FILE, as_json
+from evaluation.result_files import as_json, write_result
 from evaluation.tables import markdown_table, with_interval
 
 __all__ = ["Figure", "HeldOut", "ModelFigures", "SignalsEvaluation", "evaluate_signals"]
@@ -298,11 +298,16 @@ def _label(name: str) -> str:
 
 
 def _write(out: Path, result: SignalsEvaluation, measured: Mapping[str, HeldOut], command: str) -> None:
-    make_folder(out)
-    document = {**result.to_json(), "command": command}
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomic(out / RESULT_FILE, text + "\n")
-    write_atomic(out / TABLE_FILE, result.table + "\n")
+    write_result(
+        out,
+        kind="signals",
+        table=result.table,
+        models=result.models,
+        num_pairs=result.num_pairs,
+        request=result.request,
+        findings=result.findings,
+        command=command,
+    )
     lines = []
     for label, found in measured.items():
         for row, (pair_id, role) in enumerate(zip(found.pair_ids, found.roles, strict=True)):

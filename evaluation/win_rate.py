@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import EvaluationError
-from data.files import atomic_output, write_atomic
+from data.files import atomic_output
 from data.options.command_line import command_line
 from evaluation.answers import (
     AnswerSet,
@@ -42,10 +42,10 @@ from evaluation.language_model import ModelOpener, model_labels
 from evaluation.metrics.judge_trust import JudgeAgreement, judge_agreement
 from evaluation.metrics.win_rate import Comparison, compare_models
 from evaluation.options import WinRateOptions
-from evaluation.result_files import RESULT_FILE, TABLE_FILE, as_json
+from evaluation.result_files import RESULT_FILE, write_result
 from evaluation.tables import comparison_table
 
-__all__ = ["ANSWERS_FILE", "WinRates", "evaluate_win_rate"]
+__all__ = ["ANSWERS_FILE", "WinRates", "evaluate_win_rate", "write_win_rates"]
 
 
 logger = logging.getLogger(__name__)
@@ -135,18 +135,47 @@ def evaluate_win_rate(options: WinRateOptions, open_model: ModelOpener) -> WinRa
             f"{judge.identity}: every verdict is malformed, so there is nothing to count; the first says "
             f"{judgments[0].verdict[:120]!r}; see {out / JUDGMENTS_FILE}, and take another judge or --judge-style"
         )
-    table = comparison_table(comparison, judge=judge.identity.as_dict(), agreement=agreement)
-    result = {
-        "kind": "win-rate",
-        "request": request,
-        "command": command_line("evaluate win-rate", options, determining=True),
-        "cost": judge.spent(),
-        "comparison": as_json(comparison),
-        "agreement": as_json(agreement),
-    }
-    write_atomic(out / RESULT_FILE, json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    write_atomic(out / TABLE_FILE, table + "\n")
+    table = write_win_rates(
+        out,
+        comparison,
+        agreement,
+        request=request,
+        command=command_line("evaluate win-rate", options, determining=True),
+        cost=judge.spent(),
+    )
     return WinRates(out=out, comparison=comparison, agreement=agreement, table=table, request=request)
+
+
+def write_win_rates(
+    out: Path,
+    comparison: Comparison,
+    agreement: JudgeAgreement | None,
+    *,
+    request: Mapping[str, Any],
+    **origin: Any,
+) -> str:
+    """Write result.json and table.md.
+
+    Args:
+        out: the folder.
+        comparison: the figures.
+        agreement: of the judge with labelled pairs.
+        request: everything that determined them.
+        **origin: what else is known of the run, such as its `command` and its `cost`.
+    Returns:
+        The table.
+    """
+    table = comparison_table(comparison, judge=request["judge"], agreement=agreement)
+    write_result(
+        out,
+        kind="win-rate",
+        table=table,
+        request=request,
+        comparison=comparison,
+        agreement=agreement,
+        **origin,
+    )
+    return table
 
 
 def _pairs(options: WinRateOptions, labels: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -31,7 +31,7 @@ from evaluation.alpaca_eval.options import AlpacaEvalOptions
 from evaluation.answers import generate_answers
 from evaluation.judges.open import open_chat_model
 from evaluation.language_model import ModelOpener, model_labels
-from evaluation.result_files import write_result
+from evaluation.result_files import stored_path, write_result
 from evaluation.tables import markdown_table
 
 __all__ = ["AlpacaEval", "count_annotations", "evaluate_alpaca_eval", "leaderboard_table"]
@@ -98,13 +98,9 @@ def evaluate_alpaca_eval(options: AlpacaEvalOptions, open_model: ModelOpener) ->
         hint = "judge them with --judge-model, or with AlpacaEval; then count with --annotations"
         return AlpacaEval(out=out, outputs=written, rows=(), table="\n".join([*lines, hint]))
     inputs = {
-        # Files of this folder by their names in it, so that the folder may be moved.
-        "annotations": [_stored_path(path, out) for path in annotated],
+        "annotations": [stored_path(path, out) for path in annotated],
         "questions": _absolute(options.questions),
-        "outputs": [
-            *(_stored_path(path, out) for path in written.values()),
-            *map(_absolute, options.outputs),
-        ],
+        "outputs": [stored_path(path, out) for path in (*written.values(), *options.outputs)],
         "difficulty": _absolute(options.difficulty),
         "gamed": _absolute(options.gamed),
         "join": options.join,
@@ -291,11 +287,6 @@ def _generator(answers: Sequence[Output], path: Path) -> str:
 def _folder_name(model: str) -> str:
     """A hub name is two folders otherwise, and a name such as ../x leads out of the folder."""
     return model.replace("/", "--").lstrip(".") or "model"
-
-
-def _stored_path(path: Path, out: Path) -> str:
-    resolved = path.resolve()
-    return str(resolved.relative_to(out.resolve()) if resolved.is_relative_to(out.resolve()) else resolved)
 
 
 def _absolute(path: str | None) -> str | None:

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ __all__ = [
     "write_annotations",
     "write_outputs",
 ]
+
+
+#: Columns that every annotation has.
+_ANNOTATED = ("instruction", "output_1", "output_2", "generator_1", "generator_2")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,16 +95,7 @@ def read_outputs(path: Path) -> list[Output]:
 
 def write_outputs(path: Path, outputs: Iterable[Output]) -> None:
     """Write a `model_outputs.json` as AlpacaEval reads it."""
-    rows = [
-        {
-            "instruction": output.instruction,
-            "output": output.output,
-            "generator": output.generator,
-            "dataset": output.dataset,
-        }
-        for output in outputs
-    ]
-    write_atomic(path, json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+    _write_rows(path, map(asdict, outputs))
 
 
 def read_annotations(path: Path) -> list[Annotation]:
@@ -113,51 +108,24 @@ def read_annotations(path: Path) -> list[Annotation]:
     """
     annotations = []
     for number, row in enumerate(_rows(path)):
-        missing = [
-            name
-            for name in ("instruction", "output_1", "output_2", "generator_1", "generator_2")
-            if not isinstance(row.get(name), str)
-        ]
+        missing = [name for name in _ANNOTATED if not isinstance(row.get(name), str)]
         if missing:
             raise EvaluationError(
                 f"{path}: row {number} has no text under {', '.join(missing)}; "
                 "is this an annotations.json of AlpacaEval?"
             )
+        texts = {name: row.get(name) or "" for name in (*_ANNOTATED, "dataset", "annotator")}
+        preference = _preference(row.get("preference"), path, number)
         annotations.append(
-            Annotation(
-                instruction=row["instruction"],
-                output_1=row["output_1"],
-                output_2=row["output_2"],
-                generator_1=row["generator_1"],
-                generator_2=row["generator_2"],
-                dataset=row.get("dataset") or "",
-                annotator=row.get("annotator") or "",
-                preference=_preference(row.get("preference"), path, number),
-                raw_completion=row.get("raw_completion"),
-            )
+            Annotation(**texts, preference=preference, raw_completion=row.get("raw_completion"))
         )
     return annotations
 
 
 def write_annotations(path: Path, annotations: Iterable[Annotation]) -> None:
     """Write an `annotations.json` as AlpacaEval reads it."""
-    rows = [
-        {
-            "instruction": row.instruction,
-            "output_1": row.output_1,
-            "generator_1": row.generator_1,
-            "dataset": row.dataset,
-            "output_2": row.output_2,
-            "generator_2": row.generator_2,
-            "annotator": row.annotator,
-            "preference": row.preference,
-            "price_per_example": None,
-            "time_per_example": None,
-            "raw_completion": row.raw_completion,
-        }
-        for row in annotations
-    ]
-    write_atomic(path, json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+    unknown = {"price_per_example": None, "time_per_example": None}
+    _write_rows(path, ({**asdict(row), **unknown} for row in annotations))
 
 
 def read_difficulty(path: Path, questions: Sequence[str] | None) -> dict[str, float] | list[float]:
@@ -238,6 +206,10 @@ def _by_question(questions: Sequence[str], values: Sequence[float], path: Path) 
                 f"{path}: the question {question[:60]!r} has two difficulties, {found[question]} and {value}"
             )
     return found
+
+
+def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    write_atomic(path, json.dumps(list(rows), indent=2, ensure_ascii=False) + "\n")
 
 
 def _rows(path: Path) -> list[Mapping[str, Any]]:

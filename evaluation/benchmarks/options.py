@@ -1,6 +1,8 @@
 """The options of `adpa evaluate benchmarks`."""
 
 import dataclasses
+import json
+from typing import Any
 
 from data.errors import ConfigurationError
 from data.options.fields import check_options, option
@@ -47,3 +49,21 @@ class BenchmarkOptions:
             raise ConfigurationError(
                 f"--batch-size: {self.batch_size!r} is neither auto nor a number above 0"
             )
+
+    @property
+    def model_args(self) -> dict[str, Any]:
+        """`model_arg` by key; values are JSON where they can be read as such, else text.
+
+        Raises:
+            ConfigurationError: for one that is not KEY=VALUE.
+        """
+        arguments: dict[str, Any] = {}
+        for pair in self.model_arg:
+            key, equals, text = pair.partition("=")
+            if not key or not equals:
+                raise ConfigurationError(f"--model-arg: {pair!r} is not KEY=VALUE")
+            try:
+                arguments[key] = json.loads(text)
+            except ValueError:
+                arguments[key] = text
+        return arguments

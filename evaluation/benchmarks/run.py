@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import ConfigurationError
 from data.files import make_folder, write_atomic
 from data.model_identity import resolve_model
 from data.signals.fingerprint import fingerprint
-from evaluation.benchmarks.harness import Harness, HarnessSettings, TaskFigures, harness_version
+from evaluation.benchmarks.harness import Harness, TaskFigures, harness_version
 from evaluation.benchmarks.options import BenchmarkOptions
 from evaluation.benchmarks.tasks import Benchmark, parse_benchmarks
 from evaluation.language_model import model_labels
@@ -88,23 +87,10 @@ def evaluate_benchmarks(options: BenchmarkOptions) -> Benchmarks:
     benchmarks = parse_benchmarks(options.task)
     names = [*options.model, *(() if options.baseline is None else (options.baseline,))]
     labels = model_labels(list(dict.fromkeys(names)))
-    model_args = _model_args(options.model_arg)
-    settings = HarnessSettings(
-        backend=options.backend,
-        dtype=options.dtype,
-        batch_size=options.batch_size,
-        device=options.device,
-        model_args=model_args,
-        apply_chat_template=options.apply_chat_template,
-        limit=options.limit,
-        seed=options.seed,
-        trust_remote_code=options.trust_remote_code,
-    )
-    task_folder = None if options.task_folder is None else Path(options.task_folder)
     common = {
         "backend": options.backend,
         "dtype": options.dtype,
-        "model_args": model_args,
+        "model_args": options.model_args,
         "apply_chat_template": options.apply_chat_template,
         "limit": options.limit,
         "seed": options.seed,
@@ -116,7 +102,7 @@ def evaluate_benchmarks(options: BenchmarkOptions) -> Benchmarks:
     }
     harness: Harness | None = None
     figures: dict[str, list[TaskFigures]] = {}
-    local_files = _content_of(task_folder)
+    local_files = _content_of(options.task_folder)
     for name, label in labels.items():
         folder, identity = resolved[name]
         found = figures.setdefault(label, [])
@@ -133,7 +119,7 @@ def evaluate_benchmarks(options: BenchmarkOptions) -> Benchmarks:
                 kept = _kept(path, fingerprint(request))
                 if kept is None:
                     if harness is None:
-                        harness = Harness(benchmarks, task_folder, settings)
+                        harness = Harness(benchmarks, options)
                     if model is None:
                         logger.info("%s: loading", label)
                         model = harness.open_model(
@@ -263,9 +249,9 @@ def _free(model: Any) -> None:
     gc.collect()
 
 
-def _content_of(folder: Path | None) -> str | None:
+def _content_of(name: str | None) -> str | None:
     """Hash of the task descriptions and the data beside them."""
-    if folder is None or not folder.is_dir():
+    if name is None or not (folder := Path(name)).is_dir():
         return None
     digest = hashlib.sha256()
     for path in sorted(
@@ -273,19 +259,6 @@ def _content_of(folder: Path | None) -> str | None:
     ):
         digest.update(f"{path.relative_to(folder)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _model_args(pairs: Sequence[str]) -> dict[str, Any]:
-    arguments: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not key or not equals:
-            raise ConfigurationError(f"--model-arg: {pair!r} is not KEY=VALUE")
-        try:
-            arguments[key] = json.loads(text)
-        except ValueError:
-            arguments[key] = text
-    return arguments
 
 
 def _versions(backend: str) -> dict[str, str]:

@@ -31,7 +31,7 @@ from evaluation.mt_bench.files import (
 from evaluation.mt_bench.judging import judge_pairs, judge_single
 from evaluation.mt_bench.options import MtBenchOptions
 from evaluation.mt_bench.scores import ModelScores, PairTable, pair_tables, score_models
-from evaluation.result_files import write_result
+from evaluation.result_files import stored_path, write_result
 from evaluation.tables import markdown_table, with_interval
 
 __all__ = ["MtBench", "count_judgments", "evaluate_mt_bench", "mt_bench_table"]
@@ -99,17 +99,8 @@ def evaluate_mt_bench(options: MtBenchOptions, open_model: ModelOpener) -> MtBen
         lines = [f"{path}: {len(read_answers(path)):,} questions answered" for path in written.values()]
         hint = "judge them with --judge-model, or with FastChat; then count with --judgments"
         return MtBench(out=out, answers=written, scores={}, pairs={}, table="\n".join([*lines, hint]))
-    resolved = out.resolve()
     inputs = {
-        # Files of this folder by their names in it, so that the folder may be moved.
-        "judgments": [
-            str(
-                path.resolve().relative_to(resolved)
-                if path.resolve().is_relative_to(resolved)
-                else path.resolve()
-            )
-            for path in files
-        ],
+        "judgments": [stored_path(path, out) for path in files],
         "questions": None if options.questions is None else str(Path(options.questions).resolve()),
         "duplicates": options.duplicates,
         "seed": options.seed,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,24 +69,24 @@ class ModelAnswer:
 class SingleJudgment:
     """A score of one turn of one answer.
 
-    Attributes:
+    Attributes, by the names and in the order of FastChat's lines:
         question_id: its number.
         model: who answered.
-        turn: 1 or 2.
-        score: 1 to 10; -1 for a verdict without one.
         judge: the judge and its prompt.
         user_prompt: what the judge was asked.
         judgment: what it wrote.
+        score: 1 to 10; -1 for a verdict without one.
+        turn: 1 or 2.
         tstamp: when, seconds.
     """
 
     question_id: int
     model: str
-    turn: int
-    score: float
     judge: tuple[str, str] = ("", "")
     user_prompt: str = ""
     judgment: str = ""
+    score: float
+    turn: int
     tstamp: float = 0.0
 
     @property
@@ -104,11 +104,10 @@ class SingleJudgment:
 class PairJudgment:
     """Which of two answers is better, asked in both orders.
 
-    Attributes:
+    Attributes, by the names and in the order of FastChat's lines:
         question_id: its number.
         model_1: shown first in the first order.
         model_2: shown second in the first order.
-        turn: 1 or 2.
         g1_winner: of the first order: `model_1`, `model_2`, `tie` or `error`.
         g2_winner: of the order changed, by the same names.
         judge: the judge and its prompt.
@@ -116,13 +115,13 @@ class PairJudgment:
         g1_judgment: what it wrote.
         g2_user_prompt: likewise, order changed.
         g2_judgment: likewise.
+        turn: 1 or 2.
         tstamp: when, seconds.
     """
 
     question_id: int
     model_1: str
     model_2: str
-    turn: int
     g1_winner: str
     g2_winner: str
     judge: tuple[str, str] = ("", "")
@@ -130,6 +129,7 @@ class PairJudgment:
     g1_judgment: str = ""
     g2_user_prompt: str = ""
     g2_judgment: str = ""
+    turn: int
     tstamp: float = 0.0
 
     @property
@@ -246,11 +246,8 @@ def read_judgments(path: Path) -> list[SingleJudgment] | list[PairJudgment]:
 
 def _judge(row: Mapping[str, Any]) -> tuple[str, str]:
     judge = row.get("judge") or ("", "")
-    return (
-        (str(judge[0]), str(judge[1]) if len(judge) > 1 else "")
-        if not isinstance(judge, str)
-        else (judge, "")
-    )
+    name, *prompt = [judge] if isinstance(judge, str) else judge
+    return str(name), str(prompt[0]) if prompt else ""
 
 
 def _single(row: Mapping[str, Any], path: Path, number: int) -> SingleJudgment:
@@ -290,27 +287,8 @@ def _pair(row: Mapping[str, Any], path: Path, number: int) -> PairJudgment:
 
 
 def write_judgments(path: Path, judgments: Iterable[SingleJudgment | PairJudgment]) -> None:
-    """Write judgments as FastChat names them: `judge: [model, prompt]`, `score` or `g1_winner` and `g2_winner`."""
-    rows = []
-    for judgment in judgments:
-        if isinstance(judgment, SingleJudgment):
-            names = ("question_id", "model", "judge", "user_prompt", "judgment", "score", "turn", "tstamp")
-        else:
-            order = ("winner", "user_prompt", "judgment")
-            names = (
-                "question_id",
-                "model_1",
-                "model_2",
-                "g1_winner",
-                "g2_winner",
-                "judge",
-                *(f"g1_{name}" for name in order[1:]),
-                *(f"g2_{name}" for name in order[1:]),
-                "turn",
-                "tstamp",
-            )
-        rows.append({name: getattr(judgment, name) for name in names})
-    _write_lines(path, rows)
+    """Write judgments as FastChat does: `judge: [model, prompt]`, `score` or `g1_winner` and `g2_winner`."""
+    _write_lines(path, map(asdict, judgments))
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -4,9 +4,10 @@ The first turn is judged by itself, the second with the whole dialogue. Math, re
 answer where there is one. A verdict is the number or letter in double brackets at the end of a short assessment.
 """
 
-import logging
+import dataclasses
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from evaluation.judges.contract import ChatModel
 from evaluation.mt_bench.files import ModelAnswer, PairJudgment, Question, SingleJudgment
@@ -15,7 +16,7 @@ from evaluation.mt_bench.scores import parse_score, parse_winner
 __all__ = ["REFERENCE_CATEGORIES", "judge_pairs", "judge_single"]
 
 
-logger = logging.getLogger(__name__)
+_Judgment = TypeVar("_Judgment", SingleJudgment, PairJudgment)
 
 #: Categories whose answers are compared with a reference.
 REFERENCE_CATEGORIES = ("math", "reasoning", "coding")
@@ -58,42 +59,29 @@ def judge_single(
         Judgments in the order of the answers, turn by turn.
     """
     by_id = {question.question_id: question for question in questions}
-    known = {(found.key, found.user_prompt): found for found in earlier if not found.is_malformed}
-    wanted: list[tuple[ModelAnswer, int, str, str]] = []
+    wanted = []
     for answer in answers:
         question = by_id.get(answer.question_id)
         if question is None:
             continue
         for turn in range(1, min(len(question.turns), len(answer.turns)) + 1):
             reference = _reference(question, references)
-            name = "single" + ("-math" if reference else "") + ("-multi-turn" if turn > 1 else "")
-            wanted.append((answer, turn, name, _single_prompt(question, answer, turn, reference)))
-    asked = [
-        place
-        for place, (answer, turn, _, prompt) in enumerate(wanted)
-        if ((answer.model, answer.question_id, turn), prompt) not in known
-    ]
-    texts: dict[int, str] = {}
-    for number, reply in judge.write([wanted[place][3] for place in asked], max_new_tokens=_MAX_NEW_TOKENS):
-        texts[asked[number]] = reply.text if reply.text is not None else f"$ERROR$ {reply.problem}"
-    judgments = []
-    for place, (answer, turn, name, prompt) in enumerate(wanted):
-        if place not in texts:
-            judgments.append(known[(answer.model, answer.question_id, turn), prompt])
-            continue
-        judgments.append(
-            SingleJudgment(
-                question_id=answer.question_id,
-                model=answer.model,
-                turn=turn,
-                score=parse_score(texts[place]),
-                judge=(judge.identity.name, f"adpa-{name}"),
-                user_prompt=prompt,
-                judgment=texts[place],
-                tstamp=time.time(),
+            wanted.append(
+                SingleJudgment(
+                    question_id=answer.question_id,
+                    model=answer.model,
+                    turn=turn,
+                    score=-1,
+                    judge=_name(judge, "single", reference, turn),
+                    user_prompt=_single_prompt(question, answer, turn, reference),
+                )
             )
-        )
-    return judgments
+
+    def with_verdict(judgment: SingleJudgment, text: str) -> SingleJudgment:
+        score = parse_score(text)
+        return dataclasses.replace(judgment, score=score, judgment=text, tstamp=time.time())
+
+    return _judged(judge, wanted, earlier, lambda judgment: (judgment.user_prompt,), with_verdict)
 
 
 def judge_pairs(
@@ -113,12 +101,7 @@ def judge_pairs(
         references: reference answers by question.
         earlier: judgments of an earlier run; valid ones with the same texts to judge are taken over.
     """
-    known = {
-        (found.key, found.g1_user_prompt, found.g2_user_prompt): found
-        for found in earlier
-        if not found.is_malformed
-    }
-    wanted: list[tuple[ModelAnswer, ModelAnswer, int, str, str, str]] = []
+    wanted = []
     for first, second in pairs:
         others = {answer.question_id: answer for answer in second}
         by_id = {answer.question_id: answer for answer in first}
@@ -128,51 +111,77 @@ def judge_pairs(
                 continue
             for turn in range(1, min(len(question.turns), len(one.turns), len(two.turns)) + 1):
                 reference = _reference(question, references)
-                name = "pair" + ("-math" if reference else "") + ("-multi-turn" if turn > 1 else "")
-                prompts = (
-                    _pair_prompt(question, one, two, turn, reference),
-                    _pair_prompt(question, two, one, turn, reference),
+                wanted.append(
+                    PairJudgment(
+                        question_id=question.question_id,
+                        model_1=one.model,
+                        model_2=two.model,
+                        turn=turn,
+                        g1_winner="error",
+                        g2_winner="error",
+                        judge=_name(judge, "pair", reference, turn),
+                        g1_user_prompt=_pair_prompt(question, one, two, turn, reference),
+                        g2_user_prompt=_pair_prompt(question, two, one, turn, reference),
+                    )
                 )
-                wanted.append((one, two, turn, name, *prompts))
-    asked = [
-        (place, order)
-        for place, (one, two, turn, _, *prompts) in enumerate(wanted)
-        if ((one.model, two.model, one.question_id, turn), *prompts) not in known
-        for order in (0, 1)
-    ]
-    texts: dict[tuple[int, int], str] = {}
-    prompts_asked = [wanted[place][4] if order == 0 else wanted[place][5] for place, order in asked]
-    for number, reply in judge.write(prompts_asked, max_new_tokens=_MAX_NEW_TOKENS):
-        texts[asked[number]] = reply.text if reply.text is not None else f"$ERROR$ {reply.problem}"
-    judgments = []
-    for place, (one, two, turn, name, first_prompt, second_prompt) in enumerate(wanted):
-        if (place, 0) not in texts:
-            judgments.append(
-                known[(one.model, two.model, one.question_id, turn), first_prompt, second_prompt]
-            )
-            continue
-        names = ({"A": "model_1", "B": "model_2"}, {"A": "model_2", "B": "model_1"})
-        winners = []
-        for order in (0, 1):
-            verdict = parse_winner(texts[place, order])
-            winners.append(names[order].get(verdict, verdict))
-        judgments.append(
-            PairJudgment(
-                question_id=one.question_id,
-                model_1=one.model,
-                model_2=two.model,
-                turn=turn,
-                g1_winner=winners[0],
-                g2_winner=winners[1],
-                judge=(judge.identity.name, f"adpa-{name}"),
-                g1_user_prompt=first_prompt,
-                g1_judgment=texts[place, 0],
-                g2_user_prompt=second_prompt,
-                g2_judgment=texts[place, 1],
-                tstamp=time.time(),
-            )
+
+    def with_verdicts(judgment: PairJudgment, first_text: str, second_text: str) -> PairJudgment:
+        winner_1, winner_2 = parse_winner(first_text), parse_winner(second_text)
+        return dataclasses.replace(
+            judgment,
+            g1_winner={"A": "model_1", "B": "model_2"}.get(winner_1, winner_1),
+            g2_winner={"A": "model_2", "B": "model_1"}.get(winner_2, winner_2),
+            g1_judgment=first_text,
+            g2_judgment=second_text,
+            tstamp=time.time(),
         )
-    return judgments
+
+    return _judged(
+        judge,
+        wanted,
+        earlier,
+        lambda judgment: (judgment.g1_user_prompt, judgment.g2_user_prompt),
+        with_verdicts,
+    )
+
+
+def _judged(
+    judge: ChatModel,
+    wanted: Sequence[_Judgment],
+    earlier: Iterable[_Judgment],
+    prompts_of: Callable[[_Judgment], tuple[str, ...]],
+    complete: Callable[..., _Judgment],
+) -> list[_Judgment]:
+    """The judgments with their verdicts: valid ones with the same prompts are taken over, the others asked for.
+
+    Args:
+        judge: who is asked.
+        wanted: without verdicts.
+        earlier: of an earlier run.
+        prompts_of: the questions that a judgment asks.
+        complete: a judgment with the texts that answer them.
+    """
+    known = {(found.key, prompts_of(found)): found for found in earlier if not found.is_malformed}
+    places = [place for place, item in enumerate(wanted) if (item.key, prompts_of(item)) not in known]
+    questions = [(place, prompt) for place in places for prompt in prompts_of(wanted[place])]
+    texts: dict[int, str] = {}
+    for number, reply in judge.write([prompt for _, prompt in questions], max_new_tokens=_MAX_NEW_TOKENS):
+        texts[number] = reply.text if reply.text is not None else f"$ERROR$ {reply.problem}"
+    said: dict[int, list[str]] = {place: [] for place in places}
+    for number, (place, _) in enumerate(questions):
+        said[place].append(texts[number])
+    return [
+        complete(item, *said[place]) if place in said else known[item.key, prompts_of(item)]
+        for place, item in enumerate(wanted)
+    ]
+
+
+def _name(judge: ChatModel, kind: str, reference: ModelAnswer | None, turn: int) -> tuple[str, str]:
+    """The judge and its prompt, as FastChat names prompts."""
+    return (
+        judge.identity.name,
+        f"adpa-{kind}" + ("-math" if reference else "") + ("-multi-turn" if turn > 1 else ""),
+    )
 
 
 def _reference(question: Question, references: Mapping[int, ModelAnswer]) -> ModelAnswer | None:
