@@ -9,6 +9,7 @@ import re
 import pytest
 from transformers import Trainer, TrainingArguments
 
+from student_training.checkpoints.resumable import ResumableTrainer
 from student_training.trainer import StudentTrainer
 
 #: Overridden method -> its parameters, and who has to call it.
@@ -44,7 +45,8 @@ def test_an_overridden_method_is_still_what_transformers_calls(name):
 def test_every_private_method_that_is_overridden_is_pinned_here():
     overridden = {
         name
-        for name, value in vars(StudentTrainer).items()
+        for owner in (ResumableTrainer, StudentTrainer)
+        for name, value in vars(owner).items()
         if callable(value) and hasattr(Trainer, name) and name != "__init__"
     }
     assert overridden - {"get_eval_dataloader"} == OVERRIDDEN.keys()
