@@ -22,6 +22,10 @@ __all__ = ["Answer", "Pipeline"]
 
 logger = logging.getLogger(__name__)
 
+# Prompts have up to 70 tokens. vLLM tries a whole batch out whenever it starts: 4,096 tokens, its default here, cost as
+# much as sampling a hundred answers.
+_LENGTHS = {"max_length": 192, "max_num_batched_tokens": 512}
+
 # Standard deviation of what a labeller adds to the reward.
 _LABEL_NOISE = 0.05
 
@@ -176,6 +180,7 @@ class Pipeline:
             shard_pairs=128 if prompts == "held-out" else 32,
             engine=self._engine,
             own_process=False,
+            **_LENGTHS,
         )
         self._steps.run("sample-student", sample_student, options, out / "manifest.json")
 
@@ -263,6 +268,7 @@ class Pipeline:
             shard_pairs=32,
             engine=self._engine,
             own_process=False,
+            **_LENGTHS,
         )
         self._steps.run("score-teacher", score_teacher, options, self.signals(name) / "manifest.json")
 
