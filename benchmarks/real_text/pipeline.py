@@ -291,17 +291,16 @@ def _pairs(
     *,
     noise: float,
 ) -> Iterator[tuple[Prompt, str, str]]:
-    """The best and the worst finished answer to each prompt, by the reward with noise.
+    """The best finished answer to each prompt and the worst one, by the reward with noise.
 
-    An answer that was cut off at the longest length is left out: in a pair it would end with the end-of-turn token,
+    An answer that was cut off at the longest length is never chosen: in a pair it ends with the end-of-turn token,
     which its model did not say there.
     """
     for prompt in prompts:
-        values = [
-            (world.reward(prompt, answer.text, True) + rng.gauss(0, noise), answer.text)
-            for answer in answers.get(prompt.id, ())
-            if answer.finished and answer.text
-        ]
-        best, worst = max(values, default=(0.0, "")), min(values, default=(0.0, ""))
+        found = [answer for answer in answers.get(prompt.id, ()) if answer.text]
+        values = [world.reward(prompt, each.text, each.finished) + rng.gauss(0, noise) for each in found]
+        worst = min(zip(values, (each.text for each in found), strict=True), default=(0.0, ""))
+        finished = [(value, each.text) for value, each in zip(values, found, strict=True) if each.finished]
+        best = max(finished, default=worst)
         if best[1] != worst[1]:
             yield prompt, best[1], worst[1]
