@@ -38,16 +38,18 @@ def compare(pipeline: Pipeline, methods: Sequence[Trained], *, any_teacher: bool
         SystemExit: when the teacher is no better than its reference: nothing to teach.
     """
     pipeline.make_teacher()
-    judged = {name: _judge(pipeline, name) for name in ("reference", "teacher")}
     if not any_teacher:
-        check_teacher(judged["teacher"][1.0], judged["reference"][1.0])
+        check_teacher(judge(pipeline, "teacher", 1.0), judge(pipeline, "reference", 1.0))
     pipeline.make_student()
-    judged["student"] = _judge(pipeline, "student")
+    _say(pipeline, "student")
     for method in methods:
         pipeline.make_method(method)
-        judged[method.name] = _judge(pipeline, method.name)
-        write_atomic(pipeline.out / "table.md", reward_table(judged, baseline="student") + "\n")
-    return judged
+        _say(pipeline, method.name)
+    models = ("reference", "teacher", "student", *(method.name for method in methods))
+    return {
+        model: {temperature: judge(pipeline, model, temperature) for temperature in TEMPERATURES}
+        for model in models
+    }
 
 
 def check_teacher(teacher: Judged, reference: Judged) -> None:
@@ -64,11 +66,13 @@ def check_teacher(teacher: Judged, reference: Judged) -> None:
         )
 
 
-def _judge(pipeline: Pipeline, model: str) -> dict[float, Judged]:
-    found = {temperature: judge(pipeline, model, temperature) for temperature in TEMPERATURES}
-    means = ", ".join(f"{each.mean().value:.3f} at {temperature:g}" for temperature, each in found.items())
-    print(f"{model}: reward {means}", flush=True)
-    return found
+def _say(pipeline: Pipeline, model: str) -> None:
+    """Print what a model is worth as soon as it is there."""
+    means = [
+        f"{judge(pipeline, model, temperature).mean().value:.3f} at {temperature:g}"
+        for temperature in (1.0, 0.0)
+    ]
+    print(f"{model}: reward {', '.join(means)}", flush=True)
 
 
 def write_results(pipeline: Pipeline, judged: Comparison) -> None:
