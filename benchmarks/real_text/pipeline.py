@@ -127,7 +127,12 @@ class Pipeline:
         cut = cut_student(
             self.model("reference"), self.out.parent / f"weights/cut-{len(size.layers)}", size.layers
         )
-        options = {"student": str(cut), "data": str(self._data("answers")), "method": "sft"}
+        # By the answers and by the reference's distributions at them: from the texts of some hundred answers alone, a
+        # model that has lost most of its layers does not learn to speak again.
+        self._score(
+            "answers", {"data": str(self._data("answers")), "score": ("chosen",)}, teacher="reference"
+        )
+        options = {"student": str(cut), "signals": (str(self.signals("answers")),), "method": "vanilla-kd"}
         self._train("student", options, steps=size.heal_steps, rate=1e-3, batch_size=2 * size.batch_size)
         self._score_answers("pairs", "student", ("chosen", "rejected", "student"))
 
@@ -258,11 +263,11 @@ class Pipeline:
         rollouts = str(self._rollouts(model, "data", 1.0))
         self._score(name, {"data": str(self._data("data")), "rollouts": rollouts, "score": roles})
 
-    def _score(self, name: str, given: dict[str, Any]) -> None:
+    def _score(self, name: str, given: dict[str, Any], *, teacher: str = "teacher") -> None:
         options = ScoreOptions(
             **given,
-            teacher=str(self.model("teacher")),
-            reference=str(self.model("reference")),
+            teacher=str(self.model(teacher)),
+            reference=str(self.model("reference")) if teacher == "teacher" else None,
             out=str(self.signals(name)),
             store_conversations=True,
             shard_pairs=32,

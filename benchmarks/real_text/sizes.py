@@ -18,7 +18,7 @@ class Size:
         max_new_tokens: longest answer.
         teacher_steps: of the teacher's DPO.
         teacher_rate: its peak learning rate.
-        heal_steps: of the cut student's SFT on the reference's answers.
+        heal_steps: of the cut student on the reference's answers.
         student_steps: of every method.
         student_rate: peak learning rate of every method.
         batch_size: pairs in a step.
@@ -49,7 +49,7 @@ FAST = Size(
     max_new_tokens=28,
     teacher_steps=20,
     teacher_rate=3e-5,
-    heal_steps=60,
+    heal_steps=150,
     student_steps=24,
     student_rate=3e-4,
     batch_size=8,
