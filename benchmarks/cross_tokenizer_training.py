@@ -22,8 +22,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adpa import SignalDataset, TrainOptions, read_preferences, train_student
-from benchmarks.real_text.vocabulary import trim_vocabulary
-from benchmarks.real_text.weights import cut_student
+from benchmarks.real_text.models.vocabulary import trim_vocabulary
+from benchmarks.real_text.models.weights import cut_student
 from data.tokens.encoder import PairEncoder
 from data.translation.dataset import translate_dataset
 from evaluation.metrics.statistics import PromptBootstrap, mean_estimate

@@ -12,10 +12,10 @@ import argparse
 import logging
 from pathlib import Path
 
+from benchmarks.real_text.models.weights import WORLDS
 from benchmarks.real_text.pipeline import Pipeline
 from benchmarks.real_text.results import compare, write_results
 from benchmarks.real_text.sizes import FAST, FULL, METHODS
-from benchmarks.real_text.weights import WORLDS
 
 
 def main() -> None:

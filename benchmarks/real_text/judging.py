@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.real_text.pipeline import Answer, Pipeline
+from benchmarks.real_text.pipeline import Pipeline
+from benchmarks.real_text.worlds.pairs import Answer
 from evaluation.metrics.statistics import Estimate, mean_estimate
 
 __all__ = ["TEMPERATURES", "Judged", "judge", "win_rate"]

@@ -8,17 +8,18 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from adpa import SampleOptions, ScoreOptions, TrainOptions, sample_student, score_teacher, train_student
+from benchmarks.real_text.models.weights import cut_student, reference_model
 from benchmarks.real_text.sizes import Size, Trained
 from benchmarks.real_text.steps import Steps
-from benchmarks.real_text.weights import cut_student, reference_model
-from benchmarks.real_text.world import Prompt, World
+from benchmarks.real_text.worlds.pairs import Answer, best_and_worst
+from benchmarks.real_text.worlds.world import Prompt, World
 from data.files import write_atomic
 from data.signals.rollouts import Rollout, RolloutDataset
 
-__all__ = ["Answer", "Pipeline"]
+__all__ = ["Pipeline"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,22 +29,6 @@ _LENGTHS = {"max_length": 192, "max_num_batched_tokens": 512}
 
 # Standard deviation of what a labeller adds to the reward.
 _LABEL_NOISE = 0.05
-
-
-class Answer(NamedTuple):
-    """One answer of a model.
-
-    Attributes:
-        text: stripped of white space.
-        finished: whether it ended by itself, not at the longest length.
-        num_tokens: its end-of-turn token included.
-        nll: mean negative log-probability a token at temperature 1, under the model that said it, nats.
-    """
-
-    text: str
-    finished: bool
-    num_tokens: int
-    nll: float
 
 
 class Pipeline:
@@ -158,7 +143,7 @@ class Pipeline:
         """Signals of the reference's answers to held-out prompts, the better of two as chosen."""
         if not self._data("held-out-pairs").exists():
             answers = self.answers("reference", 1.0)
-            pairs = _pairs(self.world, self.held_out, answers, random.Random(0), noise=0.0)
+            pairs = best_and_worst(self.world, self.held_out, answers, random.Random(0), noise=0.0)
             self._write("held-out-pairs", self._pair_rows(pairs))
         self._score("held-out", {"data": str(self._data("held-out-pairs"))})
         return self.signals("held-out")
@@ -211,7 +196,7 @@ class Pipeline:
         if self._data("answers").exists():
             return
         answers = self._read("reference", "train", 1.0)
-        pairs = _pairs(
+        pairs = best_and_worst(
             self.world, self.train, answers, random.Random(f"labels {self.seed}"), noise=_LABEL_NOISE
         )
         self._write("data", self._pair_rows(pairs))
@@ -286,26 +271,3 @@ class Pipeline:
 
 def _file_name(name: str) -> str:
     return name.replace(" ", "-").replace(",", "").replace("+", "-plus").lower()
-
-
-def _pairs(
-    world: World,
-    prompts: Iterable[Prompt],
-    answers: dict[str, list[Answer]],
-    rng: random.Random,
-    *,
-    noise: float,
-) -> Iterator[tuple[Prompt, str, str]]:
-    """The best finished answer to each prompt and the worst one, by the reward with noise.
-
-    An answer that was cut off at the longest length is never chosen: in a pair it ends with the end-of-turn token,
-    which its model did not say there.
-    """
-    for prompt in prompts:
-        found = [answer for answer in answers.get(prompt.id, ()) if answer.text]
-        values = [world.reward(prompt, each.text, each.finished) + rng.gauss(0, noise) for each in found]
-        worst = min(zip(values, (each.text for each in found), strict=True), default=(0.0, ""))
-        finished = [(value, each.text) for value, each in zip(values, found, strict=True) if each.finished]
-        best = max(finished, default=worst)
-        if best[1] != worst[1]:
-            yield prompt, best[1], worst[1]

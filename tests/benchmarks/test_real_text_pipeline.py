@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.real_text.friendly import FRIENDLY
 from benchmarks.real_text.judging import Judged, win_rate
 from benchmarks.real_text.pipeline import Pipeline
 from benchmarks.real_text.results import check_teacher, compare, write_results
 from benchmarks.real_text.sizes import METHODS, Size
+from benchmarks.real_text.worlds.friendly import FRIENDLY
 
 _TINY = Size(
     common_tokens=40,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.real_text.weights import cut_student, extract_gemma, extract_smollm2, reference_model
+from benchmarks.real_text.models.weights import cut_student, extract_gemma, extract_smollm2, reference_model
 
 
 @pytest.mark.parametrize("extract", [extract_smollm2, extract_gemma])

@@ -1,10 +1,13 @@
-"""The worlds of the real-text benchmark: what a reward counts, by hand, and which prompts there are."""
+"""The worlds of the real-text benchmark: what a reward counts, by hand; prompts and pairs."""
+
+import random
 
 import pytest
 
-from benchmarks.real_text.constraints import CONSTRAINTS
-from benchmarks.real_text.friendly import FRIENDLY
-from benchmarks.real_text.world import Prompt
+from benchmarks.real_text.worlds.constraints import CONSTRAINTS
+from benchmarks.real_text.worlds.friendly import FRIENDLY
+from benchmarks.real_text.worlds.pairs import Answer, best_and_worst
+from benchmarks.real_text.worlds.world import Prompt
 
 _QUESTION = Prompt("friendly-0", "How do I bake bread?")
 
@@ -77,3 +80,22 @@ def test_constraints_never_ask_for_sentences_and_a_list_at_once() -> None:
         kinds = [name for name, _ in prompt.constraints]
         assert len(kinds) == 2
         assert not {"sentences", "list"} <= set(kinds)
+
+
+def _answer(text: str, finished: bool) -> Answer:
+    return Answer(text, finished, num_tokens=9, nll=1.0)
+
+
+def test_best_and_worst_never_choose_an_answer_that_was_cut_off() -> None:
+    best = _answer("I am happy to help, my good friend, enjoy", False)
+    good, bad = _answer("Enjoy the bread, it is easy and fun", True), _answer("No", True)
+    answers = {_QUESTION.id: [bad, best, good]}
+    pairs = list(best_and_worst(FRIENDLY, [_QUESTION], answers, random.Random(0), noise=0.0))
+    assert pairs == [(_QUESTION, good.text, bad.text)]
+
+
+def test_best_and_worst_leave_out_prompts_without_two_answers_to_tell_apart() -> None:
+    cut_off, same = [_answer("I am happy", False)] * 2, [_answer("Use flour", True)] * 2
+    for answers in ([], cut_off, same):
+        pairs = best_and_worst(FRIENDLY, [_QUESTION], {_QUESTION.id: answers}, random.Random(0), noise=0.0)
+        assert list(pairs) == []

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from benchmarks.real_text.vocabulary import trim_vocabulary
+from benchmarks.real_text.models.vocabulary import trim_vocabulary
 
 _CORPUS = [
     "the lower house is newer than the lowest one, and the widest of them all",

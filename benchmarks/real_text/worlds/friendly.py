@@ -3,7 +3,7 @@
 import random
 import re
 
-from benchmarks.real_text.world import Prompt, World
+from benchmarks.real_text.worlds.world import Prompt, World
 
 __all__ = ["COLD", "FRIENDLY", "WARM"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.real_text.constraints import CONSTRAINTS
-from benchmarks.real_text.friendly import COLD, FRIENDLY, WARM
-from benchmarks.real_text.vocabulary import trim_vocabulary
+from benchmarks.real_text.models.vocabulary import trim_vocabulary
+from benchmarks.real_text.worlds.constraints import CONSTRAINTS
+from benchmarks.real_text.worlds.friendly import COLD, FRIENDLY, WARM
 
 __all__ = ["WORLDS", "cut_student", "extract_gemma", "extract_smollm2", "reference_model"]
 
