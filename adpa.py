@@ -32,6 +32,19 @@ if TYPE_CHECKING:
     from data.signals.schema import ResponseSignals
     from data.signals.shuffle import shuffled_pairs, split_pairs
     from data.storage.transfer import TransferResult, open_dataset, open_signals, pull_dataset, push_dataset
+    from data.translation.command import SignalsTranslateOptions, translate_signals
+    from data.translation.dataset import TranslationResult
+    from evaluation.alpaca_eval.command import evaluate_alpaca_eval
+    from evaluation.alpaca_eval.options import AlpacaEvalOptions
+    from evaluation.benchmarks.options import BenchmarkOptions
+    from evaluation.benchmarks.run import evaluate_benchmarks
+    from evaluation.mt_bench.command import evaluate_mt_bench
+    from evaluation.mt_bench.options import MtBenchOptions
+    from evaluation.options import ReportOptions, SignalsEvaluationOptions, WinRateOptions
+    from evaluation.report.page import write_run_report
+    from evaluation.signals import evaluate_signals
+    from evaluation.win_rate import evaluate_win_rate
+    from student_training.held_out import measure_signals
     from student_training.methods import (
         METHODS,
         Method,
@@ -47,6 +60,7 @@ if TYPE_CHECKING:
     from student_training.result import TrainingResult
     from student_training.run import train_student
     from teacher_scoring.dry_run import ScoringPlan, plan_scoring
+    from teacher_scoring.language_model import model_opener
     from teacher_scoring.options import SampleOptions, ScoreOptions
     from teacher_scoring.sample import SamplingResult, sample_student
     from teacher_scoring.score import ScoringResult, score_teacher
@@ -78,6 +92,19 @@ _HOMES = {
         "pull_dataset",
         "push_dataset",
     ),
+    "data.translation.command": ("SignalsTranslateOptions", "translate_signals"),
+    "data.translation.dataset": ("TranslationResult",),
+    "evaluation.alpaca_eval.command": ("evaluate_alpaca_eval",),
+    "evaluation.alpaca_eval.options": ("AlpacaEvalOptions",),
+    "evaluation.benchmarks.options": ("BenchmarkOptions",),
+    "evaluation.benchmarks.run": ("evaluate_benchmarks",),
+    "evaluation.mt_bench.command": ("evaluate_mt_bench",),
+    "evaluation.mt_bench.options": ("MtBenchOptions",),
+    "evaluation.options": ("ReportOptions", "SignalsEvaluationOptions", "WinRateOptions"),
+    "evaluation.report.page": ("write_run_report",),
+    "evaluation.signals": ("evaluate_signals",),
+    "evaluation.win_rate": ("evaluate_win_rate",),
+    "student_training.held_out": ("measure_signals",),
     "student_training.methods": (
         "METHODS",
         "Method",
@@ -93,6 +120,7 @@ _HOMES = {
     "student_training.result": ("TrainingResult",),
     "student_training.run": ("train_student",),
     "teacher_scoring.dry_run": ("ScoringPlan", "plan_scoring"),
+    "teacher_scoring.language_model": ("model_opener",),
     "teacher_scoring.options": ("SampleOptions", "ScoreOptions"),
     "teacher_scoring.sample": ("SamplingResult", "sample_student"),
     "teacher_scoring.score": ("ScoringResult", "score_teacher"),

@@ -2,9 +2,10 @@
 
     python -m benchmarks.cross_tokenizer --teacher smollm2-135m --student gemma-3-270m --out runs/cross
 
-Scores a few answers of each kind with the teacher (transformers engine), translates each dataset, and prints the share
-of aligned positions and of placed mass. Then many copies of all answers are translated on one core, for the speed. The
-teacher's folder holds weights and tokenizer, the student's a tokenizer.
+Scores a few answers of each kind with the teacher (transformers engine), translates each dataset for every student, and
+prints the share of aligned positions and of placed mass. Students are the named folders with tokenizers, and with
+`--packaged` GPT-2's tokenizer and one of Llama 2's form. Then many copies of all answers are translated for the first
+student on one core, for the speed. Beside each translation is a drawing of one answer in both tokenizations.
 """
 
 import argparse
@@ -17,6 +18,8 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from adpa import ScoreOptions, SignalDataset, score_teacher
+from benchmarks.packaged_tokenizers import gpt2_tokenizer, llama_form_tokenizer
+from data.report.translated import tokenizations_svg
 from data.signals.manifest import write_manifest
 from data.signals.shards import write_signal_shard
 from data.translation.dataset import translate_dataset
@@ -76,51 +79,63 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--teacher", type=Path, required=True)
-    parser.add_argument("--student", type=Path, required=True)
+    parser.add_argument("--student", type=Path, nargs="*", default=[], help="folders with tokenizers")
+    parser.add_argument("--packaged", action="store_true", help="also tokenizers out of packages")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--top-k", type=int, default=50)
-    parser.add_argument("--copies", type=int, default=400, help="copies of every answer for the speed")
+    parser.add_argument(
+        "--copies", type=int, default=400, help="copies of every answer for the speed; 0: none"
+    )
     options = parser.parse_args()
-    load = AutoTokenizer.from_pretrained
-    print(
-        "| text | teacher positions | student positions | aligned | placed mass | exact | without a place |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    for kind, texts in [*TEXTS.items(), ("all", [text for part in TEXTS.values() for text in part])]:
-        data = options.out / f"{kind}.jsonl"
-        data.parent.mkdir(parents=True, exist_ok=True)
-        names = ("prompt", "chosen", "rejected")
-        lines = [
-            json.dumps({"id": str(n), **dict(zip(names, text, strict=True))}) for n, text in enumerate(texts)
-        ]
-        data.write_text("\n".join(lines) + "\n")
-        source = score_teacher(
-            ScoreOptions(
-                teacher=str(options.teacher),
-                data=str(data),
-                top_k=options.top_k,
-                engine="transformers",
-                store_conversations=True,
-                out=str(options.out / f"{kind}-signals"),
-                pass_cache=str(options.out / "passes"),
+    students = {folder.name: folder for folder in options.student}
+    if options.packaged:
+        students["gpt2"] = gpt2_tokenizer(options.out / "gpt2")
+        students["mistral-7b"] = llama_form_tokenizer(options.out / "mistral-7b")
+    kinds = [*TEXTS.items(), ("all", [text for part in TEXTS.values() for text in part])]
+    signals = {kind: _scored(kind, texts, options) for kind, texts in kinds}
+    print("| student | text | positions | its positions | aligned | placed mass | exact | without a place |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name, folder in students.items():
+        for kind, source in signals.items():
+            out = str(options.out / f"{kind}-{name}")
+            result = translate_dataset(source, folder, load_tokenizer=AutoTokenizer.from_pretrained, out=out)
+            there = SignalDataset.open(result.path)
+            if example := there.manifest.created["translation"]["example"]:
+                Path(f"{out}.svg").write_text(tokenizations_svg(example, is_file=True) + "\n")
+            unplaced = " ".join(repr(text) for text, _ in result.unplaced_tokens[:4])
+            print(
+                f"| {name} | {kind} | {source.num_positions:,} | {there.num_positions:,} |"
+                f" {result.aligned_share:.1%} | {result.placed_mass:.2%} | {result.exact_mass:.1%} | {unplaced} |",
+                flush=True,
             )
-        ).open()
-        result = translate_dataset(
-            source, options.student, load_tokenizer=load, out=str(options.out / f"{kind}-translated")
-        )
-        there = SignalDataset.open(result.path)
-        unplaced = " ".join(repr(text) for text, _ in result.unplaced_tokens[:4])
-        print(
-            f"| {kind} | {source.num_positions:,} | {there.num_positions:,} | {result.aligned_share:.1%} |"
-            f" {result.placed_mass:.2%} | {result.exact_mass:.1%} | {unplaced} |",
-            flush=True,
-        )
-    print(
-        f"\n{_positions_per_second(source, options):,.0f} positions a second of one core, without the start"
-    )
+    if options.copies:
+        rate = _positions_per_second(signals["all"], next(iter(students.values())), options)
+        print(f"\n{rate:,.0f} positions a second of one core, without the start")
 
 
-def _positions_per_second(source: SignalDataset, options: argparse.Namespace) -> float:
+def _scored(kind: str, texts: list[tuple[str, str, str]], options: argparse.Namespace) -> SignalDataset:
+    """The teacher's signals on some answers."""
+    data = options.out / f"{kind}.jsonl"
+    data.parent.mkdir(parents=True, exist_ok=True)
+    names = ("prompt", "chosen", "rejected")
+    lines = [
+        json.dumps({"id": str(n), **dict(zip(names, text, strict=True))}) for n, text in enumerate(texts)
+    ]
+    data.write_text("\n".join(lines) + "\n")
+    return score_teacher(
+        ScoreOptions(
+            teacher=str(options.teacher),
+            data=str(data),
+            top_k=options.top_k,
+            engine="transformers",
+            store_conversations=True,
+            out=str(options.out / f"{kind}-signals"),
+            pass_cache=str(options.out / "passes"),
+        )
+    ).open()
+
+
+def _positions_per_second(source: SignalDataset, student: Path, options: argparse.Namespace) -> float:
     """From two datasets of different size, so that loading the tokenizers does not count."""
     measured = []
     for copies in (options.copies // 5, options.copies):
@@ -128,9 +143,7 @@ def _positions_per_second(source: SignalDataset, options: argparse.Namespace) ->
         out = options.out / f"copies-{copies}-translated"
         shutil.rmtree(out, ignore_errors=True)
         begun = time.process_time()
-        translate_dataset(
-            dataset, options.student, load_tokenizer=AutoTokenizer.from_pretrained, out=str(out)
-        )
+        translate_dataset(dataset, student, load_tokenizer=AutoTokenizer.from_pretrained, out=str(out))
         measured.append((dataset.num_positions, time.process_time() - begun))
     (few, short), (many, long) = measured
     return (many - few) / (long - short)

@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--gemma", type=Path, required=True, help="checkpoint of Gemma 3 270M")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--layers", type=int, nargs="+", default=[0, 1, 17], help="layers to keep")
-    parser.add_argument("--heal-steps", type=int, default=100)
+    parser.add_argument("--heal-steps", type=int, default=80)
     parser.add_argument("--steps", type=int, default=40)
     options = parser.parse_args()
     healed = heal(options)
@@ -106,7 +106,7 @@ def heal(options: argparse.Namespace) -> Path:
     small = trim_vocabulary(with_template, options.out / "gemma-small", turns, common=8000)
     cut = cut_student(small, options.out / "gemma-cut", tuple(options.layers))
     source = {"data": str(data(options, "answers"))}
-    return train(options, "sft", cut, source, options.heal_steps, 1e-3, 16, name="untouched")
+    return train(options, "sft", cut, source, options.heal_steps, 1e-3, 8, name="untouched")
 
 
 def translate(options: argparse.Namespace, student: Path) -> Path:

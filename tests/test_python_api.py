@@ -92,6 +92,7 @@ def test_every_example_of_the_page_runs(tiny_world, tmp_path):
     assert re.fullmatch(r"\d+ of 10 answers were cut at the limit", lines[4])
     assert lines[5] == "findings: []"
     assert re.fullmatch(r"10 rows, for example \w+", lines[6])
+    assert lines[7] == "10 pairs measured with 2 checkpoints"
     # Everything that the page imports is exported, so nobody needs a module that may move.
     imported = set(re.findall(r"^from (\S+) import", "\n".join(examples), flags=re.MULTILINE))
     assert imported == {"adpa"}

@@ -18,6 +18,7 @@ from data.report.charts import histogram_chart, scatter_chart
 from data.report.conversations import Row, conversation, index_entry, token_ids
 from data.report.rollout_summary import RolloutSummary, rollout_tokenizer, summarize_rollouts
 from data.report.summary import DatasetSummary, RoleSummary, TokenAdvantage, summarize_dataset
+from data.report.translated import translation_section
 from data.report.verdicts import Verdict, rollout_verdicts, signal_verdicts
 from data.signals.dataset import SignalDataset
 from data.signals.fingerprint import describe_request
@@ -150,6 +151,9 @@ def render_report(side: Side, other: Side | None = None) -> str:
     if other is not None:
         parts.append(_common_pairs(side.summary, other.summary))
     parts += _beside([_statistics(one.summary, [s.summary for s in sides if s is not one]) for one in sides])
+    kept = [one.summary.dataset.manifest.created.get("translation") for one in sides]
+    if any(kept):
+        parts += _beside(["" if one is None else translation_section(one) for one in kept])
     parts.append(_browser(index, settings, coloured=_is_coloured(side.summary)))
     parts += _beside(
         [_tokens(one.summary, one.texts) for one in sides if isinstance(one.summary, DatasetSummary)]
@@ -202,7 +206,7 @@ def _head(side: Side, *, named: bool) -> str:
     )
     made = [
         ("fingerprint", manifest.fingerprint),
-        *manifest.created.items(),
+        *((name, value) for name, value in manifest.created.items() if name != "translation"),
         *describe_request(manifest.request),
     ]
     rows = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in made)

@@ -27,6 +27,9 @@ __all__ = ["AlignedRow", "RowTranslator", "StudentResponse", "TranslationCounts"
 # Tokens without a place that are listed for the user.
 _MOST_UNPLACED = 10_000
 
+# Bytes of a response that are drawn in both tokenizations.
+_DRAWN_BYTES = 300
+
 _SUMS = ("rows", "positions", "aligned", "source_positions", "placed", "exact", "supported")
 
 
@@ -214,6 +217,32 @@ class RowTranslator:
         self._count(rows, projected)
         return list(_split(rows, projected))
 
+    def drawn(self, row: AlignedRow) -> dict[str, Any] | None:
+        """The beginning of a response in both tokenizations, as JSON values.
+
+        Returns:
+            `pair_id`, `role`; `teacher` and `student`, each a list of (text, number of bytes) of tokens; `aligned`, for
+            each of the student's whether it begins with one of the teacher. None where the two begin differently.
+        """
+        # Ends where both have a boundary, before the terminator.
+        places = np.flatnonzero(row.aligned >= 0)
+        sizes = np.cumsum(self._student.lengths_of(row.target.response_ids))
+        within = places[(places > 0) & (sizes[places - 1] <= _DRAWN_BYTES)]
+        if row.aligned[0] != 0 or not len(within):
+            return None
+        stop = int(within[-1])
+        teacher_ids, student_ids = (
+            row.source.response_ids[: row.aligned[stop]],
+            row.target.response_ids[:stop],
+        )
+        return {
+            "pair_id": row.source.pair_id,
+            "role": row.source.role,
+            "teacher": [_text(self._teacher[token_id]) for token_id in teacher_ids.tolist()],
+            "student": [_text(self._student[token_id]) for token_id in student_ids.tolist()],
+            "aligned": (row.aligned[:stop] >= 0).tolist(),
+        }
+
     def _count(self, rows: Sequence[AlignedRow], projected: ProjectedSupport) -> None:
         self.counts += TranslationCounts(
             rows=len(rows),
@@ -228,6 +257,11 @@ class RowTranslator:
 
     def _drop(self, reason: str) -> None:
         self.counts.dropped[reason] += 1
+
+
+def _text(token: bytes) -> tuple[str, int]:
+    """A token's text, bytes that are no whole character by their numbers, and how many bytes it has."""
+    return token.decode("utf-8", "backslashreplace").replace("\\x", ""), len(token)
 
 
 def _column(row: ResponseSignals, name: str) -> np.ndarray:

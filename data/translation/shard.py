@@ -29,6 +29,9 @@ __all__ = ["RULE", "ShardTranslator", "TokenizerLoader", "TranslationJob"]
 #: Names the rule of alignment and projection in requests; a change of the rule is a change of this name.
 RULE = "first piece of the same bytes, version 1"
 
+# Among these the response is looked for that reports show in both tokenizations.
+_ROWS_FOR_EXAMPLE = 64
+
 # Student positions whose signals are projected together: enough that the work of a call is small beside that of its
 # numbers, and some megabytes at 50 tokens a position.
 _POSITIONS_AT_ONCE = 2048
@@ -153,7 +156,20 @@ class ShardTranslator:
             "placed_mass": counts.placed / supported,
             "exact_mass": counts.exact / supported,
             "unplaced_tokens": texts,
+            "example": self._example(),
         }
+
+    def _example(self) -> dict[str, Any] | None:
+        """One response in both tokenizations, for people to look at; None where the first rows have none to show."""
+        self._translator.counts = TranslationCounts()
+        first = self._source.path / self._source.manifest.shards[0].file
+        for row in itertools.islice(read_signal_shard(first), _ROWS_FOR_EXAMPLE):
+            if row.role == "student" or row.response_mask is not None:
+                continue
+            aligned = self._aligned(row)
+            if isinstance(aligned, AlignedRow) and (drawn := self._translator.drawn(aligned)):
+                return drawn
+        return None
 
     def _open_rollouts(self) -> RolloutIndex | None:
         """The student's own answers by pair; None where the source has none."""

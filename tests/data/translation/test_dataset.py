@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from data.checks.verify import verify_dataset
 from data.errors import DataError, ShardError
 from data.preferences.messages import PreferenceRow
+from data.report.html import write_report
 from data.report.summary import summarize_dataset
 from data.report.terminal import inspect_lines
 from data.signals.dataset import TOKENIZER_FOLDER, SignalDataset
@@ -261,6 +262,24 @@ def test_translation_drops_a_pair_whose_renderings_differ(source, student_tokeni
 def _saved(tokenizer, folder):
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def test_the_report_draws_a_response_in_both_tokenizations(
+    source, teacher_tokenizer, student_folder, tmp_path
+):
+    result = translate_dataset(source, student_folder, load_tokenizer=load, out=str(tmp_path / "out"))
+    dataset = SignalDataset.open(result.path)
+    example = dataset.manifest.created["translation"]["example"]
+    old, new = next(source.iterate()), next(dataset.iterate())
+    shown = [len(example["teacher"]), len(example["student"])]
+    assert "".join(text for text, _ in example["teacher"]) == teacher_tokenizer.decode(
+        old.response_ids[: shown[0]]
+    )
+    assert example["aligned"] == (new.support_sizes[: shown[1]] > 0).tolist()
+    write_report(dataset, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "One response in both tokenizations" in page
+    assert f"{result.aligned_share:.1%}" in page
 
 
 def test_inspect_says_what_a_translation_kept(source, student_folder, tmp_path):
