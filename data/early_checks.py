@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data.model_identity import refuse_other_models
 from data.model_names import CONFIG_NAMES, hub_folder, is_local_name, missing_folder
 from data.options.fields import flag_name
 from data.preferences.sources import refuse_missing_source
@@ -38,7 +39,7 @@ def check_inputs(options: Any) -> None:
     Args:
         options: of any command; fields that it does not have are not asked for.
     Raises:
-        ConfigurationError: a model that is neither here nor on the hub.
+        ConfigurationError: a model that is neither here nor on the hub, or no causal language model.
         DataError: a data file that is not there.
         ShardError: a dataset that is not there.
     """
@@ -46,6 +47,7 @@ def check_inputs(options: Any) -> None:
         for value in _values(options, name):
             if is_local_name(value) and not Path(value).exists():
                 raise missing_folder(value, flag_name(name))
+            refuse_other_models(Path(value), flag_name(name))
     for name in _DATASETS:
         for value in _values(options, name):
             if not is_address(value):

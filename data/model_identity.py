@@ -1,6 +1,7 @@
 """Which model a name stands for: its folder on this machine, its revision, a hash of its weights."""
 
 import hashlib
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from data.errors import ConfigurationError
 from data.files import sha256_file
 from data.model_names import CONFIG_NAMES, hub_folder, is_local_name, missing_folder
 
-__all__ = ["ModelIdentity", "resolve_model", "unusable_tokenizer"]
+__all__ = ["ModelIdentity", "refuse_other_models", "resolve_model", "unusable_tokenizer"]
 
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".gguf")
@@ -19,6 +20,16 @@ _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".gguf")
 _FOREIGN_WEIGHTS = ("original/*", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot")
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
+
+# What the names of architectures end in that give no probabilities of next tokens.
+_OTHER_HEADS = (
+    "ForMaskedLM",
+    "ForMultipleChoice",
+    "ForQuestionAnswering",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "RewardModel",
+)
 
 _HASHED_AT_ONCE = 8
 
@@ -96,6 +107,31 @@ def resolve_model(
 
 def _holds_gguf_alone(folder: Path) -> bool:
     return any(folder.glob("*.gguf")) and not any((folder / config).is_file() for config in CONFIG_NAMES)
+
+
+def refuse_other_models(folder: Path, option: str) -> None:
+    """Refuse a checkpoint that is no causal language model by its own configuration: a reward model, BERT, T5.
+
+    Libraries load some of them all the same, with a head at random or with attention to later tokens.
+
+    Args:
+        folder: the model's.
+        option: the option that the model came from.
+    Raises:
+        ConfigurationError: with what the configuration says that it is.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        names, is_encoder_decoder = config.get("architectures") or [], config.get("is_encoder_decoder")
+    except (OSError, ValueError, AttributeError):
+        # Whoever loads it says what is wrong with the file.
+        return
+    if is_encoder_decoder or (names and all(str(name).endswith(_OTHER_HEADS) for name in names)):
+        kind = " (encoder and decoder)" if is_encoder_decoder else ""
+        raise ConfigurationError(
+            f"{option}: {folder} is a {names[0] if names else 'model'}{kind} by its config.json, and a causal language "
+            "model is needed, such as a ...ForCausalLM; give one"
+        )
 
 
 def unusable_tokenizer(folder: Path, option: str, error: Exception) -> ConfigurationError:

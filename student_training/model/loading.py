@@ -9,7 +9,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from data.errors import ConfigurationError
@@ -26,6 +33,8 @@ __all__ = [
 
 
 logger = logging.getLogger(__name__)
+
+_GENERATION_CONFIG = "generation_config.json"
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> Any:
@@ -54,10 +63,12 @@ def load_student(folder: Path, *, trust_remote_code: bool, quantize: str = "none
         ConfigurationError: when the folder does not hold such a model, or not all of its weights.
     """
     quantized = {} if quantize == "none" else _quantized(quantize)
+    _check_generation_config(folder)
     try:
         with _without_reports():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
+                config=_usable_config(folder, trust_remote_code),
                 dtype=torch.float32,
                 trust_remote_code=trust_remote_code,
                 local_files_only=True,
@@ -93,6 +104,41 @@ def refuse_adapter(folder: Path) -> None:
         )
 
 
+def _usable_config(folder: Path, trust_remote_code: bool) -> Any:
+    """The student's configuration; a padding token that its embedding has no row for is left out.
+
+    With one the embedding is refused above the vocabulary, and below 0 another token's row would never be trained.
+    """
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    text: Any = config.get_text_config()
+    if text.pad_token_id is not None and not 0 <= text.pad_token_id < text.vocab_size:
+        text.pad_token_id = None
+    return config
+
+
+def _check_generation_config(folder: Path) -> None:
+    """Read a generation configuration by itself: what is wrong with it would else be said of the model.
+
+    Raises:
+        ConfigurationError: when transformers refuses to read it.
+    """
+    if not (folder / _GENERATION_CONFIG).is_file():
+        return
+    try:
+        GenerationConfig.from_pretrained(folder)
+    except (OSError, ValueError, TypeError) as error:
+        raise _invalid_generation_config(folder, error) from error
+
+
+def _invalid_generation_config(folder: Path, error: Exception) -> ConfigurationError:
+    """One line: the file, and what the library says of it without its advice."""
+    reason = " ".join(str(error).removeprefix("GenerationConfig is invalid:").split()).removeprefix("- ")
+    return ConfigurationError(
+        f"--student: {folder / _GENERATION_CONFIG} is invalid ({reason.split('. ')[0].rstrip('.')}), and could not be "
+        "saved beside the trained student; correct or remove the file"
+    )
+
+
 def _repair_generation_config(student: Any, folder: Path) -> None:
     """Make a generation configuration one that can be saved; many checkpoints ship one that cannot.
 
@@ -113,14 +159,10 @@ def _repair_generation_config(student: Any, folder: Path) -> None:
         config.validate(strict=True)
     except ValueError as error:
         config.do_sample = sampled
-        reason = " ".join(str(error).split())
-        raise ConfigurationError(
-            f"--student: {folder / 'generation_config.json'} is invalid and could not be saved beside the trained "
-            f"student ({reason}); correct or remove the file"
-        ) from error
+        raise _invalid_generation_config(folder, error) from error
     logger.warning(
         "%s sets sampling values without do_sample, which cannot be saved; the trained student gets do_sample = true",
-        folder / "generation_config.json",
+        folder / _GENERATION_CONFIG,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from data.errors import ConfigurationError
-from data.model_identity import resolve_model
+from data.model_identity import refuse_other_models, resolve_model
 from teacher_scoring.engines.open import engine_version, resolve_engine
 from teacher_scoring.options import SampleOptions, ScoreOptions
 
@@ -72,6 +72,7 @@ def find_model(
             f"{option}: {name} is a LoRA adapter{_base_of(folder)}; give its base as {option} and this folder as "
             f"{adapter_option}"
         )
+    refuse_other_models(folder, option)
     description: dict[str, Any] = identity.as_dict()
     adapter_folder = None
     if adapter is not None:

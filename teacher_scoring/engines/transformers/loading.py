@@ -28,7 +28,11 @@ def load_model(options: EngineOptions) -> PreTrainedModel:
     with _quiet():
         try:
             config = transformers.AutoConfig.from_pretrained(options.model, **source)
-            if getattr(config.get_text_config(), "attn_logit_softcapping", None):
+            text: Any = config.get_text_config()
+            if not 0 <= (text.pad_token_id or 0) < text.vocab_size:
+                # A padding token without an embedding; no answer depends on what is at padded places.
+                text.pad_token_id = None
+            if getattr(text, "attn_logit_softcapping", None):
                 # The fused kernels leave the soft cap out without a word.
                 arguments.setdefault("attn_implementation", "eager")
             loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
