@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import logging
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,8 @@ def _check_generation_config(folder: Path) -> None:
     if not (folder / _GENERATION_CONFIG).is_file():
         return
     try:
-        GenerationConfig.from_pretrained(folder)
+        with _without_reports():
+            GenerationConfig.from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:
         raise _invalid_generation_config(folder, error) from error
 
@@ -134,8 +136,8 @@ def _invalid_generation_config(folder: Path, error: Exception) -> ConfigurationE
     """One line: the file, and what the library says of it without its advice."""
     reason = " ".join(str(error).removeprefix("GenerationConfig is invalid:").split()).removeprefix("- ")
     return ConfigurationError(
-        f"--student: {folder / _GENERATION_CONFIG} is invalid ({reason.split('. ')[0].rstrip('.')}), and could not be "
-        "saved beside the trained student; correct or remove the file"
+        f"--student: {folder / _GENERATION_CONFIG} is invalid and could not be saved beside the trained student "
+        f"({textwrap.shorten(reason, 200, placeholder=' …')}); correct or remove the file"
     )
 
 

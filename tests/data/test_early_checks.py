@@ -1,5 +1,6 @@
 """Wrong paths are named before anything heavy is imported."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,35 @@ def test_check_inputs_leaves_what_is_there_or_elsewhere_alone(tmp_path):
     check_inputs(
         SimpleNamespace(teacher=str(tmp_path), model=("org/name",), signals=("s3://bucket/x",), data=None)
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification by"),
+        ({"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM by"),
+        ({"architectures": ["InternLM2ForRewardModel"]}, "InternLM2ForRewardModel by"),
+        ({"architectures": ["T5Model"], "is_encoder_decoder": True}, r"T5Model \(encoder and decoder\) by"),
+    ],
+)
+def test_check_inputs_refuses_models_that_predict_no_next_token(config, kind, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigurationError, match=f"--reference: .* is a {kind} its config.json"):
+        check_inputs(SimpleNamespace(reference=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"architectures": ["GPT2LMHeadModel"]}',
+        '{"architectures": ["Gemma3ForConditionalGeneration"]}',
+        "{}",
+        "[",
+    ],
+)
+def test_check_inputs_leaves_other_configurations_to_whoever_loads_them(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    check_inputs(SimpleNamespace(student=str(tmp_path)))
 
 
 def test_check_inputs_fetches_only_the_configuration_of_a_hub_model(monkeypatch):

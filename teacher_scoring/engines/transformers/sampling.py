@@ -109,4 +109,6 @@ class _SeededDraw(transformers.LogitsProcessor):
         cumulative = probabilities.cumsum(dim=-1)
         uniforms = self._uniforms[:, len(self.logprobs)].unsqueeze(-1)
         chosen = torch.searchsorted(cumulative, uniforms * cumulative[:, -1:], right=True)
+        # Among probabilities that are not numbers nothing is found; such a row has no valid score, and is lost by it.
+        chosen = chosen.clamp(max=scores.shape[-1] - 1)
         return chosen.squeeze(-1) if order is None else order.gather(-1, chosen).squeeze(-1)

@@ -34,13 +34,33 @@ def test_sampling_values_without_do_sample_are_repaired_and_said(scored, student
     assert (saved["do_sample"], saved["temperature"], saved["top_p"]) == (True, 0.9, 0.6)
 
 
-def test_a_generation_config_that_stays_invalid_is_refused_by_name(scored, student, tmp_path):
-    edit(student / "generation_config.json", early_stopping=True)  # of a search with one beam
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"early_stopping": True},  # of a search with one beam
+        {"num_return_sequences": 2},  # of a greedy search; transformers does not even load it
+        {"cache_implementation": "nonsense"},
+        {"pad_token_id": -1},
+    ],
+)
+def test_a_generation_config_that_stays_invalid_is_refused_by_name(values, scored, student, tmp_path):
+    edit(student / "generation_config.json", **values)
     with pytest.raises(
-        ConfigurationError, match=r"generation_config\.json is invalid and could not be saved"
+        ConfigurationError, match=r"generation_config\.json is invalid and could not be saved .*; correct or"
     ):
         scored.train("dckd", tmp_path / "run", student=str(student))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("token_id", [128, -1])
+def test_a_padding_id_without_an_embedding_in_config_json_is_left_out(token_id, scored, student, tmp_path):
+    """At -1 the last token's embedding would never be trained, at 128 the embedding could not be made."""
+    edit(student / "config.json", pad_token_id=token_id)
+    run = scored.train("dckd", tmp_path / "run", student=str(student))
+    assert run.steps > 0
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "run")
+    assert saved.config.pad_token_id is None
+    assert saved.get_input_embeddings().padding_idx is None
 
 
 @pytest.mark.parametrize("changes", [{}, {"lora_rank": 2}])

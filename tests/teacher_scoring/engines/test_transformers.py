@@ -5,6 +5,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from data.errors import ConfigurationError, ScoringError
+from teacher_scoring.engines.checked import LostAnswersError
 from teacher_scoring.engines.contract import EngineOptions, Sampling, TokenSequence
 from teacher_scoring.engines.open import open_engine
 
@@ -228,3 +229,19 @@ def test_engine_is_heard_for_every_response_and_position_while_it_works(engine, 
     assert len(heard) >= 8
     assert sum(heard) == pytest.approx(16)
     engine.report_to(lambda _: None)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_prompts_that_make_a_model_overflow_are_lost_and_the_others_answered(
+    checkpoint, make_sequences, temperature, tmp_path
+):
+    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.embed_tokens.weight"][7] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    engine = open_engine("transformers", EngineOptions(model=str(broken)))
+    prompts = [np.array(ids, dtype=np.int32) for ids in ([3, 4, 5], [3, 7, 5], [8, 9])]
+    with pytest.raises(LostAnswersError) as lost:
+        engine.sample(prompts, range(3), Sampling(max_new_tokens=1, temperature=temperature))
+    assert lost.value.reasons == {1: "scores that are not log-probabilities"}
+    assert [answer is None for answer in lost.value.answers] == [False, True, False]
