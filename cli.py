@@ -74,9 +74,9 @@ for _group in _GROUPS.values():
 def function(address: str) -> Callable[..., Any]:
     """The function of an address `module:name`, imported when it is called: some bring libraries that take seconds."""
 
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: Any, **named: Any) -> Any:
         module, name = address.split(":")
-        return getattr(importlib.import_module(module), name)(*arguments)
+        return getattr(importlib.import_module(module), name)(*arguments, **named)
 
     return call
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import cli
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
@@ -181,3 +183,9 @@ def test_a_configuration_file_fills_in_what_the_flags_leave_out(tiny_world, tmp_
 
     request = SignalDataset.open(tmp_path / "o").manifest.request
     assert (request["top_k"], request["roles"], request["reference"]) == (4, ["chosen"], None)
+
+
+def test_function_imports_late_and_hands_on_named_arguments_too():
+    assert cli.function("json:dumps")([1], separators=("", ":")) == "[1]"
+    with pytest.raises(ModuleNotFoundError):
+        cli.function("no_such_module:f")()

@@ -241,7 +241,7 @@ class PreferenceReader:
 
 
 def _way_out(detected: DetectedForm | None) -> str:
-    return "" if detected is None else "; or drop such rows (bad_rows=drop)"
+    return "" if detected is None else "; or drop such rows (--bad-rows drop)"
 
 
 def _row_id(row: Mapping[str, Any]) -> str | None:
