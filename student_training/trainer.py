@@ -222,8 +222,8 @@ class StudentTrainer(ResumableTrainer):
 
     def _warn(self, logs: dict[str, float]) -> None:
         """Once in a run about each thing that the metrics say is going wrong."""
-        first = next((line for line in self.state.log_history if "loss" in line), logs)
-        for subject, message in warnings_of(logs, first).items():
+        lines = [*(line for line in self.state.log_history if "loss" in line), logs]
+        for subject, message in warnings_of(lines).items():
             if subject not in self._warned_of:
                 self._warned_of.add(subject)
                 logger.warning("step %d: %s", self.state.global_step, message)

@@ -195,7 +195,7 @@ _ENTRIES = (
         "top1_mass",
         "largest probability that the student gives to a token of the support, mean over positions",
         "near teacher_top1_mass",
-        "far above teacher_top1_mass: sharpening, as for support_entropy",
+        "above 1.25 of teacher_top1_mass: sharpening, as for support_entropy, and sooner to be seen here; a run warns",
     ),
     MetricEntry(
         "teacher_top1_mass",
@@ -228,7 +228,15 @@ _ENTRIES = (
         "rollout_ess",
         "effective sample size of the rollouts, (Σρ)² / Σρ² over their tokens, as a share of these; with --rollouts",
         "near 1; it falls as the student leaves the one that sampled them",
-        "below 0.5: the rollouts are stale, a run warns; sample the student again, or take fewer steps",
+        "below 0.1: the rollouts are stale, a run warns; sample the student again, or take fewer steps",
+    ),
+    MetricEntry(
+        "rollout_mass",
+        "mean ρ over sampled tokens: the student's probability on what the student that sampled them can write; with "
+        "--rollouts",
+        "1, but for noise (a mean with a heavy tail) and where answers were sampled at another temperature or top-p",
+        "below 0.95 over five lines: the student puts mass where it was never sampled, a sign of collapse; a run "
+        "warns. Smaller --gamma or --boost, --initial-kl, or sample anew",
     ),
     MetricEntry(
         "learning_rate",

@@ -1,10 +1,10 @@
 """Reading a run: sharpness, length and staleness from what a step has anyway, and a warning that says what to do.
 
 `sharpness_values` and `staleness_values` give numbers per position while training; `derived` turns their means into
-what metrics.jsonl holds; `warnings_of` compares a line with the run's first. No model runs for any of it.
+what metrics.jsonl holds; `warnings_of` reads its lines. No model runs for any of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,8 +30,15 @@ TEACHER_EXPECTED_ADVANTAGE = "teacher_expected_advantage"
 #: accidental log-ratios: healthy small-world runs ended near the teacher's level, collapsed ones at four times it.
 _COLLAPSE_FACTOR, _COLLAPSE_MARGIN_NATS = 2.0, 0.25
 
-#: Shares of the teacher's entropy: below the first a student is much sharper than it, below the second collapsed.
-_SHARP, _COLLAPSED = 0.7, 0.3
+#: Of the teacher's entropy: below this share a student has collapsed.
+_COLLAPSED = 0.3
+
+#: Much sharper than its teacher is a student below this share of its entropy, or above this multiple of its top mass.
+_SHARP_ENTROPY, _SHARP_TOP1 = 0.7, 1.25
+
+#: Mass that rollouts account for, below which the student has gone where they say nothing. Over these last lines, since
+#: it is a mean of ratios with a heavy tail. docs/lab_notes/health.md has the runs that it was set by.
+_LEAST_ROLLOUT_MASS, _LINES_OF_MASS = 0.95, 5
 
 #: How many times as often as the teacher, or as seldom, a student ends its answers before that is a drift.
 _LENGTH_FACTOR = 2.0
@@ -40,7 +47,7 @@ _LENGTH_FACTOR = 2.0
 _DRIFT_FACTOR = 1.5
 
 #: Effective sample size, as a share of the sampled tokens, below which rollouts are stale.
-_LEAST_SAMPLE_SHARE = 0.5
+_LEAST_SAMPLE_SHARE = 0.1
 
 #: Means that are not written: what `derived` makes a metric of.
 _RATIO, _RATIO_SQUARED = "ratio of rollouts", "squared ratio of rollouts"
@@ -95,21 +102,22 @@ def derived(means: Mapping[str, float]) -> dict[str, float]:
     metrics = dict(means)
     if _RATIO in metrics:
         mean, mean_square = metrics.pop(_RATIO), metrics.pop(_RATIO_SQUARED)
+        metrics["rollout_mass"] = mean
         metrics["rollout_ess"] = mean**2 / mean_square if mean_square else 0.0
     return metrics
 
 
-def warnings_of(line: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong by a line of a run, if anything.
+def warnings_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What is wrong by the last line of a run, if anything.
 
     Args:
-        line: metrics since the line before.
-        first: metrics of the run's first line.
+        lines: the training lines of metrics.jsonl so far, at least one.
     Returns:
         Sentences by what they are about (`collapse`, `sharpening`, `length`, `staleness`), each with what to do.
     """
+    first, line = lines[0], lines[-1]
     found = {}
-    if collapse := _collapse(line):
+    if collapse := _lost_mass(lines) or _collapse(line):
         found["collapse"] = collapse
     elif sharpening := _sharpening(line):
         found["sharpening"] = sharpening
@@ -124,6 +132,23 @@ def warnings_of(line: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, 
     return found
 
 
+def _lost_mass(lines: Sequence[Mapping[str, Any]]) -> str | None:
+    """Whether the student writes what it never wrote when it was sampled.
+
+    The mean of ρ over tokens of the sampling student is the student's mass on all that one can sample: 1, unless some
+    has moved to tokens that it samples too rarely for any to be among the rollouts.
+    """
+    masses = [line["rollout_mass"] for line in lines[-_LINES_OF_MASS:] if "rollout_mass" in line]
+    if len(masses) < _LINES_OF_MASS or sum(masses) / len(masses) >= _LEAST_ROLLOUT_MASS:
+        return None
+    lost = 1 - sum(masses) / len(masses)
+    return (
+        f"the student puts {lost:.0%} of its probability on tokens that its rollouts do not hold, that is, on what it "
+        "did not write when it was sampled: a sign of collapse onto accidents of the advantage; take a smaller --gamma "
+        "or --boost, give --initial-kl, or sample and score the student again"
+    )
+
+
 def _collapse(line: Mapping[str, Any]) -> str | None:
     if EXPECTED_ADVANTAGE in line:
         student, teacher = line[EXPECTED_ADVANTAGE], line[TEACHER_EXPECTED_ADVANTAGE]
@@ -132,7 +157,7 @@ def _collapse(line: Mapping[str, Any]) -> str | None:
                 f"the student's expected advantage is {student:.2f} nats, the teacher's own {teacher:.2f}: a sign of "
                 "collapse (see docs/objectives.md); consider a narrower --clip, a smaller --gamma or fewer steps"
             )
-    share = _entropy_share(line)
+    share = _share(line, "support_entropy")
     if share is not None and share < _COLLAPSED:
         return (
             f"the student's entropy on the teacher's support is {line['support_entropy']:.2f} nats, the teacher's "
@@ -143,25 +168,20 @@ def _collapse(line: Mapping[str, Any]) -> str | None:
 
 
 def _sharpening(line: Mapping[str, Any]) -> str | None:
-    share = _entropy_share(line)
-    if share is None or share >= _SHARP:
+    entropy, top1 = _share(line, "support_entropy"), _share(line, "top1_mass")
+    if entropy is None or top1 is None or (entropy >= _SHARP_ENTROPY and top1 <= _SHARP_TOP1):
         return None
     return (
         f"the student is sharper than its teacher: {line['support_entropy']:.2f} nats of entropy on the support "
-        f"against {line['teacher_support_entropy']:.2f}; at temperature 1 that alone raises rewards, so compare "
-        "greedily and at equal entropy, too, and lower --boost or --gamma if nothing is left there"
+        f"against {line['teacher_support_entropy']:.2f}, largest probabilities {line['top1_mass']:.2f} against "
+        f"{line['teacher_top1_mass']:.2f}; at temperature 1 that alone raises rewards, so compare greedily and at "
+        "equal entropy, too, and lower --boost or --gamma if nothing is left there"
     )
 
 
-def _entropy_share(line: Mapping[str, Any]) -> float | None:
-    """The student's entropy on the support over the teacher's."""
-    teacher = line.get("teacher_support_entropy")
-    return line["support_entropy"] / teacher if teacher else None
-
-
 def _length_drift(line: Mapping[str, Any], first: Mapping[str, Any]) -> str | None:
-    now, before = _end_share(line), _end_share(first)
-    if now is None or before is None:
+    now, before = _share(line, "end_rate"), _share(first, "end_rate")
+    if not now or not before:
         return None
     distance, distance_before = max(now, 1 / now), max(before, 1 / before)
     # Further from the teacher than at first: a student that comes from afar is not drifting.
@@ -175,7 +195,7 @@ def _length_drift(line: Mapping[str, Any], first: Mapping[str, Any]) -> str | No
     )
 
 
-def _end_share(line: Mapping[str, Any]) -> float | None:
-    """How often the student ends an answer, over how often the teacher does."""
-    teacher = line.get("teacher_end_rate")
-    return line["end_rate"] / teacher if teacher and line["end_rate"] else None
+def _share(line: Mapping[str, Any], name: str) -> float | None:
+    """A metric of the student over the teacher's; None where the teacher has none, or 0."""
+    teacher = line.get(f"teacher_{name}")
+    return line[name] / teacher if teacher else None

@@ -43,6 +43,7 @@ _LEFT_OUT = {
     "teacher_end_rate",
     "abs_log_ratio",
     "rollout_ess",
+    "rollout_mass",
 }
 
 

@@ -66,6 +66,7 @@ class TestValuesByHand:
         assert found == {
             "loss": 1.0,
             "abs_log_ratio": pytest.approx(math.log(2)),
+            "rollout_mass": pytest.approx(1.25),
             "rollout_ess": pytest.approx(1.25**2 / 2.125),
         }
 
@@ -80,9 +81,12 @@ HEALTHY = {
     "teacher_expected_advantage": 0.25,
     "support_entropy": 1.8,
     "teacher_support_entropy": 2.0,
+    "top1_mass": 0.5,
+    "teacher_top1_mass": 0.45,
     "end_rate": 0.05,
     "teacher_end_rate": 0.06,
     "rollout_ess": 0.8,
+    "rollout_mass": 1.01,
     "abs_log_ratio": 0.2,
 }
 
@@ -93,28 +97,38 @@ HEALTHY = {
         ({"expected_advantage": 0.8}, "collapse", "a smaller --gamma or fewer steps"),
         ({"support_entropy": 0.5}, "collapse", "it collapses onto few tokens; lower --learning-rate"),
         ({"support_entropy": 1.3}, "sharpening", "compare greedily and at equal entropy, too"),
+        ({"top1_mass": 0.6}, "sharpening", "largest probabilities 0.60 against 0.45"),
         ({"end_rate": 0.13}, "length", "ends 2.2 times as often as the teacher (0.83 times at first)"),
         ({"end_rate": 0.02}, "length", "its own answers are getting longer; look at their lengths"),
-        ({"rollout_ess": 0.4}, "staleness", "worth 40% of their tokens"),
+        ({"rollout_ess": 0.04}, "staleness", "worth 4% of their tokens"),
     ],
 )
 def test_each_warning_names_what_it_saw_and_what_to_do(changes, subject, words):
-    assert warnings_of(HEALTHY, HEALTHY) == {}
-    found = warnings_of({**HEALTHY, **changes}, HEALTHY)
+    assert warnings_of([HEALTHY, HEALTHY]) == {}
+    found = warnings_of([HEALTHY, {**HEALTHY, **changes}])
     assert list(found) == [subject]
     assert words in found[subject]
 
 
 def test_a_student_that_comes_from_afar_is_not_drifting():
     first = {**HEALTHY, "end_rate": 0.01}
-    assert warnings_of({**HEALTHY, "end_rate": 0.02}, first) == {}
-    assert warnings_of({**HEALTHY, "end_rate": 0.012}, first) == {}
-    assert list(warnings_of({**HEALTHY, "end_rate": 0.005}, first)) == ["length"]
+    assert warnings_of([first, {**HEALTHY, "end_rate": 0.02}]) == {}
+    assert warnings_of([first, {**HEALTHY, "end_rate": 0.008}]) == {}
+    assert list(warnings_of([first, {**HEALTHY, "end_rate": 0.005}])) == ["length"]
+
+
+def test_mass_that_rollouts_do_not_hold_is_judged_over_five_lines():
+    lost = {**HEALTHY, "rollout_mass": 0.9}
+    assert warnings_of([HEALTHY, lost, lost, lost]) == {}
+    assert warnings_of([{**HEALTHY, "rollout_mass": 1.2}, lost, lost, lost, lost]) == {}
+    found = warnings_of([HEALTHY, lost, lost, lost, lost, lost])
+    assert list(found) == ["collapse"]
+    assert "puts 10% of its probability on tokens that its rollouts do not hold" in found["collapse"]
 
 
 @pytest.mark.parametrize("line", [{"loss": 1.0, "entropy": 0.1}, {**HEALTHY, "teacher_end_rate": 0.0}])
 def test_a_run_without_these_metrics_is_not_judged_by_them(line):
-    assert warnings_of(line, line) == {}
+    assert warnings_of([line, line]) == {}
 
 
 def test_rollouts_are_fresh_at_first_and_a_stale_run_is_told_so_once(scored, tmp_path, caplog):
@@ -125,7 +139,8 @@ def test_rollouts_are_fresh_at_first_and_a_stale_run_is_told_so_once(scored, tmp
     # The rollouts are this student's own; float32 against the sampling engine's arithmetic.
     assert lines[0]["rollout_ess"] == pytest.approx(1, abs=1e-5)
     assert lines[0]["abs_log_ratio"] == pytest.approx(0, abs=1e-4)
-    assert lines[-1]["rollout_ess"] < 0.5
+    assert lines[0]["rollout_mass"] == pytest.approx(1, abs=1e-4)
+    assert lines[-1]["rollout_ess"] < 0.1
     stale = [message for message in caplog.messages if "the rollouts are stale" in message]
     assert len(stale) == 1
     assert stale[0].startswith("step ")
