@@ -5,44 +5,33 @@ t = tanh(dl / sd), dl is the baseline's length minus the model's in characters, 
 the instruction's difficulty where a file gives it. What is wanted is the mean of sigmoid(d·x + b): the same prompts
 without what the lengths contribute. Source: Dubois et al. 2024, arXiv:2404.04475, as AlpacaEval 2 computes it.
 
-The fit minimises |w|_1 + C · sum of weight · cross-entropy(v, sigmoid). With two or three weights that is solved
-exactly here (proximal Newton, to 1e-10), where the published tool stops its solver at 1e-4: figures differ by up to
-0.02. `C` comes from cross-validation, and its scores are so flat (they differ by 1e-6) that the choice, and with it
-the second digit of the result, may differ between implementations.
+The fit (`evaluation.metrics.logistic`) is exact where the published tool stops its solver at 1e-4: figures differ by up
+to 0.02. `C` comes from cross-validation, and its scores are so flat (they differ by 1e-6) that the choice, and
+with it the second digit of the result, may differ between implementations.
 """
 
-import itertools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from evaluation.metrics.logistic import choose_c, fit_logistic, sigmoid
 from evaluation.metrics.statistics import Estimate, PromptBootstrap
 
 __all__ = [
-    "C_GRID",
     "GamedRows",
     "LengthControlled",
     "LengthWeights",
     "alpaca_length_control",
-    "fit_logistic",
     "length_feature",
     "own_prompts_length_control",
 ]
 
 
-#: Inverse strengths of the regularisation to choose from.
-C_GRID = np.logspace(-4, 4, 10)
-
-_FOLDS = 5
-
 #: Sum of the weights of the rows that regularise, in units of the model's own rows.
 _GAMED_SHARE = 0.2
 
 _MIN_PROMPTS = 10
-
-# Newton needs about ten; nearly separable preferences some more.
-_MAX_STEPS = 100
 
 _RESAMPLES = 400
 
@@ -139,15 +128,15 @@ def own_prompts_length_control(
     feature = length_feature(model_chars, baseline_chars)
     rows = np.column_stack([feature, np.ones(len(feature))])
     ones = np.ones(len(rows))
-    c = _choose_c(rows, preferences, ones, np.arange(len(rows)), _LENGTH_ONLY)
+    c = choose_c(rows, preferences, ones, np.arange(len(rows)), _LENGTH_ONLY)
     weights = fit_logistic(rows, preferences, ones, c, penalty=_LENGTH_ONLY)
-    value = 100 * _sigmoid(weights[1])
+    value = 100 * sigmoid(weights[1])
     bootstrap = PromptBootstrap(len(rows), seed=seed, resamples=_RESAMPLES)
     refits = [
         fit_logistic(rows, preferences, counts, c, penalty=_LENGTH_ONLY, start=weights)[1]
         for counts in bootstrap.counts()
     ]
-    low, high = bootstrap.interval(100 * _sigmoid(np.array(refits)))
+    low, high = bootstrap.interval(100 * sigmoid(np.array(refits)))
     shorter = float(np.mean(np.asarray(model_chars) < np.asarray(baseline_chars)))
     longer = float(np.mean(np.asarray(model_chars) > np.asarray(baseline_chars)))
     findings = []
@@ -210,9 +199,9 @@ def alpaca_length_control(
         parts.insert(0, (regularising, gamed.preferences, weight, gamed.groups))
     features, targets, weight, group = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     if c is None:
-        c = _choose_c(features, targets, weight, group)
+        c = choose_c(features, targets, weight, group)
     fitted = fit_logistic(features, targets, weight, c)
-    predictions = _sigmoid(difficulty * fitted[1] + fitted[2])
+    predictions = sigmoid(difficulty * fitted[1] + fitted[2])
     value = 100 * float(predictions.mean())
     interval = (value, value)
     if resamples:
@@ -250,127 +239,6 @@ def _resampled_interval(
     for counts in bootstrap.counts():
         multiplied = weight * np.where(belongs, counts[position], 1)
         refit = fit_logistic(features, targets, multiplied, c, start=fitted)
-        predictions = _sigmoid(difficulty * refit[1] + refit[2])
+        predictions = sigmoid(difficulty * refit[1] + refit[2])
         values.append(100 * float(np.average(predictions, weights=counts[place])))
     return bootstrap.interval(np.array(values))
-
-
-def fit_logistic(
-    features: np.ndarray,
-    targets: np.ndarray,
-    weight: np.ndarray,
-    c: float,
-    *,
-    penalty: np.ndarray | None = None,
-    start: np.ndarray | None = None,
-) -> np.ndarray:
-    """Minimise |penalty · w|_1 + c · sum of weight · cross-entropy(target, sigmoid(features · w)), exactly.
-
-    Proximal Newton: each step minimises the quadratic model plus |w|_1, then goes along that direction as far as the
-    objective falls.
-
-    Args:
-        features: shape (n, p), p small.
-        targets: in [0, 1], shape (n,).
-        weight: of each row, shape (n,).
-        c: inverse strength of the regularisation.
-        penalty: how much each weight is regularised, shape (p,); None for 1 each. 0 leaves a weight free.
-        start: weights to start from, shape (p,).
-    Returns:
-        Weights, shape (p,).
-    """
-    w = np.zeros(features.shape[1]) if start is None else start.astype(float).copy()
-    strength = np.ones(len(w)) if penalty is None else penalty
-    scaled = c * weight
-
-    def objective(weights: np.ndarray) -> float:
-        scores = features @ weights
-        # log(1 + exp(s)) - v·s is the cross-entropy with a soft target.
-        return float(strength @ np.abs(weights) + scaled @ (np.logaddexp(0, scores) - targets * scores))
-
-    current = objective(w)
-    for _ in range(_MAX_STEPS):
-        chances = _sigmoid(features @ w)
-        gradient = features.T @ (scaled * (chances - targets))
-        curvature = features.T @ (features * (scaled * chances * (1 - chances))[:, None])
-        curvature += 1e-10 * np.eye(len(w))
-        if _violation(w, gradient, strength) < 1e-10 * max(1.0, c):
-            break
-        step = _quadratic_step(w, gradient, curvature, strength)
-        expected = float(gradient @ step + strength @ (np.abs(w + step) - np.abs(w)))
-        length = 1.0
-        while (trial := objective(w + length * step)) > current + 1e-4 * length * expected and length > 1e-10:
-            length /= 2
-        if trial >= current:
-            break
-        w, current = w + length * step, trial
-    return w
-
-
-def _violation(w: np.ndarray, gradient: np.ndarray, strength: np.ndarray) -> float:
-    """How far from optimal: the smallest subgradient's largest entry."""
-    at_zero = np.maximum(np.abs(gradient) - strength, 0)
-    return float(np.max(np.where(w == 0, at_zero, np.abs(gradient + strength * np.sign(w)))))
-
-
-def _quadratic_step(
-    w: np.ndarray, gradient: np.ndarray, curvature: np.ndarray, strength: np.ndarray
-) -> np.ndarray:
-    """The step that minimises gradient·step + step·curvature·step / 2 + |strength · (w + step)|_1.
-
-    For a given pattern of signs of the result that is a linear system. The pattern at w is nearly always the right one;
-    else all of them (27 for three weights) are tried, and exactly one passes.
-    """
-    patterns = itertools.chain(
-        [np.sign(w)], map(np.array, itertools.product((-1.0, 0.0, 1.0), repeat=len(w)))
-    )
-    best, best_excess = np.zeros_like(w), math.inf
-    for signs in patterns:
-        active = signs != 0
-        step = -w
-        if active.any():
-            right = -(gradient + strength * signs) - curvature[:, ~active] @ step[~active]
-            step[active] = np.linalg.solve(curvature[np.ix_(active, active)], right[active])
-        slope = gradient + curvature @ step
-        wrong_signs = np.maximum(-(w + step)[active] * signs[active], 0)
-        excess = max(
-            np.max((np.abs(slope) - strength)[~active], initial=0.0), np.max(wrong_signs, initial=0.0)
-        )
-        if excess < best_excess:
-            best, best_excess = step, excess
-        if excess <= 1e-12:
-            break
-    return best
-
-
-def _choose_c(
-    features: np.ndarray,
-    targets: np.ndarray,
-    weight: np.ndarray,
-    groups: np.ndarray,
-    penalty: np.ndarray | None = None,
-) -> float:
-    """The C with the lowest mean cross-entropy over five folds; rows of one group stay together."""
-    numbers, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    fold_of = np.zeros(len(numbers), dtype=int)
-    filled = np.zeros(_FOLDS)
-    for group in np.argsort(sizes, kind="stable")[::-1]:
-        lightest = int(np.argmin(filled))
-        fold_of[group] = lightest
-        filled[lightest] += sizes[group]
-    folds = fold_of[place]
-    losses = []
-    for c in C_GRID:
-        total = 0.0
-        for fold in range(_FOLDS):
-            held_out = folds == fold
-            w = fit_logistic(features[~held_out], targets[~held_out], weight[~held_out], c, penalty=penalty)
-            scores = features[held_out] @ w
-            entropy = np.logaddexp(0, scores) - targets[held_out] * scores
-            total += float(np.average(entropy, weights=weight[held_out]))
-        losses.append(total)
-    return float(C_GRID[int(np.argmin(losses))])
-
-
-def _sigmoid(scores: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-scores))

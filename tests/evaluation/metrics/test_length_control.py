@@ -3,10 +3,10 @@ import pytest
 
 from evaluation.metrics.length_control import (
     alpaca_length_control,
-    fit_logistic,
     length_feature,
     own_prompts_length_control,
 )
+from evaluation.metrics.logistic import fit_logistic
 
 
 def objective(w, features, targets, weight, c):
