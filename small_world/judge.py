@@ -3,8 +3,9 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -175,20 +176,9 @@ def judge_cached(judge: Judge, checkpoint: Path, path: Path) -> Verdict:
 
 
 def _to_json(verdict: Verdict) -> dict[str, object]:
-    return {
-        "sampled": verdict.sampled.tolist(),
-        "greedy": verdict.greedy.tolist(),
-        "entropy": verdict.entropy,
-        "matched_temperature": verdict.matched_temperature,
-        "matched": verdict.matched.tolist(),
-    }
+    return {field.name: np.asarray(getattr(verdict, field.name)).tolist() for field in fields(verdict)}
 
 
-def _from_json(kept: dict) -> Verdict:
-    return Verdict(
-        sampled=np.array(kept["sampled"]),
-        greedy=np.array(kept["greedy"]),
-        entropy=kept["entropy"],
-        matched_temperature=kept["matched_temperature"],
-        matched=np.array(kept["matched"]),
-    )
+def _from_json(kept: dict[str, Any]) -> Verdict:
+    arrays = {name: np.array(kept[name]) for name in ("sampled", "greedy", "matched")}
+    return Verdict(**{**kept, **arrays})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_atomic
+from evaluation.tables import markdown_table
 from small_world.judge import COMMON_ENTROPY, Estimate, Verdict, mean_with_interval, win_rate
 from small_world.steps import DemoSteps
 
@@ -67,14 +68,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
         "entropy, nats",
         f"reward at entropy {COMMON_ENTROPY:g}",
     )
-    cells = [header, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
-    rule = tuple("-" * width for width in widths)
-    lines = (cells[0], rule, *cells[1:])
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in lines
-    )
+    return markdown_table(header, [_cells(row) for row in rows])
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ integrations with FSDP, DeepSpeed and trackers. tests/student_training/test_tran
 a version of transformers calls them otherwise.
 """
 
+import dataclasses
 import itertools
 import logging
 import math
@@ -21,12 +22,11 @@ from torch.utils.data import DataLoader, Dataset
 from data.errors import TrainingError
 from student_training.batching.epoch_batches import EpochBatches
 from student_training.checkpoints.resumable import ResumableTrainer
-from student_training.model.sharding import set_sharding_precision
 from student_training.monitoring.health import derived, warnings_of
 from student_training.monitoring.throughput import Speed, StepFlops, peak_flops
 from student_training.student import StudentWithObjective
 
-__all__ = ["StudentTrainer"]
+__all__ = ["StudentTrainer", "set_sharding_precision"]
 
 
 logger = logging.getLogger(__name__)
@@ -256,6 +256,25 @@ class StudentTrainer(ResumableTrainer):
             loss.backward()
         model.zero_grad()
         model.train(was_training)
+
+
+def set_sharding_precision(accelerator: Any) -> None:
+    """Let FSDP2 round the student's weights for the arithmetic, and nothing else; nothing without FSDP2.
+
+    What goes into the outermost module are the signals: in bfloat16 a log-probability of -5 nats would be off by a
+    hundredth. What comes out are the loss and the metrics with their counts. Gradients are summed in float32.
+
+    Args:
+        accelerator: accelerate's, before it prepares the model.
+    """
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    if plugin is not None and plugin.fsdp_version == 2 and plugin.mixed_precision_policy is not None:
+        plugin.mixed_precision_policy = dataclasses.replace(
+            plugin.mixed_precision_policy,
+            reduce_dtype=torch.float32,
+            output_dtype=None,
+            cast_forward_inputs=False,
+        )
 
 
 def _add_up(totals: dict[str, torch.Tensor], metrics: dict[str, torch.Tensor]) -> None:

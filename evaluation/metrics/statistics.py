@@ -8,6 +8,7 @@ arXiv:1411.5279), which matters below 100 prompts. Coverage is measured in bench
 
 import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -60,9 +61,7 @@ class PromptBootstrap:
 
     def counts(self) -> np.ndarray:
         """How often each prompt is in each resample, int64, shape (resamples, n); rows sum to n."""
-        generator = np.random.default_rng(self._seed)
-        shares = np.full(self.num_prompts, 1 / self.num_prompts)
-        return generator.multinomial(self.num_prompts, shares, size=self.resamples)
+        return np.concatenate([*self._parts()])
 
     def means(self, values: np.ndarray) -> np.ndarray:
         """Mean of every column in every resample.
@@ -72,13 +71,15 @@ class PromptBootstrap:
         Returns:
             Shape (resamples,) or (resamples, columns).
         """
+        return np.concatenate([counts @ values for counts in self._parts()]) / self.num_prompts
+
+    def _parts(self) -> Iterator[np.ndarray]:
+        """The resamples' counts, some at a time."""
         generator = np.random.default_rng(self._seed)
         shares = np.full(self.num_prompts, 1 / self.num_prompts)
-        parts = []
         for start in range(0, self.resamples, _CHUNK):
             size = min(_CHUNK, self.resamples - start)
-            parts.append(generator.multinomial(self.num_prompts, shares, size=size) @ values)
-        return np.concatenate(parts) / self.num_prompts
+            yield generator.multinomial(self.num_prompts, shares, size=size)
 
     def interval(self, statistics: np.ndarray) -> tuple[float, float]:
         """The expanded percentile interval of a statistic's resampled values, shape (resamples,)."""

@@ -4,6 +4,7 @@ Everything is read as it is on disk now, and only files that their writers compl
 on while its page is made: the last line of its metrics may be half-written, and its checkpoint missing.
 """
 
+import contextlib
 import json
 import math
 import tomllib
@@ -18,6 +19,7 @@ from evaluation.judgments import JUDGMENTS_FILE, read_judgments
 from evaluation.language_model import model_labels
 from evaluation.metrics.win_rate import prompt_preferences
 from evaluation.report.samples import SamplePrompt, add_signals, read_samples
+from evaluation.result_files import read_result
 
 __all__ = ["Collection", "Evaluation", "TrainingRun", "collect_runs"]
 
@@ -139,18 +141,14 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _is_evaluation(folder: Path) -> bool:
-    if (folder / JUDGMENTS_FILE).is_file():
-        return True
-    return _result(folder) is not None
+    return (folder / JUDGMENTS_FILE).is_file() or _result(folder) is not None
 
 
 def _result(folder: Path) -> dict[str, Any] | None:
     """The result of an evaluation; None where there is none, or a file of that name is something else's."""
-    try:
-        found = json.loads((folder / "result.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and "kind" in found else None
+    with contextlib.suppress(EvaluationError):
+        return read_result(folder)
+    return None
 
 
 def _run(path: Path, name: str) -> TrainingRun:

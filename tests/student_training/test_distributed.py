@@ -18,10 +18,9 @@ from data.signals.dataset import SignalDataset
 from student_training.batching.collator import PairCollator, PairDataset
 from student_training.checkpoints.checkpoints import last_whole_checkpoint
 from student_training.methods import Method, Needs, Term, build_method, find_method
-from student_training.model.sharding import set_sharding_precision
 from student_training.run import train_student
 from student_training.student import StudentWithObjective
-from student_training.trainer import StudentTrainer
+from student_training.trainer import StudentTrainer, set_sharding_precision
 
 pytestmark = pytest.mark.slow
 
