@@ -18,6 +18,8 @@ __all__ = ["check_teacher", "compare", "write_results"]
 
 _FLUENCY_ANSWERS = 64
 
+_EXAMPLES = 10
+
 #: Figures of `adpa evaluate signals` that the table of guards has, under their names there.
 _FIGURES = {
     "kl/chosen": "KL to teacher, nats",
@@ -106,7 +108,22 @@ def write_results(pipeline: Pipeline, judged: Comparison) -> None:
     }
     write_atomic(pipeline.out / "results.json", json.dumps(numbers) + "\n")
     write_atomic(pipeline.out / "table.md", "\n\n".join(parts) + "\n")
+    write_atomic(pipeline.out / "examples.md", _examples(pipeline, list(judged)))
     print("\n\n".join(parts))
+
+
+def _examples(pipeline: Pipeline, models: Sequence[str]) -> str:
+    """What every model answers greedily to the first held-out prompts, with the reward."""
+    lines = []
+    for prompt in pipeline.held_out[:_EXAMPLES]:
+        lines += [f"**{prompt.text}**", ""]
+        for model in models:
+            answer = pipeline.answers(model, 0.0)[prompt.id][0]
+            reward = pipeline.world.reward(prompt, answer.text, answer.finished)
+            text = " ".join(answer.text.split()) + ("" if answer.finished else " ...")
+            lines.append(f"- {model} ({reward:.2f}): {text}")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _figures(pipeline: Pipeline, models: Sequence[str]) -> dict[str, dict[str, float]]:
