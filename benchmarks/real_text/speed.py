@@ -1,15 +1,24 @@
-"""Speed on the real model: both scoring passes and a DCKD step, beside plain transformers loops that do the same.
+"""Speed on the real model: both scoring passes and a DCKD step, beside plain loops and TRL's trainers.
 
-python -m benchmarks.real_text.speed runs/real-text/friendly-0-fast
+python -m benchmarks.real_text.speed runs/real-text/friendly-0-fast        (with TRL where `.[bench]` is installed)
 
 The plain loops keep nothing for later and compute whole matrices: scoring takes log-softmax and top-k of the teacher's
 logits and the reference's at the same tokens, in batches of sixteen rows of similar length; distillation runs the
-teacher beside the student in every step and takes the KL over the whole vocabulary. CPU seconds of one thread, so that
-other processes on the machine count as little as possible; only the ratios are meant.
+teacher beside the student in every step and takes the KL over the whole vocabulary. TRL's DPO has its reference's
+log-probabilities from a pass before training, its GKD a live teacher and the given answers. All train on sixteen rows a
+step. CPU seconds of one thread, so that other processes on the machine count as little as possible; only the ratios
+are meant.
 """
 
 import argparse
+import contextlib
+import importlib
+import importlib.util
+import itertools
 import json
+import os
+import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,16 +26,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch.nn.functional import kl_div
-from transformers import AutoModelForCausalLM
+from torch.nn.utils.rnn import pad_sequence
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adpa import ScoreOptions, SignalDataset, TrainOptions, score_teacher, train_student
 
-_PAIRS, _BATCH, _STEPS, _TOP_K = 32, 16, 4, 50
+_PAIRS, _ROWS, _STEPS, _TOP_K = 48, 16, 5, 50
+
+Row = tuple[torch.Tensor, int]
 
 
-def _rows(signals: Path) -> list[tuple[torch.Tensor, int]]:
-    """Ids of the first pairs' rows with the length of their prompts."""
+def read_rows(signals: Path) -> list[Row]:
+    """Ids of the first pairs' rows, and the length of their prompts."""
     dataset, found = SignalDataset.open(signals), []
     for index in range(_PAIRS):
         for row in dataset.pair(index):
@@ -36,36 +50,94 @@ def _rows(signals: Path) -> list[tuple[torch.Tensor, int]]:
     return found
 
 
-def _batches(rows: list[tuple[torch.Tensor, int]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _batches(rows: list[Row]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Padded ids, and where a response's tokens are predicted; both of shape (rows, tokens)."""
-    for start in range(0, len(rows), _BATCH):
-        batch = rows[start : start + _BATCH]
-        ids = torch.nn.utils.rnn.pad_sequence([row for row, _ in batch], batch_first=True)
+    for start in range(0, len(rows), _ROWS):
+        batch = rows[start : start + _ROWS]
+        ids = pad_sequence([row for row, _ in batch], batch_first=True)
         counts = torch.zeros(ids.shape, dtype=torch.bool)
         for number, (row, prompt) in enumerate(batch):
             counts[number, prompt - 1 : len(row) - 1] = True
         yield ids, counts
 
 
-def _plain_scoring(teacher: Any, reference: Any, rows: list[tuple[torch.Tensor, int]]) -> None:
+def _plain_scoring(teacher: Any, reference: Any, rows: list[Row]) -> None:
     with torch.no_grad():
         for ids, counts in _batches(sorted(rows, key=lambda row: len(row[0]))):
             logprobs, tokens = teacher(ids).logits[counts].log_softmax(-1).topk(_TOP_K)
             _ = logprobs - reference(ids).logits[counts].log_softmax(-1).gather(1, tokens)
 
 
-def _plain_distillation(teacher: Any, student: Any, rows: list[tuple[torch.Tensor, int]]) -> None:
+def _plain_distillation(teacher: Any, student: Any, rows: list[Row]) -> None:
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5)
     for ids, counts in _batches(rows):
         with torch.no_grad():
             target = teacher(ids).logits[counts].log_softmax(-1)
         logprobs = student(ids).logits[counts].log_softmax(-1)
-        actual = ids.roll(-1, dims=1)[counts]
-        nll = -logprobs.gather(1, actual[:, None]).mean()
+        nll = -logprobs.gather(1, ids.roll(-1, dims=1)[counts][:, None]).mean()
         (nll + 5 * kl_div(logprobs, target, log_target=True, reduction="batchmean")).backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
+
+
+def _trl_arguments(folder: Path, batch_size: int) -> dict[str, Any]:
+    return {
+        "output_dir": str(folder / "trl"),
+        "per_device_train_batch_size": batch_size,
+        "max_steps": _STEPS,
+        "learning_rate": 1e-5,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "use_cpu": True,
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+    }
+
+
+def _trl_dpo(student: Path, pairs: Path, folder: Path) -> None:
+    trl = importlib.import_module("trl")
+    lines = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
+    answers = {
+        name: [[{"role": "assistant", "content": line[name]}] for line in lines]
+        for name in ("chosen", "rejected")
+    }
+    trl.DPOTrainer(
+        str(student),
+        args=trl.DPOConfig(**_trl_arguments(folder, _ROWS // 2), precompute_ref_log_probs=True),
+        train_dataset=Dataset.from_dict({"prompt": [line["prompt"] for line in lines], **answers}),
+        processing_class=AutoTokenizer.from_pretrained(student),
+    ).train()
+
+
+def _trl_gkd(student: Path, teacher: Path, rows: list[Row], folder: Path) -> None:
+    gkd = importlib.import_module("trl.experimental.gkd")
+
+    def collate(numbered: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = [rows[row["number"]] for row in numbered]
+        ids = pad_sequence([row for row, _ in batch], batch_first=True)
+        labels = ids.clone()
+        for number, (row, prompt) in enumerate(batch):
+            labels[number, :prompt] = -100
+            labels[number, len(row) :] = -100
+        mask = (torch.arange(ids.shape[1]) < torch.tensor([len(row) for row, _ in batch])[:, None]).long()
+        # It reads only the prompts' common length from these two.
+        shortest = min(prompt for _, prompt in batch)
+        prompts = {"prompts": ids[:, :shortest], "prompt_attention_mask": mask[:, :shortest]}
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels, **prompts}
+
+    gkd.GKDTrainer(
+        str(student),
+        str(teacher),
+        args=gkd.GKDConfig(
+            **_trl_arguments(folder, _ROWS), remove_unused_columns=False, lmbda=0.0, beta=0.0, temperature=1.0
+        ),
+        train_dataset=Dataset.from_dict({"prompt": [""] * len(rows), "number": list(range(len(rows)))}),
+        processing_class=AutoTokenizer.from_pretrained(student),
+        data_collator=collate,
+    ).train()
 
 
 def _cpu_seconds(work: Callable[[], object]) -> float:
@@ -74,58 +146,70 @@ def _cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
+def _step_seconds(train: Callable[[], object]) -> float:
+    """Median CPU seconds from the end of one optimizer step to the end of the next."""
+    ends: list[float] = []
+    hook = register_optimizer_step_post_hook(lambda *_: ends.append(time.process_time()))
+    with contextlib.redirect_stdout(sys.stderr):  # some trainers print
+        train()
+    hook.remove()
+    return statistics.median(after - before for before, after in itertools.pairwise(ends))
+
+
+def _plain_loops(models: dict[str, Path], rows: list[Row]) -> dict[str, float]:
+    networks = {name: AutoModelForCausalLM.from_pretrained(folder) for name, folder in models.items()}
+    teacher, reference, student = (networks[name] for name in ("teacher", "reference", "student"))
+    return {
+        "scoring, plain transformers": _cpu_seconds(lambda: _plain_scoring(teacher, reference, rows)),
+        "step, plain, live teacher": _step_seconds(lambda: _plain_distillation(teacher, student, rows)),
+    }
+
+
 def measure(run: Path, folder: Path) -> dict[str, float]:
-    """CPU seconds: of scoring the pairs, of one training step.
+    """CPU seconds: of scoring pairs, of one training step.
 
     Args:
         run: folder of a finished comparison.
         folder: for what is written meanwhile.
     """
     torch.set_num_threads(1)
-    rows = _rows(run / "signals" / "pairs")
+    models = {name: run / "models" / name for name in ("teacher", "reference", "student")}
+    rows = read_rows(run / "signals" / "pairs")
     lines = (run / "data" / "data.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     pairs = folder / "pairs.jsonl"
     pairs.write_text("".join(lines[:_PAIRS]), encoding="utf-8")
-    teacher, reference, student = (
-        AutoModelForCausalLM.from_pretrained(run / "models" / name)
-        for name in ("teacher", "reference", "student")
-    )
-    plain = _cpu_seconds(lambda: _plain_scoring(teacher, reference, rows))
-    live = _cpu_seconds(lambda: _plain_distillation(teacher, student, rows)) / (len(rows) / _BATCH)
-    found = {"scoring, plain transformers": plain, "step, live teacher": live}
+    found = _plain_loops(models, rows)
     for engine in ("vllm", "transformers"):
         options = ScoreOptions(
-            teacher=str(run / "models" / "teacher"),
-            reference=str(run / "models" / "reference"),
+            teacher=str(models["teacher"]),
+            reference=str(models["reference"]),
             data=str(pairs),
             out=str(folder / engine),
-            pass_cache=str(folder / "passes"),
+            pass_cache=str(folder / f"passes-{engine}"),
             engine=engine,
+            max_length=192,
+            max_num_batched_tokens=512,
             own_process=False,
         )
-        found[f"scoring, score-teacher with {engine}"] = _cpu_seconds(
+        found[f"scoring, score-teacher, {engine}"] = _cpu_seconds(
             lambda options=options: score_teacher(options)
         )
-    found["step, train-student"] = _step_seconds(run, folder)
-    return found
-
-
-def _step_seconds(run: Path, folder: Path) -> float:
-    """CPU seconds of a DCKD step: what four more steps take, so that loading and saving are not in it."""
-
-    def train(steps: int) -> float:
-        options = TrainOptions(
-            method="dckd",
-            student=str(run / "models" / "student"),
-            signals=(str(folder / "vllm"),),
-            out=str(folder / f"trained-{steps}"),
-            max_steps=steps,
-            batch_size=_BATCH // 2,
+    options = TrainOptions(
+        method="dckd",
+        student=str(models["student"]),
+        signals=(str(folder / "transformers"),),
+        out=str(folder / "trained"),
+        max_steps=_STEPS,
+        batch_size=_ROWS // 2,
+    )
+    found["step, train-student dckd"] = _step_seconds(lambda: train_student(options))
+    if importlib.util.find_spec("trl") is not None:
+        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+        found["step, TRL DPO"] = _step_seconds(lambda: _trl_dpo(models["student"], pairs, folder))
+        found["step, TRL GKD, live teacher"] = _step_seconds(
+            lambda: _trl_gkd(models["student"], models["teacher"], rows, folder)
         )
-        return _cpu_seconds(lambda: train_student(options))
-
-    few = train(1)
-    return (train(1 + _STEPS) - few) / _STEPS
+    return found
 
 
 def main() -> None:
@@ -134,8 +218,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="folder of a finished comparison")
+    run = parser.parse_args().run
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(parser.parse_args().run, Path(folder)), indent=1))
+        print(json.dumps(measure(run, Path(folder)), indent=1))
 
 
 if __name__ == "__main__":
