@@ -4,7 +4,7 @@
     python -m benchmarks.real_text --full --world constraints --seed 1 --out runs/real-text
 
 SmolLM2-135M-Instruct is the reference; the teacher is DPO from it on pairs of its own answers, labelled by a reward
-that a program computes; students are layers cut out of it, healed by SFT on its answers. Everything goes through the
+that a program computes; students are layers cut out of it, healed on its answers. Everything goes through the
 functions behind the public commands; a run that is interrupted continues with the same line.
 """
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from benchmarks.real_text.fluency import mean_logprob
 from benchmarks.real_text.judging import TEMPERATURES, Judged, judge
 from benchmarks.real_text.pipeline import Pipeline
-from benchmarks.real_text.sizes import Trained
-from benchmarks.real_text.tables import cost_table, guard_table, reward_table, win_table
+from benchmarks.real_text.sizes import COMPARED, Trained
+from benchmarks.real_text.tables import cost_table, difference_table, guard_table, reward_table, win_table
 from data.files import write_atomic
 from evaluation.options import SignalsEvaluationOptions
 from evaluation.signals import evaluate_signals
@@ -87,6 +87,7 @@ def write_results(pipeline: Pipeline, judged: Comparison) -> None:
     }
     parts = [
         reward_table(judged, baseline="student"),
+        difference_table(judged, COMPARED),
         guard_table(judged, figures),
         win_table(judged, 1.0),
         cost_table(pipeline.out / "seconds.jsonl", sizes),

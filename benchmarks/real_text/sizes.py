@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["FAST", "FULL", "METHODS", "Size", "Trained"]
+__all__ = ["COMPARED", "FAST", "FULL", "METHODS", "Size", "Trained"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,4 +107,22 @@ METHODS = (
     Trained(name="constant advantage", settings={"method": "adpa", "advantage": "constant"}),
     Trained(name="SimPO", rows="data", settings={"method": "simpo"}),
     Trained(name="vanilla KD", settings={"method": "vanilla-kd"}),
+)
+
+#: Rows that claims are about, each against what it is claimed to be better than.
+COMPARED = (
+    ("teacher", "reference"),
+    ("DCKD", "vanilla KD"),
+    ("ADPA, gamma 3", "DCKD"),
+    ("ADPA, gamma 3", "ADPA, gamma 1"),
+    ("ADPA+", "ADPA, gamma 3"),
+    ("ADPA, gamma 3", "constant advantage"),
+    ("ADPA, gamma 3", "SFT on chosen"),
+    ("ADPA, gamma 3", "DPO"),
+    ("ADPA, gamma 3", "SimPO"),
+    ("ADPA, gamma 3", "teacher"),
+    ("hybrid", "ADPA, gamma 3"),
+    ("ABD", "DCKD"),
+    ("ABD with NLL", "ABD"),
+    ("ExOPD", "OPD"),
 )

@@ -8,7 +8,7 @@ from benchmarks.real_text.judging import TEMPERATURES, Judged, win_rate
 from evaluation.metrics.statistics import Estimate
 from evaluation.tables import markdown_table
 
-__all__ = ["cost_table", "guard_table", "reward_table", "win_table"]
+__all__ = ["cost_table", "difference_table", "guard_table", "reward_table", "win_table"]
 
 
 def reward_table(judged: Mapping[str, Mapping[float, Judged]], *, baseline: str) -> str:
@@ -25,6 +25,16 @@ def reward_table(judged: Mapping[str, Mapping[float, Judged]], *, baseline: str)
     samples = next(iter(judged.values()))[1.0].rewards.shape[1]
     head = ["model", "T = 1", "T = 0.5", "greedy", f"T = 1 against {baseline}", f"greedy against {baseline}"]
     return markdown_table([*head, f"best of {samples}, T = 1"], rows)
+
+
+def difference_table(judged: Mapping[str, Mapping[float, Judged]], pairs: Sequence[tuple[str, str]]) -> str:
+    """Differences of mean rewards between two models, paired over prompts, by temperature."""
+    rows = [
+        [f"{ours} − {theirs}", *(_signed(judged[ours][t].against(judged[theirs][t])) for t in TEMPERATURES)]
+        for ours, theirs in pairs
+        if ours in judged and theirs in judged
+    ]
+    return markdown_table(["difference", "T = 1", "T = 0.5", "greedy"], rows)
 
 
 def guard_table(
