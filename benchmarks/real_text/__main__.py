@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.real_text.models.weights import WORLDS
 from benchmarks.real_text.pipeline import Pipeline
 from benchmarks.real_text.results import compare, write_results
-from benchmarks.real_text.sizes import FAST, FULL, METHODS
+from benchmarks.real_text.sizes import AGAIN, FAST, FULL, METHODS
 
 
 def main() -> None:
@@ -32,11 +32,18 @@ def main() -> None:
     parser.add_argument(
         "--only", action="append", help="a method by its name in the table; repeat for several"
     )
+    parser.add_argument(
+        "--again", action="store_true", help="train the main methods once more in another order"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     folder = options.out / f"{options.world}-{options.seed}-{'fast' if options.fast else 'full'}"
     pipeline = Pipeline(folder, WORLDS[options.world], options.seed, FAST if options.fast else FULL)
-    methods = [method for method in METHODS if options.only is None or method.name in options.only]
+    methods = [
+        method
+        for method in METHODS + (AGAIN if options.again else ())
+        if options.only is None or method.name in options.only
+    ]
     write_results(pipeline, compare(pipeline, methods))
 
 

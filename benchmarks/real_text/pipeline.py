@@ -228,11 +228,10 @@ class Pipeline:
         accumulation: int = 1,
     ) -> None:
         options = TrainOptions(
-            **given,
+            **{"seed": self.seed, **given},
             out=str(self.model(name)),
             max_steps=steps,
             learning_rate=rate,
-            seed=self.seed,
             batch_size=batch_size,
             gradient_accumulation=accumulation,
             warmup_steps=max(steps // 10, 1),

@@ -1,9 +1,9 @@
 """How much of everything the real-text benchmark makes, and which methods it compares."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["COMPARED", "FAST", "FULL", "METHODS", "Size", "Trained"]
+__all__ = ["AGAIN", "COMPARED", "FAST", "FULL", "METHODS", "Size", "Trained"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +107,13 @@ METHODS = (
     Trained(name="constant advantage", settings={"method": "adpa", "advantage": "constant"}),
     Trained(name="SimPO", rows="data", settings={"method": "simpo"}),
     Trained(name="vanilla KD", settings={"method": "vanilla-kd"}),
+)
+
+#: The main ones once more, from the same student on the same rows in another order: how much training alone varies.
+AGAIN = tuple(
+    replace(method, name=f"{method.name}, again", settings={**method.settings, "seed": 1000})
+    for method in METHODS
+    if method.name in ("DCKD", "ABD", "SFT on chosen", "ADPA, gamma 3", "ADPA, gamma 1", "DPO")
 )
 
 #: Rows that claims are about, each against what it is claimed to be better than.
