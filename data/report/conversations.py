@@ -4,6 +4,7 @@ Log-probabilities and advantages are written in hundredths of a nat, and the tex
 because 200 conversations of 300 tokens with five alternatives each are 300,000 numbers.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,11 +14,15 @@ from data.signals.rollouts import Rollout
 from data.signals.schema import ResponseSignals
 from data.tokens.token_text import TokenText
 
-__all__ = ["Row", "conversation", "index_entry", "pair_margin", "token_ids"]
+__all__ = ["Row", "conversation", "index_entry", "last_turn", "pair_margin", "token_ids"]
 
 Row = ResponseSignals | Rollout
 
 _NUM_ALTERNATIVES = 5
+
+# What templates put around turns: <|im_end|>, <end_of_turn>, [/INST]; and the role in front of a turn's text.
+_MARK = re.compile(r"<\|[^|\n]*\|>|</?[\w.-]+>|\[/?[A-Z_]+\]")
+_ROLE = re.compile(r"^\s*(system|developer|user|human|assistant|model|tool)\s*(\n|:|$)", re.IGNORECASE)
 
 # Characters of a prompt that a list of conversations shows.
 _PROMPT_SHOWN = 100
@@ -49,15 +54,22 @@ def index_entry(pair: Sequence[Row], shown: Mapping[str, Any]) -> dict[str, Any]
         pair: all its responses.
         shown: the same as `conversation` gave it.
     """
-    # A prompt begins with what all of them have: a system turn, a template's marks.
-    start = " ".join(shown["prompt"].split())[-_PROMPT_SHOWN:]
     margin = pair_margin([row for row in pair if isinstance(row, ResponseSignals)])
     return {
         "id": pair[0].pair_id,
-        "start": start,
+        "start": last_turn(shown["prompt"])[:_PROMPT_SHOWN],
         "margin": None if margin is None else round(margin, 3),
         "length": max(len(row.response_ids) for row in pair),
     }
+
+
+def last_turn(prompt: str) -> str:
+    """The text of a prompt's last turn on one line, without a template's marks: what tells prompts apart.
+
+    A prompt begins with what all of them have, such as a system turn, and ends with the opening of an answer.
+    """
+    turns = (" ".join(_ROLE.sub("", piece).split()) for piece in _MARK.split(prompt))
+    return next((turn for turn in reversed([*turns]) if turn), "")
 
 
 def pair_margin(rows: Sequence[ResponseSignals]) -> float | None:

@@ -1,5 +1,7 @@
 """A trial before the first step: can the student be saved and read back, and is the disk large enough?"""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -43,9 +45,16 @@ def check_saving(student: Any, tokenizer: Any, out: Path, *, trust_remote_code: 
     except Exception as error:
         # Saving runs the code of any architecture and tokenizer; whatever it raises, nothing has been trained yet.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        # safetensors says of a full disk so in its text alone.
+        is_full = os.strerror(errno.ENOSPC) in str(error)
+        advice = (
+            "free some space or choose another --out"
+            if is_full
+            else "correct its checkpoint, or take another student"
+        )
         raise TrainingError(
             f"{out}: the student could not be saved there, so nothing was trained ({type(error).__name__}: {reason}); "
-            "correct its checkpoint, or take another student"
+            f"{advice}"
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -1,11 +1,15 @@
 """A run that could not be saved or take a step never starts and leaves nothing; students of every kind train."""
 
+import errno
 import json
+import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, Mamba2Config, Mamba2ForCausalLM
 
 from data.errors import ConfigurationError, TrainingError
@@ -189,3 +193,24 @@ def test_a_run_that_cannot_take_a_step_stops_before_the_first(scored, tmp_path, 
         train_student(scored.options("dckd", tmp_path / "run"))
     assert last_whole_checkpoint(tmp_path / "run" / "checkpoints") is None
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "free some space or choose another --out"),
+        (
+            SafetensorError("I/O error: No space left on device (os error 28)"),
+            "free some space or choose another --out",
+        ),
+        (ValueError("this cannot be saved"), "correct its checkpoint, or take another student"),
+    ],
+)
+def test_a_trial_on_a_full_disk_does_not_blame_the_student(error, advice, tmp_path):
+    def save_pretrained(folder):
+        raise error
+
+    student = SimpleNamespace(save_pretrained=save_pretrained)
+    with pytest.raises(TrainingError, match=f"nothing was trained .*; {advice}$"):
+        check_saving(student, None, tmp_path / "run", trust_remote_code=False)
+    assert not (tmp_path / "run").exists()
