@@ -8,7 +8,7 @@ wrote, and because its log-probabilities are stored for these ids.
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,10 +172,14 @@ class ShardTranslator:
         return None
 
     def _open_rollouts(self) -> RolloutIndex | None:
-        """The student's own answers by pair; None where the source has none."""
+        """The student's own answers by pair; None where the source has none in the student's ids."""
         source, folder = self._source, self._job.rollouts
-        sampled = source.manifest.roles.get("student")
-        if sampled is None or not sampled.rows:
+        tokenizer = source.manifest.request.get("rollouts_tokenizer")
+        if tokenizer is None:
+            if folder is not None:
+                raise DataError(
+                    f"{source.path}: it holds no answers of a student with another tokenizer; leave --rollouts out"
+                )
             return None
         if folder is None:
             raise DataError(
@@ -183,12 +187,12 @@ class ShardTranslator:
                 "folder that score-teacher read, or use score-teacher --translate, which does both steps"
             )
         rollouts = RolloutDataset.open(folder)
-        if rollouts.manifest.fingerprint != source.manifest.request.get("rollouts"):
+        if rollouts.manifest.fingerprint != source.manifest.request["rollouts"]:
             raise DataError(
                 f"{folder}: not the rollouts that {source.path} was scored on; give those, whose fingerprint is "
-                f"{source.manifest.request.get('rollouts')}"
+                f"{source.manifest.request['rollouts']}"
             )
-        if rollouts.manifest.request["tokenizer"] != self._encoder.tokenizer_hash:
+        if tokenizer != self._encoder.tokenizer_hash:
             raise DataError(
                 f"{folder}: sampled by a student with another tokenizer than {self._job.tokenizer_folder}; give the "
                 "tokenizer of the student that sampled them"
@@ -201,7 +205,7 @@ class ShardTranslator:
         waiting: list[AlignedRow | ResponseSignals] = []
         num_positions = 0
         for _, pair in itertools.groupby(read_signal_shard(path), key=lambda row: row.pair_id):
-            aligned = [self._aligned(row) for row in pair]
+            aligned = [self._aligned(row) for row in self._of_this_student(pair)]
             kept = [row for row in aligned if row is not None]
             if len(kept) < len(aligned):
                 counts.dropped["another response of its pair could not be translated"] += len(kept)
@@ -212,6 +216,14 @@ class ShardTranslator:
                 yield from self._projected(waiting)
                 waiting, num_positions = [], 0
         yield from self._projected(waiting)
+
+    def _of_this_student(self, pair: Iterable[ResponseSignals]) -> Iterator[ResponseSignals]:
+        """A pair's rows without answers that another student sampled; these are left out by themselves and counted."""
+        for row in pair:
+            if row.role == "student" and self._rollouts is None:
+                self._translator.counts.dropped["sampled by a student with the teacher's tokenizer"] += 1
+            else:
+                yield row
 
     def _projected(self, rows: Sequence[AlignedRow | ResponseSignals]) -> Iterator[ResponseSignals]:
         """The rows in their order, those with signals projected."""

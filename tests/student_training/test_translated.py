@@ -1,6 +1,7 @@
 """Training on signals that were made for another tokenizer."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -122,6 +123,8 @@ def with_samples(folder, tokenizer, *, samples_of):
         version=1,
     )
     request = {"tokenizer": encoders[0].tokenizer_hash, "precision": "exact", "teacher": None}
+    if samples_of is not tokenizer:
+        request["rollouts_tokenizer"] = encoders[1].tokenizer_hash
     signals = save_dataset(
         folder / "signals",
         SignalDataset,
@@ -156,6 +159,25 @@ def disguised(tokenizer, order):
     )
     made.chat_template = tokenizer.chat_template
     return made
+
+
+def test_answers_of_a_student_with_the_teachers_tokenizer_are_left_out_and_counted(student, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    signals, rollouts = with_samples(tmp_path / "made", tokenizer, samples_of=tokenizer)
+    train_tokenizer(257, "<end>", ["<end>"], OTHER).save_pretrained(tmp_path / "bytewise")
+    translate = functools.partial(
+        translate_dataset,
+        signals,
+        tmp_path / "bytewise",
+        load_tokenizer=AutoTokenizer.from_pretrained,
+        out=str(tmp_path / "translated"),
+    )
+    with pytest.raises(DataError, match="leave --rollouts out"):
+        translate(rollouts=rollouts.path)
+    result = translate()
+    assert result.dropped == {"sampled by a student with the teacher's tokenizer": len(TEXTS)}
+    rows = list(SignalDataset.open(result.path).iterate())
+    assert [row.role for row in rows] == ["chosen", "rejected"] * len(TEXTS)
 
 
 @pytest.mark.parametrize("method", ["adpa", "dppo-token"])

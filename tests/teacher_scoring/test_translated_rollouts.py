@@ -279,6 +279,14 @@ def test_a_student_of_another_family_learns_from_its_own_answers_by_the_command_
                 "--rollouts", tmp_path / "rollouts", "--translate", "--top-k", 8,
                 "--out", tmp_path / "signals")  # fmt: skip
     assert "aligned positions" in said
+    # The second half by itself: the dataset on the teacher's ids is in the store, under its fingerprint.
+    source = read_manifest(tmp_path / "signals").request["translation"]["source"]
+    again = adpa("signals", "translate", source, "--tokenizer", world / "student",
+                 "--rollouts", tmp_path / "rollouts", "--out", tmp_path / "again", "--json")  # fmt: skip
+    result = json.loads(again[again.index("{") :])
+    assert (result["path"], result["source"]) == (str(tmp_path / "again"), source)
+    for file in sorted((tmp_path / "signals").glob("*.parquet")):
+        assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
     common = ("--signals", tmp_path / "signals", "--student", world / "student", "--batch-size", 4)
     for method, more in (
         ("adpa", ()),
