@@ -43,6 +43,8 @@ OWN_FAMILY = ("student", "sft-on-chosen", "dckd", "abd")
 
 _BATCH = 16
 
+_COLUMNS = ("chosen", "rejected", "chosen_bytes")
+
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
@@ -83,8 +85,9 @@ def main() -> None:
     own = {f"SmolLM2, {name}": options.run / "models" / name for name in OWN_FAMILY}
     models |= {name: folder for name, folder in own.items() if (folder / "config.json").exists()}
     models["teacher"] = options.run / "models" / "teacher"
-    measured = {name: measure(folder, data(options, "held-out-pairs")) for name, folder in models.items()}
-    print_table(measured)
+    pairs = data(options, "held-out-pairs")
+    kept = options.out / "measured"
+    print_table({name: measure(folder, pairs, kept / f"{name}.json") for name, folder in models.items()})
 
 
 def data(options: argparse.Namespace, name: str) -> Path:
@@ -152,8 +155,11 @@ def train(
 
 
 @torch.no_grad()
-def measure(folder: Path, pairs: Path) -> Measured:
-    """Log-probabilities of both answers of every held-out pair under a model."""
+def measure(folder: Path, pairs: Path, kept: Path) -> Measured:
+    """Log-probabilities of both answers of every held-out pair under a model, kept in a file."""
+    if kept.exists():
+        found = json.loads(kept.read_text())
+        return Measured(found["parameters"], *(np.array(found[name]) for name in _COLUMNS))
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     encoder = PairEncoder(AutoTokenizer.from_pretrained(folder))
     rows = list(read_preferences(str(pairs)))
@@ -164,7 +170,11 @@ def measure(folder: Path, pairs: Path) -> Measured:
     found = np.array(_logprobs(model, [(one.prompt_ids, one.ids) for one in responses]))
     sizes = np.array([len(str(row.chosen).encode()) for row in rows])
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Measured(parameters, found[::2], found[1::2], sizes)
+    measured = Measured(parameters, found[::2], found[1::2], sizes)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    columns = {name: getattr(measured, name).tolist() for name in _COLUMNS}
+    kept.write_text(json.dumps({"parameters": parameters, **columns}))
+    return measured
 
 
 def _logprobs(model: Any, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
