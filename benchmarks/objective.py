@@ -83,7 +83,7 @@ class Problem:
         return (-student.token + 5.0 * kl - 3.0 * advantage) / len(self.labels)
 
     def forget_gradients(self) -> None:
-        """Free what the last run left behind."""
+        """Free the gradients of the last run."""
         self.hidden.grad = self.weight.grad = None
 
 
@@ -188,7 +188,7 @@ def measure_memory(shape: Shape, chunk_size: int | None, name: str) -> int:
 
 
 def memory_in_a_fresh_process(arguments: argparse.Namespace, name: str) -> int:
-    """`measure_memory` in a process of its own."""
+    """`measure_memory` in a separate process."""
     command = [sys.executable, "-m", "benchmarks.objective", "--memory-of", name]
     command += ["--device", arguments.device, "--threads", str(arguments.threads)]
     if arguments.chunk_size:

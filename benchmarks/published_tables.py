@@ -1,6 +1,6 @@
 """The published AlpacaEval and MT-Bench tables again, from published judgments: what differs, by how much.
 
-AlpacaEval: a folder with `published.json` (leaderboard values by model, with the `C` behind each), `models/MODEL.csv`
+AlpacaEval: a folder with `published.json` (leaderboard values by model, with the `C` of each), `models/MODEL.csv`
 (index of the question, lengths of both answers, preference), `instruction_difficulty.csv` and a CSV of gamed rows.
 MT-Bench: a folder with `expected.json` (tables by judgment file), the judgment files, and `question.jsonl`.
 """

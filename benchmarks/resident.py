@@ -7,13 +7,13 @@ __all__ = ["peak_above_now"]
 
 
 def peak_above_now(work: Callable[[], object]) -> int:
-    """Run something and return how many bytes its peak lay above what was resident before.
+    """Run something and return how many bytes its peak is above what was resident before.
 
     Raises:
         RuntimeError: where /proc does not tell.
     """
     before = _status_bytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # starts a new peak
     work()
     return _status_bytes("VmHWM") - before
 

@@ -39,10 +39,10 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What every trainer is given. All rows have the same length, so nobody pads and nobody packs better.
+    """What every trainer is given. All rows have the same length, so that padding and packing make no difference.
 
     Attributes:
-        folder: models, pairs and signals lie here, and trainers write into it.
+        folder: of models, pairs and signals; trainers write into it.
         steps: optimizer steps of a run.
         vocabulary, prompt, response, support: V, prompt and response tokens of each row, K.
         batch_pairs: pairs in a batch; each is two rows.
@@ -135,11 +135,11 @@ class Task:
             name: [" ".join(words[number] for number in row) for row in rows]
             for name, rows in columns.items()
         }
-        # Prompt and response are joined as they stand.
+        # Prompt and response are joined as they are.
         return Dataset.from_dict(texts | {"prompt": [prompt + " " for prompt in texts["prompt"]]})
 
     def responses(self) -> Dataset:
-        """Chosen and rejected responses as rows of their own, as ids."""
+        """Chosen and rejected responses as separate rows, as ids."""
         ids = self.ids()
         answers = np.stack([ids["chosen"], ids["rejected"]], axis=1).reshape(2 * self.num_pairs, -1)
         columns = {"prompt_ids": np.repeat(ids["prompt"], 2, axis=0), "answer_ids": answers}

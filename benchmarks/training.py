@@ -3,7 +3,7 @@
     python -m benchmarks.training        (needs `pip install --constraint constraints.txt '.[bench]'`)
 
 All train the same 30M student (Llama shape, V = 32,000, tied) on the same pairs, four at a time: eight rows of 64
-prompt and 136 response tokens, one length for all, so that padding is nobody's advantage. All run under
+prompt and 136 response tokens, one length for all, so that padding favours none. All run under
 transformers.Trainer with the same arguments (float32, AdamW, clipped gradients, nothing recomputed), on the same
 threads. DCKD is `train-student` on signals that `score-teacher` wrote; DPO has its reference's log-probabilities from a
 pass before training. The live-teacher trainers get the given answers: GKD by its own option, DistillationTrainer by
@@ -40,7 +40,7 @@ MIB = 2**20
 
 
 def step_seconds(name: str, task: Task) -> float:
-    """Train once; the median time between the ends of two optimizer steps, whoever takes them."""
+    """Train once; the median time between the ends of two optimizer steps."""
     ends: list[float] = []
 
     def note(*_: Any) -> None:
@@ -65,7 +65,7 @@ def measure_times(task: Task, names: list[str], rounds: int) -> dict[str, list[f
 
 
 def memory_in_a_fresh_process(task: Task, threads: int, name: str) -> int:
-    """Peak bytes of one run in a process of its own."""
+    """Peak bytes of one run in a separate process."""
     command = [sys.executable, "-m", "benchmarks.training", "--threads", str(threads), "--memory-of", name]
     finished = subprocess.run(
         [*command, "--folder", str(task.folder)], check=True, capture_output=True, text=True

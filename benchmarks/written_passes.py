@@ -111,7 +111,7 @@ def _assemble_shard(scored: ScoredShard, path: Path, rule: SupportRule) -> None:
 
 
 def _ids_only(number: int, sequence: TokenSequence) -> ResponseSignals:
-    """A row as it lies in a shard before it is scored."""
+    """A row as it is in a shard before it is scored."""
     return ResponseSignals(
         pair_id=f"pair-{number}",
         role="chosen",

@@ -260,7 +260,7 @@ def _sample(
     result: AnswerSet,
 ) -> None:
     stop = {encoder.terminator_id, model.tokenizer.eos_token_id} - {None}
-    # Long prompts together: whoever pads them pads less.
+    # Prompts of similar length together: less padding.
     wanted = sorted(wanted, key=lambda item: len(item[2]))
     with Progress(f"answers of {result.model}", unit="answers", total=len(wanted)) as progress:
         for start in range(0, len(wanted), _PROMPTS_AT_ONCE):

@@ -1,7 +1,7 @@
 """`adpa chat`: what one or several checkpoints answer to what one types, side by side.
 
-Every model has a conversation of its own: it sees its own earlier answers, not those of the others. All models stay in
-memory. On a terminal answers stand in columns where they fit; elsewhere one after another, for pipes and scripts.
+Every model has a separate conversation: it sees its own earlier answers, not those of the others. All models stay in
+memory. On a terminal answers are in columns where they fit; elsewhere one after another, for pipes and scripts.
 """
 
 import contextlib

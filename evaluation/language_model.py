@@ -1,4 +1,4 @@
-"""What the evaluation asks of a language model; whoever starts an evaluation says where models come from.
+"""What the evaluation asks of a language model; the caller says where models come from.
 
 The evaluation imports no engine. The command line hands it a `ModelOpener`, which is stage one's
 `teacher_scoring.language_model.open_language_model` with the engine's options filled in. A model is found and

@@ -290,7 +290,7 @@ class ReportOptions:
     )
     signals: tuple[str, ...] = option(
         (),
-        help="signal dataset whose responses to the same prompts stand beside the answers; repeat for several",
+        help="signal dataset whose responses to the same prompts are shown beside the answers; repeat for several",
         group="data",
     )
     samples: int = option(50, help="prompts of each evaluation to show the answers of", minimum=0)

@@ -1,4 +1,4 @@
-"""`adpa evaluate recompute`: every figure of a folder again from what is stored there; nobody is asked anything."""
+"""`adpa evaluate recompute`: every figure of a folder again from what is stored there, without a model or a judge."""
 
 from dataclasses import dataclass
 from pathlib import Path

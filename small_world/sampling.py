@@ -35,7 +35,7 @@ def answer_prompts(
     seed: int,
     max_tokens: int = MAX_ANSWER_TOKENS,
 ) -> Answers:
-    """Sample one answer to each prompt; the same prompt may stand there several times.
+    """Sample one answer to each prompt; the same prompt may be given several times.
 
     Noise depends on the seed, the number of prompts and a prompt's place, not on the model or the
     temperature: comparing models, or temperatures of one model, on one seed compares them under the same luck.

@@ -295,7 +295,7 @@ class DemoSteps:
 def write_initial_data(steps: DemoSteps, world: World, plan: Plan) -> None:
     """Write data and untrained models that are not there yet.
 
-    Each kind of data draws from a generator of its own, so that the size of one does not change another.
+    Each kind of data draws from a separate generator, so that the size of one does not change another.
     """
     conversations, pairs, held_out = (steps.data(name) for name in ("conversations", "pairs", "held-out"))
     if not conversations.exists():

@@ -170,7 +170,7 @@ def build_trainer(
         pad_token_id = 0
     behavior = inputs.behavior() if inputs.rollouts else None
     if options.packing and use_varlen_attention(model.student, bf16=uses_bf16(options)):
-        logger.info("packed rows are kept apart by flash attention")
+        logger.info("packed rows are separated by flash attention")
     means = reward_means(inputs.signals) if method.needs.reward_means else None
     initial, initial_supports = None, None
     if method.needs.initial or method.needs.initial_support:

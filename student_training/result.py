@@ -1,4 +1,4 @@
-"""What a training run left behind: its folder, its first and last numbers."""
+"""What a training run returns: its folder, its first and last numbers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ class TrainingResult:
         steps: optimizer steps that it has taken.
         first: metrics of the first logged step.
         last: metrics over the last steps, as many as one line of metrics.jsonl covers or more; averaged by steps, so
-            that the small batch at the end of an epoch does not stand for the run. Empty where nothing was logged.
+            that the small batch at the end of an epoch does not decide. Empty where nothing was logged.
         last_steps: how many steps that is.
         held_out_first: metrics on the held-out pairs before training; empty without any.
         held_out: the same of the student that was saved.

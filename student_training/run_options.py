@@ -43,7 +43,7 @@ class RunOptions(Reading):
     signal_weight: tuple[float, ...] = option(
         (),
         help="passes over a --signals dataset per epoch, repeated in their order; 0.5 draws half of its pairs "
-        "anew in each epoch [1 for each]",
+        "again in each epoch [1 for each]",
         group="data",
         expert=True,
     )

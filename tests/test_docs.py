@@ -24,6 +24,7 @@ def test_the_command_reference_is_current(generate):
     assert generate.CLI_REFERENCE.read_text() == generate.render_reference(), "run `make docs`"
 
 
+@pytest.mark.slow
 def test_the_table_of_templates_says_what_becomes_of_each(generate):
     assert generate.TEMPLATES.read_text() == generate.render_templates(), "run `make docs`"
 

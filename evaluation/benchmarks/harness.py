@@ -1,4 +1,4 @@
-"""The harness behind one small surface: open a model, run a task, get figures. The only file that imports lm_eval."""
+"""The harness in three calls: open a model, run a task, get figures. The only file that imports lm_eval."""
 
 import importlib.util
 import logging

@@ -1,1 +1,1 @@
-"""Judges of answers: chat models behind an endpoint or an engine, reward models, implicit rewards, functions."""
+"""Judges of answers: chat models at an endpoint or in an engine, reward models, implicit rewards, functions."""

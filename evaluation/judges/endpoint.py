@@ -1,4 +1,4 @@
-"""A chat model behind an OpenAI-compatible endpoint: requests side by side, retries, costs, nothing asked twice.
+"""A chat model at an OpenAI-compatible endpoint: concurrent requests, retries, costs, nothing asked twice.
 
 Each reply is in the cache before the next step, so an endpoint that goes down, a key that expires or an interrupted
 command loses nothing: the same line again asks only for what is missing. Servers differ in what they accept; a
@@ -47,7 +47,7 @@ class Price:
     written: float
 
     def of(self, read: float, written: float) -> float:
-        """Dollars for so many tokens."""
+        """Dollars for these numbers of tokens."""
         return (read * self.read + written * self.written) / 1e6
 
 

@@ -149,7 +149,7 @@ class LocalChatModel(ChatModel):
         if len(set(found.values())) < len(words):
             raise ConfigurationError(
                 f"{self._option}: the tokenizer of {self._model.name} begins {' and '.join(map(repr, words))} with the "
-                "same token, so their probabilities cannot be told apart; take another judge, or --judge-style "
+                "same token, so their probabilities cannot be distinguished; take another judge, or --judge-style "
                 "reasoned"
             )
         return found

@@ -40,7 +40,7 @@ def open_judge(flags: JudgeFlags, open_model: ModelOpener, *, trust_remote_code:
 
 
 def open_chat_model(flags: JudgeFlags, open_model: ModelOpener) -> ChatModel:
-    """Open the chat model that judges: behind --judge-url, or on this machine.
+    """Open the chat model that judges: at --judge-url, or on this machine.
 
     Raises:
         ConfigurationError: where the options name another kind of judge, or the model cannot be used.

@@ -77,7 +77,7 @@ class ScoringJudge(Judge):
         self.identity = scorer.identity
 
     def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[tuple[int, Verdict]]:
-        """See `Judge.judge`; an answer that stands in several requests is scored once."""
+        """See `Judge.judge`; an answer that is in several requests is scored once."""
         places: dict[str, int] = {}
         items: list[tuple[PreferenceRow, Answer]] = []
         sides: list[tuple[int, int]] = []

@@ -26,7 +26,7 @@ __all__ = ["Collection", "Evaluation", "TrainingRun", "collect_runs"]
 
 _METRICS = "metrics.jsonl"
 
-#: Columns of metrics.jsonl that are not a figure of their own.
+#: Columns of metrics.jsonl that are not drawn as curves.
 _NOT_CURVES = {"step"}
 
 # How deep below a named folder runs are looked for: `runs/demo` holds `models/student`.
@@ -98,7 +98,7 @@ def collect_runs(paths: Sequence[str], *, num_samples: int = 50, signals: Sequen
     Args:
         paths: folders of runs and evaluations, or folders that hold such.
         num_samples: prompts to show the answers of, for each evaluation.
-        signals: datasets whose responses to the same prompts stand beside the answers, coloured by advantage.
+        signals: datasets whose responses to the same prompts are shown beside the answers, coloured by advantage.
     Raises:
         EvaluationError: for a path where there is neither.
         ShardError: for signals that cannot be read.

@@ -25,7 +25,7 @@ const dash = (run) => DASHES[Math.floor(run / 8) % DASHES.length];
 const hidden = new Set();
 let smoothing = 0;
 
-// A mean over neighbours with weights that halve every so many points, started without bias.
+// A mean over neighbours with weights that halve every few points, started without bias.
 function smooth(values) {
   if (!smoothing) return values;
   let sum = 0, weight = 0;

@@ -28,7 +28,7 @@ class EpochOrder:
         Args:
             datasets: for each dataset its blocks, that is, the indices of pairs that are stored together.
             seed: of the run.
-            weights: passes over each dataset per epoch; a fraction draws that share anew in each epoch. Empty
+            weights: passes over each dataset per epoch; a fraction draws that share again in each epoch. Empty
                 for one pass over each.
         """
         self._datasets = datasets

@@ -118,5 +118,5 @@ class SaveOnRequest(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock anew."""
+        """Restart the clock."""
         self._saved_at_s = time.monotonic()

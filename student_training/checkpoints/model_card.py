@@ -12,7 +12,7 @@ from data.signals.dataset import SignalDataset
 
 __all__ = ["write_model_card"]
 
-#: A card that has this line is the run's own, and is written anew when the run is extended.
+#: A card that has this line was written by a run, and is written again when the run is extended.
 _OWN = "<!-- written by train-student; remove this line to keep your own text -->"
 
 _CARD = """---

@@ -90,7 +90,7 @@ class Positions:
     def from_batch(cls, batch: Mapping[str, torch.Tensor]) -> Positions:
         """Take the columns out of what `PairCollator` returns, by their names.
 
-        Support ids become int64, which torch indexes with; a value given once stands for every position.
+        Support ids become int64, which torch indexes with; a value given once is that of every position.
         """
         num_positions = len(batch["labels"])
         columns = {field.name: batch[field.name] for field in dataclasses.fields(cls)}

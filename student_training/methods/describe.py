@@ -13,11 +13,11 @@ __all__ = ["describe_method", "methods_table", "presets_table", "settings_tables
 
 
 def describe_method(spec: MethodSpec[Any]) -> str:
-    """What a method minimises, what it reads and every setting of its own, as lines for a terminal."""
+    """What a method minimises, what it reads and each of its settings, as lines for a terminal."""
     lines = [f"{spec.name}: {spec.summary}", f"reads {_reads(_needs(spec))}", ""]
     fields = dataclasses.fields(spec.settings)
     if not fields:
-        return "\n".join([*lines, "It has no settings of its own."])
+        return "\n".join([*lines, "It has no settings."])
     flags = {field.name: f"{', '.join(_spellings(field))} {_kind(spec, field)}" for field in fields}
     width = max(map(len, flags.values())) + 2
     for field in fields:

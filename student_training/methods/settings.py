@@ -65,7 +65,7 @@ def settings_options(methods: Iterable[NamedSettings]) -> list[tuple[str, Any, d
     Methods that share a name share its option; its help then gives what it is to each of them.
 
     Args:
-        methods: all that have options of their own.
+        methods: all that have options.
     Returns:
         (name, annotation, field) for `dataclasses.make_dataclass`, in the order of the methods.
     """
@@ -153,7 +153,7 @@ def fill_settings(method: NamedSettings, given: Mapping[str, Any]) -> Any:
 
     Args:
         method: whose settings to make.
-        given: values by name; None means not given. Text stands for a value of another type as well, as `--set`
+        given: values by name; None means not given. Text may be given for a value of another type, as `--set`
             and configuration files have it.
     Raises:
         ConfigurationError: for a setting that the method does not read, or a value out of its range.

@@ -64,7 +64,7 @@ _ENTRIES = (
         "loss/kl_student",
         "the same on the student's own responses",
         "lower",
-        "it rises while loss/kl_chosen falls: the student leaves the answers that it was sampled on; sample it anew",
+        "it rises while loss/kl_chosen falls: the student leaves the answers that it was sampled on; sample it again",
     ),
     MetricEntry(
         "loss/reverse_kl_student",
@@ -100,14 +100,14 @@ _ENTRIES = (
         "loss/kl_initial",
         "estimated KL divergence from the student before training, on sampled tokens, nats per position",
         "low: it is the price of moving, not an aim",
-        "above about 1: the student has left the responses that it was sampled on; raise --initial-kl or sample anew",
+        "above about 1: the student has left the responses that it was sampled on; raise --initial-kl or sample again",
     ),
     MetricEntry(
         "loss/reverse_kl_initial",
         "KL divergence of the student before training from the student now, exact on the stored support and the tail, "
         "on the student's own responses, nats per position",
         "low: it is the price of moving, not an aim; it begins at 0",
-        "above about 1: raise --initial-kl, or sample anew",
+        "above about 1: raise --initial-kl, or sample again",
     ),
     MetricEntry(
         "loss/surrogate",
@@ -137,7 +137,7 @@ _ENTRIES = (
         "reward_margin",
         "how much more the student prefers chosen to rejected than its reference does, times β, nats",
         "higher, moderately; above 0 means on the right side",
-        "it grows without end while eval_reward_accuracy stands still: overfitting",
+        "it grows without end while eval_reward_accuracy does not rise: overfitting",
     ),
     MetricEntry(
         "reward_accuracy",
@@ -167,7 +167,7 @@ _ENTRIES = (
     ),
     MetricEntry(
         "advantage_coverage",
-        "share of the student's probability that lies on the teacher's stored support (its top-k tokens)",
+        "share of the student's probability on the teacher's stored support (its top-k tokens)",
         "higher; above 0.9 little of the student is out of sight",
         "below 0.7: much of the student falls into the tail bucket; score with a larger --top-k",
     ),
@@ -236,7 +236,7 @@ _ENTRIES = (
         "--rollouts",
         "1, but for noise (a mean with a heavy tail) and where answers were sampled at another temperature or top-p",
         "below 0.95 over five lines: the student puts mass where it was never sampled, a sign of collapse; a run "
-        "warns. Smaller --gamma or --boost, --initial-kl, or sample anew",
+        "warns. Smaller --gamma or --boost, --initial-kl, or sample again",
     ),
     MetricEntry(
         "learning_rate",

@@ -166,7 +166,7 @@ class ProgressBar(TrainerCallback):
 
 
 class CountedSteps(TrainerCallback):
-    """Counts a run's steps in a `Progress`, which whoever trains keeps open meanwhile."""
+    """Counts a run's steps in a `Progress`, which stays open while the run trains."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

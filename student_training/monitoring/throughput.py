@@ -49,7 +49,7 @@ class Speed:
         self.flops += flops
 
     def take(self, positions: float, flops: float, num_processes: int) -> dict[str, float]:
-        """The metrics since the last call, and start anew.
+        """The metrics since the last call; resets them.
 
         Args:
             positions: response positions of all processes.

@@ -62,7 +62,7 @@ def reverse_kl(
         student_tail: log of the student's mass outside the support, nats, shape (N,).
         target_logprobs: as above, for the target (a teacher, or a boosted one).
         target_tail: as above, for the target. Where it is -inf and the student has mass there (a student with
-            more token ids than the teacher), 1e-7 stands in for it, so that the loss stays finite.
+            more token ids than the teacher), 1e-7 takes its place, so that the loss stays finite.
         support_mask: True at real support slots, shape (N, K).
     Returns:
         Nats, shape (N,), >= 0.
@@ -84,7 +84,7 @@ def jensen_shannon(
     """Weighted Jensen-Shannon divergence of student p and target q on the support and one tail bucket, per position.
 
     w·KL(q || m) + (1 − w)·KL(p || m) with the mixture m = w·q + (1 − w)·p. Divided by w it becomes the forward KL as w
-    goes to 0 (by 1 − w, the reverse KL as w goes to 1). It is bounded, so an empty tail needs no stand-in.
+    goes to 0 (by 1 − w, the reverse KL as w goes to 1). It is bounded, so an empty tail needs no substitute.
 
     Args:
         student_logprobs: student log-probabilities at the support, nats, shape (N, K).
@@ -101,7 +101,7 @@ def jensen_shannon(
         raise ValueError(f"weight={weight}: jensen_shannon mixes with a weight between 0 and 1")
     student = torch.cat([_masked(student_logprobs, support_mask), student_tail[..., None]], dim=-1)
     target = torch.cat([_masked(target_logprobs, support_mask), target_tail[..., None]], dim=-1)
-    # Where both are empty a 0 stands in: logaddexp of two -inf has no gradient.
+    # Where both are empty a 0 takes its place: logaddexp of two -inf has no gradient.
     empty = student.isneginf() & target.isneginf()
     mixture = torch.logaddexp(
         torch.where(empty, 0.0, target) + math.log(weight),

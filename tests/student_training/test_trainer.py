@@ -112,6 +112,7 @@ def student_of_another_end(scored, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_trained_student_stops_where_its_tokenizer_ends(scored, student_of_another_end, tmp_path, capfd):
     out = tmp_path / "run"
     scored.train("sft", out, student=str(student_of_another_end), max_steps=1)
@@ -124,6 +125,7 @@ def test_a_trained_student_stops_where_its_tokenizer_ends(scored, student_of_ano
     assert "PAD/BOS/EOS" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.slow
 def test_a_trained_student_stops_at_the_end_of_a_turn(scored, student_of_another_end, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(student_of_another_end)
     tokenizer.chat_template = (
@@ -208,6 +210,7 @@ def broken_method(fail, from_step):
     return MethodSpec(name="broken", summary="", build=build)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fail", ["loss", "gradient"])
 def test_a_number_that_is_not_finite_stops_before_the_optimizer_moves(fail, scored, tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "broken", broken_method(fail, from_step=4))

@@ -18,6 +18,8 @@ from teacher_scoring.sample import SampleOptions, sample_student
 from teacher_scoring.score import ScoreOptions, score_teacher
 from teacher_scoring.workers import work as engine_work
 
+pytestmark = pytest.mark.slow
+
 
 class Forgetful:
     """A real engine that loses the answers to some questions, as one does that preempts requests."""

@@ -82,10 +82,10 @@ class Shaping:
     """How advantages are read from positions.
 
     Attributes:
-        clip: lowest and highest advantage, nats; None for no bound. Applied by whoever uses the advantages.
+        clip: lowest and highest advantage, nats; None for no bound. Applied where the advantages are used.
         power: α of the power transform; 0 for none.
         scale: factor on advantages, after the power transform.
-        constant: size of the constant negative advantage that stands for the teacher's; None for the teacher's own.
+        constant: size of the constant negative advantage in place of the teacher's; None for the teacher's own.
         unlikely_mass: which tokens have the constant one.
     """
 

@@ -154,6 +154,7 @@ CELLS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(st.sampled_from(ALL), st.dictionaries(COLUMNS, CELLS, max_size=4), st.randoms(use_true_random=False))
 @settings(max_examples=300, deadline=None)
 def test_foreign_columns_in_any_order_change_no_form(schema, foreign, generator):

@@ -78,6 +78,7 @@ def test_prompt_and_response_are_the_template_s_own_rendering(name, kind):
         check_texts(name, row, encoder_of(name).encode(row))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 @given(answer=words, question=words, system=st.none() | words)
 @settings(max_examples=15, deadline=None)

@@ -322,6 +322,7 @@ def extreme_inputs(draw):
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(x=extreme_inputs())
 def test_no_value_and_no_gradient_is_ever_nan(x):

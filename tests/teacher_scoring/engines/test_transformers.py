@@ -142,6 +142,7 @@ def test_temperature_zero_takes_the_most_probable_token(engine, make_sequences):
         np.testing.assert_array_equal(scores.topk_ids[:, 0], sequence.response_ids)
 
 
+@pytest.mark.slow
 def test_draws_follow_the_models_distribution(checkpoint, make_sequences, dense_logprobs):
     engine = open_engine("transformers", EngineOptions(model=str(checkpoint), max_num_batched_tokens=20_000))
     prompt = make_sequences(1)[0].prompt_ids

@@ -13,6 +13,8 @@ from teacher_scoring.passes.tasks import EncodedShard, Task
 from teacher_scoring.sample import SampleOptions, sample_student
 from teacher_scoring.score import ScoreOptions, score_teacher
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tiny_world, tmp_path):
