@@ -39,8 +39,8 @@ demo-fast: .venv/installed-run  ## the same path with fewer steps, under 2 minut
 test: .venv/installed-dev  ## all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-fast: .venv/installed-dev  ## the tests without engines, clusters, browsers and whole commands: under a minute
-	$(BIN)/python -m pytest -q -m 'not slow and not vllm and not chromium' $(PYTEST_ARGS)
+test-fast: .venv/installed-dev  ## the tests without engines, clusters, browsers and whole runs: under a minute on two cores
+	$(BIN)/python -m pytest -q -n auto --maxprocesses=4 -m 'not slow and not vllm and not chromium' $(PYTEST_ARGS)
 
 check: lint types test  ## everything that a commit has to pass
 
@@ -48,7 +48,7 @@ lint: .venv/installed-dev  ## ruff's linter and formatter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: .venv/installed-dev  ## let ruff mend what it can
+format: .venv/installed-dev  ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
