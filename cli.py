@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import logging
 import os
 import shutil
 import sys
@@ -46,6 +47,8 @@ from teacher_scoring.options import MergeOptions, SampleOptions, ScoreOptions
 
 __all__ = ["main"]
 
+logger = logging.getLogger("cli")
+
 _EXIT_DOMAIN, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -69,6 +72,20 @@ _GROUPS = {
 }
 for _group in _GROUPS.values():
     commands.add_command(_group)
+
+
+#: Commands that import torch, for some seconds on a slow disk; a line says so, after the quick checks.
+_SLOW_TO_START = {
+    "chat",
+    "demo",
+    "evaluate benchmarks",
+    "evaluate signals",
+    "evaluate win-rate",
+    "sample-student",
+    "score-teacher",
+    "signals translate",
+    "train-student",
+}
 
 
 def function(address: str) -> Callable[..., Any]:
@@ -102,6 +119,8 @@ def command(
 
     def checked(options: Any) -> Any:
         check_inputs(options)
+        if path in _SLOW_TO_START:
+            logger.info("%s: loading libraries", path)
         return target(options)
 
     lines = [

@@ -33,6 +33,18 @@ def commands() -> list[str]:
     return [line.replace("\\\n", " ") for line in typed]
 
 
+def outputs() -> list[list[str]]:
+    """By command, in the order of `commands`, the printed lines that say what was made, up to where they are cut."""
+    blocks = re.findall(r"^```console\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    typed = re.findall(r"^\$ (?:.*\\\n)*.*\n((?:(?!\$ ).*\n)*)", "".join(blocks), re.MULTILINE)
+    made = re.compile(r"(runs/\w+|signals/[\w-]+|teacher|reference|pairs\.jsonl|report\.html): ")
+    return [[line.split("…")[0].rstrip() for line in text.splitlines() if made.match(line)] for text in typed]
+
+
+def without_numbers(line: str) -> str:
+    return re.sub(r"[-+]?\d[\d,.]*", "#", line)
+
+
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory) -> Path:
     """As many layers as the page keeps and two more, and a tokenizer of single bytes."""
@@ -87,19 +99,25 @@ def test_tutorial_names_every_file_and_command_that_it_uses():
     stages = [line.split(" --")[0].removeprefix("adpa ") for line in commands() if line.startswith("adpa ")]
     for stage in ("score-teacher", "train-student", "evaluate win-rate", "evaluate signals"):
         assert stage in stages
+    assert len(outputs()) == len(commands())
+    with_output = sum(map(bool, outputs()))
+    assert with_output >= 7
 
 
 @pytest.mark.slow
 def test_tutorial_works_from_an_empty_folder_to_an_evaluated_student(tiny_model, tmp_path):
     for name, content in files().items():
         (tmp_path / name).write_text(content)
-    for line in commands():
+    for line, shown in zip(commands(), outputs(), strict=True):
         if line.startswith("export "):
             continue
         finished = run(line, model=tiny_model, folder=tmp_path)
         assert finished.returncode == 0, (line, finished.stderr[-2000:])
+        printed = [without_numbers(text) for text in (finished.stdout + finished.stderr).splitlines()]
+        for text in map(without_numbers, shown):
+            assert any(said.startswith(text) for said in printed), (line, text, printed)
     assert (tmp_path / "runs" / "dckd" / "model.safetensors").exists()
     metrics = [json.loads(text) for text in (tmp_path / "runs" / "dckd" / "metrics.jsonl").open()]
-    assert metrics[-1]["step"] == 36
+    assert metrics[-1]["step"] == 24
     assert "<html" in (tmp_path / "report.html").read_text()
     assert list((tmp_path / "runs" / "wins").glob("*.json*"))

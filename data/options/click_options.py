@@ -136,11 +136,11 @@ class OptionsCommand(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            others = [
+            others = sorted(
                 path
                 for path, command in _leaves(ctx.find_root().command, "adpa")
                 if any(error.option_name in [*p.opts, *p.secondary_opts] for p in command.params)
-            ]
+            )
             if not others:
                 raise
             shown = ", ".join(f"'{path}'" for path in others[:3]) + (", ..." if len(others) > 3 else "")

@@ -64,7 +64,9 @@ class RunReport:
     num_evaluations: int
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.num_runs:,} training runs, {self.num_evaluations:,} evaluations"
+        runs = f"{self.num_runs:,} training run{'' if self.num_runs == 1 else 's'}"
+        evaluations = f"{self.num_evaluations:,} evaluation{'' if self.num_evaluations == 1 else 's'}"
+        return f"{self.path}: {runs}, {evaluations}"
 
     def to_json(self) -> dict[str, Any]:
         """The same for programs."""
