@@ -115,6 +115,7 @@ class Sums:
     deviation: float = 0.0
     gradient: float = 0.0
     gradient_error: float = 0.0
+    rounding_error: float = 0.0
     # Over all positions, by token: what is left when errors may cancel.
     total: Tensor | float = 0.0
     total_error: Tensor | float = 0.0
@@ -246,14 +247,20 @@ def _compare(
                 reference_token_logprobs=reference.gather(1, tokens)[:, 0].numpy(),
             )
         )
-    stored = [torch.zeros(keep.shape) for _ in range(2)]
     mask = torch.from_numpy(keep)
-    for values, rounded in zip(stored, setting.rounding(logprobs, logprobs - others), strict=True):
-        values[mask] = torch.from_numpy(rounded)
     tail, reference_tail = (torch.from_numpy(values) for values in tails)
-    target = Target(stored[0], tail, stored[1], tail - reference_tail, mask)
+
+    def target(values: tuple[np.ndarray, np.ndarray]) -> Target:
+        spread = [torch.zeros(keep.shape).masked_scatter_(mask, torch.from_numpy(part)) for part in values]
+        return Target(spread[0], tail, spread[1], tail - reference_tail, mask)
+
+    kept = logprobs, logprobs - others
+    unrounded, stored = target(kept), target(setting.rounding(*kept))
     for name, objective in OBJECTIVES.items():
-        values, gradient = _sparse(objective, student, ids, target)
+        values, gradient = _sparse(objective, student, ids, stored)
+        if setting.rounding is not exact:
+            _, before = _sparse(objective, student, ids, unrounded)
+            setting.sums[name].rounding_error += float((gradient - before).square().sum())
         expected, expected_gradient = dense[name]
         error = gradient - expected_gradient
         sums = setting.sums[name]
@@ -297,7 +304,8 @@ def _print(compared: list[Setting], statistics: dict[str, float], seconds: float
         if setting.precision is not None:
             print(f"| {setting.name} | {' | '.join(_bytes(setting, setting.precision, count))} |")
     for name in OBJECTIVES:
-        print(f"\n{name}\n\n| stored | mean | each | gradient, each | gradient, summed |\n{'| --- ' * 5}|")
+        print(f"\n{name}\n\n| stored | mean | each | gradient, each | gradient, summed | rounding alone |")
+        print("| --- " * 6 + "|")
         for setting in compared:
             print(f"| {setting.name} | {' | '.join(_errors(setting.sums[name]))} |")
 
@@ -322,13 +330,14 @@ def _bytes(setting: Setting, precision: str, count: float) -> Iterator[str]:
 
 
 def _errors(sums: Sums) -> Iterator[str]:
-    """Relative changes: of the mean, of each position, of each gradient (norms), of the gradients' sum."""
+    """Relative changes of the mean, each position, each gradient, their sum; of each gradient by rounding alone."""
     assert isinstance(sums.total, Tensor)
     assert isinstance(sums.total_error, Tensor)
     yield f"{(sums.stored - sums.exact) / abs(sums.exact):+.3%}"
     yield f"{sums.deviation / abs(sums.exact):.3%}"
     yield f"{(sums.gradient_error / sums.gradient) ** 0.5:.3%}"
     yield f"{float(sums.total_error.norm() / sums.total.norm()):.3%}"
+    yield f"{(sums.rounding_error / sums.gradient) ** 0.5:.3%}" if sums.rounding_error else ""
 
 
 if __name__ == "__main__":

@@ -164,7 +164,10 @@ def plan_training(options: TrainOptions) -> TrainingPlan:
         student = lay_out(configuration, trust_remote_code=trust)
         embedding: Any = student.get_input_embeddings()
         run.inputs.check_embeddings(embedding.weight.shape[0], options.student)
-        shallow = [with_layers(configuration, number, trust_remote_code=trust) for number in (1, 2)]
+        shallow = [
+            with_layers(configuration, number, trust_remote_code=trust, drawn=options.packing)
+            for number in (1, 2)
+        ]
         model, *probes = (_with_objective(options, run, each) for each in (student, *shallow))
         if options.packing:
             check_packing(probes[-1].student)

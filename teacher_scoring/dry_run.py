@@ -30,7 +30,16 @@ from teacher_scoring.options import ScoreOptions
 from teacher_scoring.passes.tasks import Task, group_pairs, tasks_of
 from teacher_scoring.request import prepare_request
 
-__all__ = ["LiveTeacher", "ModelSize", "ScoringPlan", "describe_plan", "model_size", "plan_scoring"]
+__all__ = [
+    "SHARD_BYTES",
+    "LiveTeacher",
+    "ModelSize",
+    "ScoringPlan",
+    "describe_plan",
+    "model_size",
+    "plan_scoring",
+    "position_bytes",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +101,10 @@ def model_size(folder: Path, *, trust_remote_code: bool) -> ModelSize:
     )
 
 
-# Bytes of a position and of each of its support tokens, compressed: lines through what was measured at several k, for
-# rounded shards on a trained model's distributions over 128,256 tokens (docs/lab_notes/storage.md), for the others on
-# drawn ones over 32,000 (docs/lab_notes/scoring.md); at most 6% off there.
-_SHARD_BYTES = {"rounded": (23.0, 3.3), "exact": (25.0, 7.1)}
+#: Bytes of a position and of each of its support tokens, compressed: lines through what was measured at several k, for
+#: rounded shards on a trained model's distributions over 128,256 tokens (docs/lab_notes/storage.md), for the others on
+#: drawn ones over 32,000 (docs/lab_notes/scoring.md); at most 6% off there.
+SHARD_BYTES = {"rounded": (23.0, 3.3), "exact": (25.0, 7.1)}
 
 _PASS_BYTES = {"teacher": (6.0, 4.2), "reference": (6.0, 2.9)}
 
@@ -305,10 +314,10 @@ def _can_tell(model: ResolvedModel) -> int | None:
 def _estimate(plan: ScoringPlan, options: ScoreOptions, everything: _Work, todo: dict[str, _Work]) -> None:
     """Fill in bytes, operations and hours, of what each model still has to score and of everything."""
     # Without a reference a shard holds what the teacher's pass does.
-    per_position = _SHARD_BYTES[options.precision] if len(todo) > 1 else _PASS_BYTES["teacher"]
-    plan.dataset_bytes = sum(plan.positions.values()) * _position_bytes(per_position, options.top_k)
+    per_position = SHARD_BYTES[options.precision] if len(todo) > 1 else _PASS_BYTES["teacher"]
+    plan.dataset_bytes = sum(plan.positions.values()) * position_bytes(per_position, options.top_k)
     for name, work in todo.items():
-        plan.cache_bytes += work.positions * _position_bytes(_PASS_BYTES[name], options.top_k)
+        plan.cache_bytes += work.positions * position_bytes(_PASS_BYTES[name], options.top_k)
         plan.flops[name] = work.flops(plan.sizes[name])
         plan.hours[name] = _hours(plan, name, plan.flops[name])
     live = {name: _hours(plan, name, everything.flops(plan.sizes[name])) for name in todo}
@@ -327,7 +336,8 @@ def _hours(plan: ScoringPlan, name: str, flops: float) -> float:
     return flops / (plan.card.tflops(plan.dtypes[name]) * 1e12 * UTILISATION) / 3600
 
 
-def _position_bytes(line: tuple[float, float], top_k: int) -> float:
+def position_bytes(line: tuple[float, float], top_k: int) -> float:
+    """Of one position with k support tokens, from the line of its kind of file."""
     fixed, per_token = line
     return fixed + per_token * top_k
 

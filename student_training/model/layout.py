@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from data.errors import ConfigurationError
 
@@ -37,8 +38,16 @@ def lay_out(configuration: Any, *, trust_remote_code: bool = False) -> PreTraine
         return _make(configuration, trust_remote_code)
 
 
-def with_layers(configuration: Any, num_layers: int, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The same model with its first layers alone and a few tokens, in memory, with random weights.
+def with_layers(
+    configuration: Any, num_layers: int, *, trust_remote_code: bool = False, drawn: bool = False
+) -> PreTrainedModel:
+    """The same model with its first layers alone and a few tokens, in memory.
+
+    Args:
+        configuration: of the whole model.
+        num_layers: how many of its layers.
+        trust_remote_code: run code that comes with it.
+        drawn: whether the weights are random numbers; else they are whatever is there, which is faster.
 
     Raises:
         ConfigurationError: for a configuration that no causal language model is made of.
@@ -51,7 +60,10 @@ def with_layers(configuration: Any, num_layers: int, *, trust_remote_code: bool 
     text.vocab_size = _PROBE_VOCABULARY
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         setattr(text, name, 0)
-    return _make(shallow, trust_remote_code)
+    if drawn:
+        return _make(shallow, trust_remote_code)
+    with no_init_weights():
+        return _make(shallow, trust_remote_code)
 
 
 def _make(configuration: Any, trust_remote_code: bool) -> PreTrainedModel:
