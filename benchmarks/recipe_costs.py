@@ -16,14 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoConfig
 
 from data.hardware import CARDS, UTILISATION, describe_hours
-from student_training.model.layout import lay_out, with_layers
+from student_training.model.layout import lay_out
 from student_training.model.lora import add_lora
 from student_training.monitoring.cost import PRICED_CARDS, Work, estimate_cost
-from student_training.monitoring.memory import plan_memory
 from student_training.monitoring.throughput import StepFlops
 from teacher_scoring.dry_run import SHARD_BYTES, position_bytes
 
@@ -85,6 +83,9 @@ SHAPES = {
     "SmolLM2-1.7B-Instruct": _shape("llama", 2048, 24, 8192, 32, 32, 49152, **_TIED),
     "SmolLM2-360M-Instruct": _shape("llama", 960, 32, 2560, 15, 5, 49152, **_TIED),
 }
+#: Share of a card that weights and states may take in training, and weights in scoring, as the two --dry-run have it.
+_USABLE, _SCORING_SHARE = 0.92, 0.8
+
 #: Both reward models are classifiers on a Llama 3 of 8 billion parameters.
 _JUDGE = "Llama-3.1-8B-Instruct"
 
@@ -97,7 +98,7 @@ class Price:
         name: of the step's file.
         tokens: prompt and response tokens that go through its models.
         flops: of all of them.
-        needed_gib: memory; what a card has to hold.
+        needed_gib: what a card has to hold: weights, and in training gradients and AdamW's states.
         size_bytes: what it writes.
     """
 
@@ -118,7 +119,6 @@ class Models:
 
     started_from: dict[str, str] = field(default_factory=dict)
     laid_out: dict[str, Any] = field(default_factory=dict)
-    probed: dict[str, list[Any]] = field(default_factory=dict)
 
     def configuration(self, name: str) -> Any:
         """Of a model on the hub, in models/, or made by an earlier step."""
@@ -137,15 +137,6 @@ class Models:
         if key not in self.laid_out:
             self.laid_out[key] = lay_out(self.configuration(name))
         return self.laid_out[key]
-
-    def with_probes(self, name: str, lora_rank: int | None) -> list[Any]:
-        """It, and what shows how much its layers keep, with adapters or without."""
-        configuration = self.configuration(name)
-        key = repr((configuration.to_dict(), lora_rank))
-        if key not in self.probed:
-            made = [lay_out(configuration), with_layers(configuration, 1), with_layers(configuration, 2)]
-            self.probed[key] = made if lora_rank is None else [add_lora(each, lora_rank) for each in made]
-        return self.probed[key]
 
     def gib(self, name: str) -> float:
         """Of its weights in bfloat16."""
@@ -180,7 +171,9 @@ def _lengths(pair: str, step: Mapping[str, Any]) -> Lengths:
 
 
 def _training(name: str, step: Mapping[str, Any], models: Models, lengths: Lengths) -> Price:
-    students = models.with_probes(step["student"], step.get("lora-rank"))
+    student = lay_out(models.configuration(step["student"]))
+    if "lora-rank" in step:
+        student = add_lora(student, step["lora-rank"])
     rows_of_a_pair = 1 if step["method"] == "sft" else 2
     length = lengths.prompt + lengths.answer
     rows = lengths.rows * rows_of_a_pair
@@ -188,35 +181,21 @@ def _training(name: str, step: Mapping[str, Any], models: Models, lengths: Lengt
     epochs = step.get("epochs", 1)
     pairs_of_a_step = step["batch-size"] * step["gradient-accumulation"]
     cost = estimate_cost(
-        StepFlops(students[0]),
+        StepFlops(student),
         epoch.times(epochs),
         steps=math.ceil(lengths.rows / pairs_of_a_step) * epochs,
         first_pass=epoch if step["method"] == "dpo" else None,
         checkpointing=step["gradient-checkpointing"],
         dtype="bfloat16",
     )
-    # The largest batch is taken to be full of the longest rows there may be, a third of them answer.
-    num_rows, longest = step["batch-size"] * rows_of_a_pair, step.get("max-length", 2048)
-    batch = {
-        "input_ids": torch.zeros(num_rows, longest, dtype=torch.int32, device="meta"),
-        "labels": torch.zeros(num_rows * longest // 3, dtype=torch.int64, device="meta"),
-    }
-    memory = plan_memory(
-        students[0],
-        batch,
-        optimizer=step.get("optimizer", "adamw"),
-        head_chunk=None,
-        accumulates=True,
-        checkpointing=True,
-        bf16=True,
-        probes=students[1:],
-    )
+    # What activations take on top is for --dry-run to say, which has the batches.
+    held = sum((16 if value.requires_grad else 4) * value.numel() for value in student.parameters())
     saved = sum(4 * value.numel() for value in models.student(step["student"]).parameters())
     return Price(
         name=name,
         tokens=cost.tokens,
         flops=cost.flops,
-        needed_gib=memory.peak / 2**30 / 0.92,
+        needed_gib=held / 2**30 / _USABLE,
         size_bytes=saved,
     )
 
@@ -229,7 +208,7 @@ def _scoring(name: str, step: Mapping[str, Any], models: Models, lengths: Length
         for model in ("teacher", "reference")
     )
     size = positions * position_bytes(SHARD_BYTES["rounded"], step.get("top-k", 50))
-    needed = models.gib(step["teacher"]) / 0.8
+    needed = models.gib(step["teacher"]) / _SCORING_SHARE
     return Price(name=name, tokens=2 * rows * length, flops=flops, needed_gib=needed, size_bytes=size)
 
 
@@ -239,7 +218,10 @@ def _sampling(name: str, step: Mapping[str, Any], models: Models, lengths: Lengt
         lengths.rows * length, lengths.rows * length**2 / 2, lengths.rows * lengths.answer
     )
     return Price(
-        name=name, tokens=lengths.rows * length, flops=flops, needed_gib=models.gib(step["student"]) / 0.8
+        name=name,
+        tokens=lengths.rows * length,
+        flops=flops,
+        needed_gib=models.gib(step["student"]) / _SCORING_SHARE,
     )
 
 
@@ -248,7 +230,7 @@ def _evaluation(name: str, step: Mapping[str, Any], models: Models, lengths: Len
     length, rows = lengths.prompt + lengths.answer, min(lengths.held_out, step.get("limit", lengths.held_out))
     asked = [models.flops(model) for model in answering] + [models.flops(_JUDGE)] * len(answering)
     flops = sum(each.forward(rows * length, rows * length**2 / 2) for each in asked)
-    needed = max(models.gib(model) for model in (*answering, _JUDGE)) / 0.8
+    needed = max(models.gib(model) for model in (*answering, _JUDGE)) / _SCORING_SHARE
     return Price(name=name, tokens=len(asked) * rows * length, flops=flops, needed_gib=needed)
 
 
