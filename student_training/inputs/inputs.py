@@ -21,7 +21,6 @@ from data.tokens.options import encoder_settings
 from data.tokens.surprises import differing_templates, stored_template
 from data.tokens.vocabulary import Vocabulary, check_agreement
 from data.translation.dataset import translate_dataset
-from student_training.inputs.behavior import behavior_logprobs
 from student_training.inputs.pairs import (
     ConcatenatedPairs,
     EncodedPairs,
@@ -32,7 +31,7 @@ from student_training.inputs.pairs import (
 from student_training.methods import Needs
 from student_training.options import TrainOptions
 
-__all__ = ["Inputs", "open_inputs"]
+__all__ = ["Inputs", "behavior_logprobs", "open_inputs"]
 
 logger = logging.getLogger(__name__)
 
@@ -283,3 +282,39 @@ def _split(
 def _hash_fraction(pair_id: str) -> float:
     """A pair's own number in [0, 1), the same everywhere."""
     return int.from_bytes(hashlib.sha256(pair_id.encode()).digest()[:8], "big") / 2**64
+
+
+def behavior_logprobs(
+    signals: SignalDataset, rollouts: RolloutDataset, *, first_index: int = 0
+) -> TokenLogprobs:
+    """Join rollouts to the student rows of the signals that were scored on them, by id, and compare the tokens.
+
+    All rollouts are in memory while they are joined, their log-probabilities as long as training lasts.
+
+    Args:
+        signals: a dataset with `student` rows.
+        rollouts: what `sample-student` wrote and `score-teacher --rollouts` read.
+        first_index: the index of the dataset's first pair among all that are trained on.
+    Returns:
+        Nats at temperature 1 by (pair index, "student", sample index), float32 of shape (T,).
+    Raises:
+        DataError: for a student row that is not among the rollouts, or with other tokens.
+    """
+    sampled = {(row.pair_id, row.sample_index): row for row in rollouts.iterate()}
+    found: TokenLogprobs = {}
+    for pair, row in signals.iterate_ids():
+        if row.role != "student":
+            continue
+        rollout = sampled.get((row.pair_id, row.sample_index))
+        if rollout is None:
+            raise DataError(
+                f"{rollouts.path}: no sample {row.sample_index} of pair {row.pair_id}, which {signals.path} has; "
+                "give the rollouts that these signals were scored on"
+            )
+        if not np.array_equal(rollout.response_ids, row.response_ids):
+            raise DataError(
+                f"{rollouts.path}: sample {row.sample_index} of pair {row.pair_id} has other tokens than in "
+                f"{signals.path}; give the rollouts that these signals were scored on"
+            )
+        found[first_index + pair, row.role, row.sample_index] = rollout.token_logprobs
+    return found

@@ -18,7 +18,7 @@ from data.signals.dataset import SignalDataset
 from data.signals.rollouts import RolloutDataset
 from student_training.batching.collator import PairCollator, PairDataset
 from student_training.batching.packing import check_packing, use_varlen_attention
-from student_training.inputs.behavior import behavior_logprobs
+from student_training.inputs.inputs import behavior_logprobs
 from student_training.methods import build_method, find_method
 from student_training.model.lora import add_lora
 from student_training.student import StudentWithObjective
