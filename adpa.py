@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from data.preview.preview import PreviewOptions, preview_data
     from data.signals.dataset import SignalDataset
     from data.signals.rollouts import Rollout, RolloutDataset
-    from data.signals.schema import ResponseSignals
+    from data.signals.schema import ResponseIds, ResponseSignals
     from data.signals.shuffle import shuffled_pairs, split_pairs
     from data.storage.transfer import TransferResult, open_dataset, open_signals, pull_dataset, push_dataset
     from data.translation.command import SignalsTranslateOptions, translate_signals
@@ -83,7 +83,7 @@ _HOMES = {
     "data.preview.preview": ("PreviewOptions", "preview_data"),
     "data.signals.dataset": ("SignalDataset",),
     "data.signals.rollouts": ("Rollout", "RolloutDataset"),
-    "data.signals.schema": ("ResponseSignals",),
+    "data.signals.schema": ("ResponseIds", "ResponseSignals"),
     "data.signals.shuffle": ("shuffled_pairs", "split_pairs"),
     "data.storage.transfer": (
         "TransferResult",

@@ -14,6 +14,8 @@ import click
 from click.shell_completion import get_completion_class
 
 from data.commands.options import (
+    CompletionOptions,
+    ExplainOptions,
     SignalsInspectOptions,
     SignalsListOptions,
     SignalsPruneOptions,
@@ -27,7 +29,6 @@ from data.early_checks import check_inputs
 from data.errors import AdpaError, ConfigurationError
 from data.options.click_options import CommandGroup, command_from
 from data.options.results import Rendered
-from data.options.tool_options import CompletionOptions, ExplainOptions
 from data.preview.conversion import ConvertOptions
 from data.preview.preview import PreviewOptions
 from data.translation.command import SignalsTranslateOptions

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from benchmarks.map.measures import mean_rewards
 from benchmarks.map.results import Results
 from data.signals.dataset import SignalDataset
+from data.signals.schema import ResponseSignals
 from student_training.batching.collator import PairCollator, model_inputs
 from student_training.head.fused import SparseLogprobs, sparse_logprobs
 from student_training.head.lm_head import split_model
@@ -60,7 +61,9 @@ def _rollouts(signals: Path, num_pairs: int) -> dict[str, torch.Tensor]:
     pairs = [
         (index, [row for row in dataset.pair(index) if row.role == "student"]) for index in range(num_pairs)
     ]
-    largest = max(int(row.topk_ids.max()) for _, found in pairs for row in found if row.topk_ids is not None)
+    largest = max(
+        int(row.topk_ids.max()) for _, found in pairs for row in found if isinstance(row, ResponseSignals)
+    )
     return PairCollator(needs, vocab_size=largest + 1, pad_token_id=0)(pairs)
 
 

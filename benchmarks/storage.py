@@ -29,7 +29,6 @@ Rows = Sequence[ResponseSignals]
 
 def _positions(row: ResponseSignals, values: np.ndarray | None) -> list[np.ndarray]:
     assert values is not None
-    assert row.support_sizes is not None
     return np.split(values, np.cumsum(row.support_sizes, dtype=np.int64)[:-1])
 
 
@@ -124,10 +123,10 @@ def main() -> None:
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     dataset = SignalDataset.open(options.signals)
-    scored = (row for row in dataset.iterate() if row.advantages is not None)
+    scored = (row for row in dataset.iterate() if isinstance(row, ResponseSignals))
     rows = list(itertools.islice(scored, options.responses))
-    num_positions = sum(len(row.support_sizes) for row in rows if row.support_sizes is not None)
-    num_tokens = sum(len(row.topk_ids) for row in rows if row.topk_ids is not None)
+    num_positions = sum(len(row.support_sizes) for row in rows)
+    num_tokens = sum(len(row.topk_ids) for row in rows)
     print(
         f"{len(rows):,} responses, {num_positions:,} positions, {num_tokens / num_positions:.1f} tokens each"
     )

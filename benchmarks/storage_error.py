@@ -7,7 +7,6 @@ is the reference at 0.8 of its sharpness. Bytes are those of a shard with these 
 """
 
 import argparse
-import dataclasses
 import itertools
 import tempfile
 import time
@@ -25,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.preferences.reader import read_preferences
 from data.signals.rounding import round_support, round_to
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ResponseIds, ResponseSignals
 from data.signals.shards import write_signal_shard
 from data.signals.support import tail_logprobs, truncate_top_p
 from data.tokens.encoder import PairEncoder
@@ -175,7 +174,7 @@ def main() -> None:
     _print(compared, statistics, seconds)
 
 
-def _responses(options: argparse.Namespace) -> Iterator[tuple[ResponseSignals, Tensor, Tensor]]:
+def _responses(options: argparse.Namespace) -> Iterator[tuple[ResponseIds, Tensor, Tensor]]:
     """Rows with their ids, and both models' log-probabilities of the whole vocabulary, shape (T, V)."""
     encoder = PairEncoder(AutoTokenizer.from_pretrained(options.reference))
     models: list[Any] = [
@@ -191,7 +190,7 @@ def _responses(options: argparse.Namespace) -> Iterator[tuple[ResponseSignals, T
             with torch.inference_mode():
                 keep = len(response.ids) + 1
                 dense = [model(ids[None], logits_to_keep=keep).logits[0, :-1] for model in models]
-            signals = ResponseSignals(encoded.pair_id, role, 0, response.prompt_ids, response.ids)
+            signals = ResponseIds(encoded.pair_id, role, 0, response.prompt_ids, response.ids)
             teacher, reference = (torch.log_softmax(logits.clone(), dim=-1) for logits in dense)
             yield signals, teacher, reference
 
@@ -220,7 +219,7 @@ def _dense(objective: Callable, student: Tensor, whole: Target) -> tuple[Tensor,
 
 def _compare(
     setting: Setting,
-    row: ResponseSignals,
+    row: ResponseIds,
     teacher: Tensor,
     reference: Tensor,
     student: Tensor,
@@ -235,8 +234,7 @@ def _compare(
     if setting.precision is not None:
         tokens = torch.from_numpy(row.response_ids).long()[:, None]
         setting.rows.append(
-            dataclasses.replace(
-                row,
+            row.with_signals(
                 support_sizes=sizes,
                 topk_ids=ids.numpy()[keep].astype(np.int32),
                 teacher_logprobs=logprobs,
@@ -321,7 +319,7 @@ def _bytes(setting: Setting, precision: str, count: float) -> Iterator[str]:
             found = metadata.row_group(group).column(column)
             sizes[found.path_in_schema.split(".")[0]] += found.total_compressed_size
         whole = path.stat().st_size
-    tokens = sum(len(row.topk_ids) for row in setting.rows if row.topk_ids is not None)
+    tokens = sum(len(row.topk_ids) for row in setting.rows)
     yield f"{tokens / count:.1f}"
     for column in _COLUMNS:
         yield f"{sizes[column] / count:.1f}"

@@ -1,18 +1,19 @@
 """Both scoring passes as score-teacher runs them: shards of ids in, pass files and shards of signals out."""
 
+import functools
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
 
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ResponseIds
 from teacher_scoring.build.assemble import ScoredShard, assemble_shard
 from teacher_scoring.engines.checked import CheckedEngine
 from teacher_scoring.engines.contract import TokenSequence
 from teacher_scoring.passes.cache import PassFile, PassPlan
 from teacher_scoring.passes.scoring import PassResult, score_given_ids, score_support
-from teacher_scoring.passes.tasks import SupportRule, write_encoded_shards
+from teacher_scoring.passes.tasks import SupportRule, write_encoded_shards, write_responses
 
 __all__ = ["WrittenPasses", "make_sequences"]
 
@@ -54,8 +55,9 @@ class WrittenPasses:
         rows = ([_ids_only(number, sequence)] for number, sequence in enumerate(sequences))
         wanted = range(-(-len(sequences) // shard_pairs))
         folder.mkdir()
+        write = functools.partial(write_responses, roles=["chosen"])
         self._shards = list(
-            write_encoded_shards(rows, folder, roles=["chosen"], shard_pairs=shard_pairs, wanted=wanted)
+            write_encoded_shards(rows, folder, write=write, shard_pairs=shard_pairs, wanted=wanted)
         )
 
     def teacher(self, engine: CheckedEngine, round_number: int, top_k: int, *, assemble: bool = True) -> None:
@@ -110,9 +112,9 @@ def _assemble_shard(scored: ScoredShard, path: Path, rule: SupportRule) -> None:
     assemble_shard(scored, path, rule, fingerprint="benchmark", precision="rounded", encoding="compact")
 
 
-def _ids_only(number: int, sequence: TokenSequence) -> ResponseSignals:
-    """A row as it is in a shard before it is scored."""
-    return ResponseSignals(
+def _ids_only(number: int, sequence: TokenSequence) -> ResponseIds:
+    """A row as it is stored in a shard before it is scored."""
+    return ResponseIds(
         pair_id=f"pair-{number}",
         role="chosen",
         sample_index=0,

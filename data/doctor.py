@@ -1,4 +1,4 @@
-"""What a machine has for this project: libraries and whether their versions go together, cards, disk, hub access.
+"""`adpa doctor`: the libraries, GPUs, disk and hub access of this machine, and known problems between versions.
 
 Nothing heavy is imported: versions are read from the installed packages, cards from the driver's own tool.
 """
@@ -14,8 +14,6 @@ from urllib.request import urlopen
 
 from data.files import adpa_home, nearest_existing
 from data.options.fields import CommandOptions, option
-
-__all__ = ["Diagnosis", "DoctorOptions", "Library", "diagnose", "program_version"]
 
 _HUB = "https://huggingface.co/api/models?limit=1"
 _TIMEOUT_S = 3

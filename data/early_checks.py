@@ -1,4 +1,4 @@
-"""What a command was told to read, looked for before libraries that take seconds are imported.
+"""Checks that a command's inputs exist, before libraries that take seconds are imported.
 
 The commands check all of this themselves, and more. A path with a typing error should not have to wait for them.
 """
@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.model_identity import refuse_other_models
-from data.model_names import CONFIG_NAMES, hub_folder, is_local_name, missing_folder
+from data.model_identity import (
+    CONFIG_NAMES,
+    hub_folder,
+    is_local_name,
+    missing_folder,
+    refuse_other_models,
+)
 from data.options.fields import flag_name
 from data.preferences.sources import refuse_missing_source
 from data.storage.remote import is_address
 from data.storage.store import local_folder
-
-__all__ = ["check_inputs"]
 
 _MODELS = (
     "teacher",

@@ -1,4 +1,4 @@
-"""Domain errors: one base class, one leaf for each part that can fail."""
+"""Errors that users can fix: one base class, and a subclass for each part that can fail."""
 
 __all__ = [
     "AdpaError",

@@ -10,18 +10,6 @@ from typing import BinaryIO
 
 from data.errors import ShardError
 
-__all__ = [
-    "TEMPORARY_SUFFIX",
-    "adpa_home",
-    "atomic_output",
-    "make_folder",
-    "nearest_existing",
-    "remove_leftovers",
-    "sha256_file",
-    "write_atomic",
-]
-
-
 TEMPORARY_SUFFIX = ".partial"
 
 _READ_SIZE_BYTES = 1 << 20

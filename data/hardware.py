@@ -1,19 +1,8 @@
-"""Accelerators: what each computes at most and how much it holds; and what of a model's shape sets its operations."""
+"""GPUs: peak speed and memory; and the numbers of a model's configuration that determine its operations."""
 
 import re
 from dataclasses import dataclass
 from typing import Any
-
-__all__ = [
-    "CARDS",
-    "UTILISATION",
-    "Card",
-    "active_expert_share",
-    "attention_width",
-    "describe_hours",
-    "find_card",
-]
-
 
 #: Share of the peak that a scoring pass is assumed to reach: prompts alone go through the model, in large batches.
 UTILISATION = 0.4

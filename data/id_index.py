@@ -1,26 +1,30 @@
-"""A map from ids to short texts that stays small in memory however many ids there are."""
+"""A map from ids to short texts with bounded memory, in a private SQLite database."""
 
 import hashlib
 import sqlite3
 
-__all__ = ["IdIndex"]
-
 _KEY_BYTES = 16
+
+
+def private_database() -> sqlite3.Connection:
+    """A database of this process alone: its cache is bounded, the rest spills to a temporary file."""
+    # An empty name is SQLite's private temporary database. Readers may run in a producer thread.
+    database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    database.execute("PRAGMA journal_mode = OFF")
+    database.execute("PRAGMA cache_size = -16384")  # KiB
+    return database
 
 
 class IdIndex:
     """Remembers one text for each id.
 
-    A million ids as Python objects take some 200 MB of a process that has better use for them, so the map is a private
-    SQLite database: its cache is bounded, the rest spills to a temporary file that goes with the process. The price is
-    a few microseconds for each id (docs/lab_notes/scoring.md).
+    A million ids as Python objects take some 200 MB, so the map is a private SQLite database: its cache is bounded, the
+    rest spills to a temporary file that is deleted when the process ends. The price is a few microseconds for each id
+    (docs/lab_notes/scoring.md).
     """
 
     def __init__(self) -> None:
-        # An empty name is SQLite's private temporary database. Readers may run in a producer thread.
-        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("PRAGMA cache_size = -16384")  # KiB
+        self._database = private_database()
         self._database.execute("CREATE TABLE ids (id BLOB PRIMARY KEY, text TEXT) WITHOUT ROWID")
         self._database.execute("BEGIN")
 

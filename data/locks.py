@@ -1,4 +1,4 @@
-"""Locks between processes: a file that one of them holds at a time, and that its holder may delete.
+"""File locks between processes, whose files are deleted when they are released.
 
 `filelock` does the locking. What is added here: the lock file is deleted at the end, so that nothing has to be cleaned
 up; its folder may be removed by other processes at any time; and whoever waits is told so.
@@ -12,14 +12,30 @@ from pathlib import Path
 
 import filelock
 
-__all__ = ["hold_lock"]
-
-
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
 
 # How often a folder may disappear between its creation and its use before it counts as impossible to create: a
 # dangling link, or a path in /proc, gives the same errors.
 _MAX_VANISHED = 100
+
+
+class LockHeldError(OSError):
+    """Another process holds a lock that is not waited for."""
+
+
+def refuse_to_wait() -> None:
+    """For `waiting`: raise LockHeldError instead of waiting."""
+    raise LockHeldError
+
+
+def is_held(path: str | os.PathLike[str]) -> bool:
+    """Whether a running process holds a lock file; the file of a process that has died is deleted."""
+    try:
+        with hold_lock(path, waiting=refuse_to_wait):
+            return False
+    # Any other OSError: the file is another user's.
+    except OSError:
+        return True
 
 
 @contextlib.contextmanager

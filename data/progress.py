@@ -1,4 +1,4 @@
-"""How far a long loop is: a bar on a terminal, a line in the log every half minute elsewhere."""
+"""Progress of a long loop: a bar on a terminal, elsewhere a log line every half minute."""
 
 import logging
 import sys
@@ -8,8 +8,6 @@ from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
-
-__all__ = ["EVERY_S", "Progress"]
 
 #: Longest silence of a loop that runs off a terminal, seconds.
 EVERY_S = 30.0

@@ -17,7 +17,7 @@ from data.errors import DataError
 from data.model_identity import resolve_model
 from data.progress import Progress
 from data.signals.dataset import SignalDataset
-from data.signals.schema import ROLES, ResponseSignals
+from data.signals.schema import ROLES, ResponseIds, ResponseSignals
 from data.tokens.vocabulary import Vocabulary, check_agreement
 from student_training.batching.collator import PairCollator, model_inputs
 from student_training.head.fused import SparseLogprobs, sparse_logprobs
@@ -97,7 +97,7 @@ def measure_signals(
     )
     embeddings: Any = model.get_input_embeddings()
     num_embeddings = embeddings.weight.shape[0]
-    rows: list[ResponseSignals] = []
+    rows: list[ResponseIds] = []
     parts: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
     indices = range(dataset.num_pairs if limit is None else min(limit, dataset.num_pairs))
     starts = range(0, len(indices), batch_size)
@@ -137,7 +137,7 @@ def _position_values(
     batch: Mapping[str, torch.Tensor],
     scored: frozenset[str],
     has_advantages: bool,
-    rows: Sequence[ResponseSignals],
+    rows: Sequence[ResponseIds],
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """(positions of each row, sums of each figure over them)."""
     backbone, head = split_model(model)
@@ -145,7 +145,7 @@ def _position_values(
     mask = batch["support_mask"]
     student = sparse_logprobs(hidden, head, batch["labels"], batch["support_ids"].long(), mask)
     values = {"nll": -student.token, "entropy": student.entropy}
-    with_signals = np.array([row.role in scored and row.support_sizes is not None for row in rows])
+    with_signals = np.array([row.role in scored and isinstance(row, ResponseSignals) for row in rows])
     if with_signals.any():
         values["kl"] = forward_kl(
             student.support, student.tail, batch["teacher_logprobs"], batch["teacher_tail"], support_mask=mask

@@ -1,4 +1,4 @@
-"""score-teacher --dry-run: what a run would do, need and cost, before anything is paid for.
+"""score-teacher --dry-run: an estimate of a run's work, memory, disk and time.
 
 All rows are read and encoded as the run would, and the cache is looked into; no model is loaded and nothing is written.
 Times come from counting operations: a data sheet's peak times an assumed utilisation, which no card has confirmed.
@@ -29,17 +29,6 @@ from teacher_scoring.engines.models import ResolvedModel
 from teacher_scoring.options import ScoreOptions
 from teacher_scoring.passes.tasks import Task, group_pairs, tasks_of
 from teacher_scoring.request import prepare_request
-
-__all__ = [
-    "SHARD_BYTES",
-    "LiveTeacher",
-    "ModelSize",
-    "ScoringPlan",
-    "describe_plan",
-    "model_size",
-    "plan_scoring",
-    "position_bytes",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +63,7 @@ class ModelSize:
 
 
 def model_size(folder: Path, *, trust_remote_code: bool) -> ModelSize:
-    """Measure a configuration: the model is laid out without memory for its parameters.
+    """Measure a configuration: the model is built without memory for its parameters.
 
     Raises:
         ConfigurationError: for a configuration that no causal language model is made of.

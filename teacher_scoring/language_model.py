@@ -1,4 +1,4 @@
-"""A model by name that samples and scores, for those who are handed an engine (the evaluation, the chat)."""
+"""A model by name that samples and scores, for the evaluation and the chat."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -17,9 +17,6 @@ from teacher_scoring.engines.contract import (
 from teacher_scoring.engines.models import find_model, longest_sequence
 from teacher_scoring.engines.open import engine_version, open_engine, resolve_engine
 from teacher_scoring.engines.tokenizer import load_tokenizer
-
-__all__ = ["EngineModel", "model_opener", "open_language_model"]
-
 
 Result = TypeVar("Result")
 

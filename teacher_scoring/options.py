@@ -15,9 +15,7 @@ from data.tokens.options import (
     thinking_option,
     train_on_option,
 )
-from teacher_scoring.engines.contract import DTYPES, ENGINES, EngineOptions
-
-__all__ = ["ALL_SHARDS", "MergeOptions", "Part", "SampleOptions", "ScoreOptions", "engine_options"]
+from teacher_scoring.engine_flags import EngineFlags
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,84 +59,7 @@ ALL_SHARDS = Part()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class _EngineFlags:
-    """The options of an engine, the same for every command that runs one."""
-
-    engine: str = option("auto", help="auto takes vLLM when it is installed", choices=ENGINES, group="engine")
-    dtype: str = option(
-        "auto",
-        help="weights and activations; auto takes each checkpoint's own",
-        choices=DTYPES,
-        group="engine",
-    )
-    trust_remote_code: bool = option(
-        False, help="run code that comes with a checkpoint", group="engine", expert=True
-    )
-    tensor_parallel_size: int = option(
-        1,
-        help="GPUs that share each layer (vLLM)",
-        minimum=1,
-        determining=False,
-        group="engine",
-        aliases=("--tp",),
-    )
-    pipeline_parallel_size: int = option(
-        1,
-        help="GPUs that share the stack of layers (vLLM)",
-        minimum=1,
-        determining=False,
-        group="engine",
-        expert=True,
-        aliases=("--pp",),
-    )
-    workers: int = option(
-        1,
-        help="engines that work side by side, on Ray; all machines have to share the folders of --out and --pass-cache",
-        minimum=1,
-        determining=False,
-        group="engine",
-    )
-    ray_address: str | None = option(
-        None,
-        help="Ray cluster for the workers: auto or HOST:PORT [one of this machine alone, for this run]",
-        determining=False,
-        group="engine",
-        expert=True,
-    )
-    gpu_memory_utilization: float = option(
-        0.85,
-        help="share of each GPU's memory for vLLM",
-        minimum=0.05,
-        maximum=1.0,
-        determining=False,
-        group="engine",
-        expert=True,
-    )
-    max_num_batched_tokens: int | None = option(
-        None,
-        help="tokens that go through the model at once",
-        minimum=1,
-        determining=False,
-        group="engine",
-        expert=True,
-    )
-    quantization: str | None = option(
-        None, help="vLLM's name of a quantisation method", group="engine", expert=True
-    )
-    engine_arg: tuple[str, ...] = option(
-        (), help="further KEY=VALUE for the engine; repeat for several", group="engine", expert=True
-    )
-    own_process: bool | None = option(
-        None,
-        help="run each model in a separate process [for vLLM and on GPUs]",
-        determining=False,
-        group="engine",
-        expert=True,
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ScoreOptions(_EngineFlags, Reading):
+class ScoreOptions(EngineFlags, Reading):
     """Score responses with teacher and reference. Writes a signal dataset; the same line again continues it."""
 
     teacher: str = option(help="aligned model: a local folder or a hub name", group="model")
@@ -301,7 +222,7 @@ class ScoreOptions(_EngineFlags, Reading):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SampleOptions(_EngineFlags, Reading):
+class SampleOptions(EngineFlags, Reading):
     """Sample a student's responses to prompts. Writes rollouts, which score-teacher reads."""
 
     student: str = option(
@@ -368,29 +289,3 @@ class MergeOptions(CommandOptions):
     """Complete a dataset made in parts. They are what runs of score-teacher with --shard-range wrote."""
 
     dataset: str = option(help="folder that the parts were written into", positional=True)
-
-
-def engine_options(
-    options: ScoreOptions | SampleOptions, model: str, adapter: str | None, *, max_length: int
-) -> EngineOptions:
-    """What an engine needs to know of a command's options.
-
-    Args:
-        options: the command's.
-        model: resolved folder of the model.
-        adapter: resolved folder of the adapter, if any.
-        max_length: longest sequence that will be asked for, tokens.
-    """
-    return EngineOptions(
-        model=model,
-        adapter=adapter,
-        dtype=options.dtype,
-        trust_remote_code=options.trust_remote_code,
-        max_length=max_length,
-        max_num_batched_tokens=options.max_num_batched_tokens,
-        tensor_parallel_size=options.tensor_parallel_size,
-        pipeline_parallel_size=options.pipeline_parallel_size,
-        gpu_memory_utilization=options.gpu_memory_utilization,
-        quantization=options.quantization,
-        engine_args=options.engine_arg,
-    )

@@ -1,4 +1,4 @@
-"""What determines a signal dataset's numbers: models, tokenizer, rollouts, options; found and checked."""
+"""Finds and checks what determines a signal dataset: models, tokenizer, data, rollouts, options."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from data.options.command_line import command_line
 from data.preferences.reader import PreferenceReader, read_preferences
 from data.signals.rollouts import RolloutDataset
 from data.signals.rounding import describe_rounding
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ResponseIds
 from data.storage.store import local_folder
 from data.tokens.encoder import PairEncoder
 from data.tokens.options import encoder_settings, encoding_request
@@ -32,8 +32,6 @@ from teacher_scoring.passes.run import Pass
 from teacher_scoring.passes.scoring import score_given_ids, score_support
 from teacher_scoring.passes.tasks import EncodedShard, SupportRule, pair_rows
 from teacher_scoring.workers.run import request_engine
-
-__all__ = ["ScoringRequest", "describe_engine", "prepare_request", "score_command", "settle_engine"]
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +172,7 @@ class ScoringRequest:
                 f"{self.options.rollouts}: none of its pairs is in {self.options.data}; sample from the same data"
             )
 
-    def rows(self, rollouts: RolloutRows | None) -> Iterator[list[ResponseSignals]]:
+    def rows(self, rollouts: RolloutRows | None) -> Iterator[list[ResponseIds]]:
         """The rows of each pair, ids only; what became of the data is known after the last one."""
         pairs = ((row, pair) for row in self.reader if (pair := self.encoder.encode(row)) is not None)
         return pair_rows(pairs, rollouts)

@@ -1,4 +1,4 @@
-"""`signals verify --deep`: score a sample again with the models that a dataset names, and compare every column."""
+"""`signals verify --deep`: scores a sample again with the dataset's models and compares every column."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -19,8 +19,6 @@ from teacher_scoring.engines.contract import EngineOptions, GivenScores, Support
 from teacher_scoring.engines.models import ResolvedModel, find_model
 from teacher_scoring.passes.tasks import SupportRule
 from teacher_scoring.workers.run import EngineRequest, needs_own_process, run_on_engine
-
-__all__ = ["RescoringResult", "rescore_sample"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +164,7 @@ def _sample_rows(dataset: SignalDataset, number: int) -> list[ResponseSignals]:
     draw = random.Random(dataset.manifest.fingerprint)
     rows: list[ResponseSignals] = []
     for pair in draw.sample(range(dataset.num_pairs), min(number, dataset.num_pairs)):
-        scored = [row for row in dataset.pair(pair) if row.is_scored]
+        scored = [row for row in dataset.pair(pair) if isinstance(row, ResponseSignals)]
         rows += draw.sample(scored, min(1, len(scored)))
     return rows
 
@@ -228,8 +226,6 @@ def _probability_difference(
     A reference's log-probability is stored as the difference of two numbers, each rounded by the teacher's grid: where
     the teacher gives little and the reference much, that alone is a tenth of a probability.
     """
-    assert row.teacher_logprobs is not None
-    assert again.teacher_logprobs is not None
     # A value just below a bound may have been rounded up to it, with the coarser grid: hence the small step down.
     steps = grids(row.teacher_logprobs - np.float32(1e-4)) if rounded else np.zeros_like(row.teacher_logprobs)
     pairs = [
@@ -270,8 +266,6 @@ def _score(
 
 def _padded_ids(row: ResponseSignals) -> np.ndarray:
     """The support as a rectangle, int32 (T, K), filled up with -1."""
-    assert row.support_sizes is not None
-    assert row.topk_ids is not None
     width = int(row.support_sizes.max())
     ids = np.full((len(row.support_sizes), width), -1, dtype=np.int32)
     ids[np.arange(width) < row.support_sizes[:, None]] = row.topk_ids

@@ -1,4 +1,4 @@
-"""sample-student from options to rollouts."""
+"""sample-student: encode prompts, sample responses, write rollouts."""
 
 import contextlib
 import functools
@@ -9,19 +9,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from data.errors import AdpaError, ConfigurationError, ScoringError
 from data.options.command_line import command_line
 from data.preferences.messages import PreferenceRow
 from data.preferences.reader import PreferenceReader, read_preferences
 from data.progress import Progress
+from data.signals.columns import list_column, table_of
 from data.signals.dataset import TOKENIZER_FOLDER
+from data.signals.parquet import read_row_group, write_parquet
 from data.signals.rollouts import Rollout, RolloutDataset, write_rollout_shard
-from data.signals.schema import ResponseSignals
-from data.signals.shards import read_signal_shard
+from data.signals.schema import list_of
 from data.tokens.encoder import PairEncoder
 from data.tokens.options import encoder_settings, encoding_request
 from teacher_scoring.build.dataset_build import DatasetBuild
@@ -37,8 +39,6 @@ from teacher_scoring.passes.tasks import EncodedShard
 from teacher_scoring.request import describe_engine, settle_engine
 from teacher_scoring.workers.run import request_engine, run_on_engine
 from teacher_scoring.workers.sigterm import exit_on_sigterm
-
-__all__ = ["SampleOptions", "SamplingResult", "response_seed", "sample_student"]
 
 logger = logging.getLogger(__name__)
 
@@ -191,13 +191,34 @@ def _known_request(options: SampleOptions, student: ResolvedModel, encoder: Pair
     }
 
 
-def _prompts(reader: Iterable[PreferenceRow], encoder: PairEncoder) -> Iterator[list[ResponseSignals]]:
-    nothing = np.empty(0, dtype=np.int32)
+class _Prompt(NamedTuple):
+    """Token ids that the student is to continue, int32 (P,), and the pair that they belong to."""
+
+    pair_id: str
+    prompt_ids: np.ndarray
+
+
+_PROMPT_SCHEMA = pa.schema([("pair_id", pa.string()), ("prompt_ids", list_of(pa.int32()))])
+
+
+def _prompts(reader: Iterable[PreferenceRow], encoder: PairEncoder) -> Iterator[list[_Prompt]]:
     for row in reader:
         # The answers must not decide which prompts are short enough.
         encoded = encoder.encode(row._replace(chosen=None, rejected=None))
         if encoded is not None:
-            yield [ResponseSignals(encoded.pair_id, "student", 0, encoded.prompt_ids, nothing)]
+            yield [_Prompt(encoded.pair_id, encoded.prompt_ids)]
+
+
+def _write_prompts(path: Path, prompts: Sequence[_Prompt]) -> tuple[()]:
+    write_parquet(path, [table_of(prompts, _PROMPT_SCHEMA)], _PROMPT_SCHEMA, fingerprint="")
+    return ()
+
+
+def _read_prompts(path: Path) -> list[_Prompt]:
+    table = read_row_group(path, 0, schema=_PROMPT_SCHEMA, rebuild=RolloutDataset.rebuild_command)
+    ids = list_column(table["prompt_ids"])
+    prompts = np.split(ids.values, ids.offsets[1:-1])
+    return list(map(_Prompt, table["pair_id"].to_pylist(), prompts))
 
 
 def _sample(request: _Request, build: DatasetBuild) -> int:
@@ -206,7 +227,7 @@ def _sample(request: _Request, build: DatasetBuild) -> int:
     build.begin()
     try:
         prompts = _prompts(request.reader, request.encoder)
-        shards = build.encode(prompts, request.reader, roles=(), shard_pairs=options.shard_pairs)
+        shards = build.encode(prompts, request.reader, write=_write_prompts, shard_pairs=options.shard_pairs)
         logger.info("%s", request.reader.describe())
         logger.info("%s", request.encoder.describe())
         request.encoder.require_rows()
@@ -289,9 +310,9 @@ def _write(
     return ShardRecord(shard.index, entry, tuple(lost))
 
 
-def _asked(shard: EncodedShard, num_samples: int) -> list[tuple[ResponseSignals, int]]:
+def _asked(shard: EncodedShard, num_samples: int) -> list[tuple[_Prompt, int]]:
     """What the student is asked for in one shard: each prompt and the number of the sample."""
-    return [(row, index) for row in read_signal_shard(shard.path) for index in range(num_samples)]
+    return [(prompt, index) for prompt in _read_prompts(shard.path) for index in range(num_samples)]
 
 
 def _sample_shards(

@@ -1,4 +1,4 @@
-"""score-teacher from options to a signal dataset: encode, teacher pass, reference pass, assemble, complete."""
+"""score-teacher: encode rows, run teacher and reference, assemble shards, complete the dataset."""
 
 import collections
 import contextlib
@@ -23,11 +23,9 @@ from teacher_scoring.engines.tokenizer import load_tokenizer, save_tokenizer
 from teacher_scoring.options import ScoreOptions
 from teacher_scoring.passes.cache import remove_stale_leftovers
 from teacher_scoring.passes.run import Pass, PassCounts
-from teacher_scoring.passes.tasks import EncodedShard
+from teacher_scoring.passes.tasks import EncodedShard, write_responses
 from teacher_scoring.request import ScoringRequest, describe_engine, prepare_request, score_command
 from teacher_scoring.workers.sigterm import exit_on_sigterm
-
-__all__ = ["ScoreOptions", "ScoringResult", "score_teacher"]
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +172,8 @@ def _score(request: ScoringRequest, build: DatasetBuild) -> list[Pass]:
     build.begin()
     try:
         rows = request.rows(rollouts)
-        shards = build.encode(rows, request.reader, roles=options.roles, shard_pairs=options.shard_pairs)
+        write = functools.partial(write_responses, roles=options.roles)
+        shards = build.encode(rows, request.reader, write=write, shard_pairs=options.shard_pairs)
         request.report_rows(rollouts)
         if options.part.is_whole:
             request.check_shards(shards)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from adpa import DataError, SignalDataset
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ResponseIds
 
 __all__ = ["describe_signals"]
 
@@ -44,19 +44,19 @@ def describe_signals(folder: Path) -> dict[str, float]:
     return {name: round(value, 5) for name, value in found.items()}
 
 
-def _column(row: ResponseSignals, name: str) -> np.ndarray:
+def _column(row: ResponseIds, name: str) -> np.ndarray:
     """A column that scored rows have.
 
     Raises:
         DataError: for a row without it.
     """
-    values = getattr(row, name)
+    values = getattr(row, name, None)
     if values is None:
         raise DataError(f"{row.role} row of {row.pair_id}: no {name}; score it with --reference")
     return values
 
 
-def _summed_advantages(rows: list[ResponseSignals]) -> dict[str, float]:
+def _summed_advantages(rows: list[ResponseIds]) -> dict[str, float]:
     return {
         row.pair_id: float(
             (_column(row, "teacher_token_logprobs") - _column(row, "reference_token_logprobs")).sum()
@@ -65,7 +65,7 @@ def _summed_advantages(rows: list[ResponseSignals]) -> dict[str, float]:
     }
 
 
-def _outside(row: ResponseSignals) -> np.ndarray:
+def _outside(row: ResponseIds) -> np.ndarray:
     """Whether each scored token is outside its position's support."""
     owners = np.repeat(np.arange(row.num_scored), _column(row, "support_sizes"))
     inside = np.zeros(row.num_scored, dtype=bool)
@@ -73,13 +73,13 @@ def _outside(row: ResponseSignals) -> np.ndarray:
     return ~inside
 
 
-def _sum_of(row: ResponseSignals, name: str) -> float:
+def _sum_of(row: ResponseIds, name: str) -> float:
     """Sum over support tokens of teacher probability times a column."""
     probabilities = np.exp(_column(row, "teacher_logprobs").astype(np.float64))
     return float((probabilities * _column(row, name)).sum())
 
 
-def _tail(row: ResponseSignals) -> float:
+def _tail(row: ResponseIds) -> float:
     """Sum over positions of tail mass times its logarithm."""
     logs = _column(row, "teacher_tail_logprobs").astype(np.float64)
     present = np.isfinite(logs)

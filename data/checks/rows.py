@@ -12,17 +12,6 @@ from data.signals.schema import REFERENCE_COLUMNS, ROLES, TEACHER_COLUMNS
 from data.signals.shards import SignalGroup
 from data.signals.support import SMALLEST_TAIL, span_sums
 
-__all__ = [
-    "MASS_TOLERANCE",
-    "RowProblem",
-    "check_group",
-    "check_ids",
-    "check_repeats",
-    "check_rollouts",
-    "row_of",
-]
-
-
 # float32 log-probabilities of one distribution add up to 1 within this; scorers accept no more either.
 MASS_TOLERANCE = 2e-5
 
@@ -116,23 +105,16 @@ def _check_structure(group: SignalGroup) -> Iterator[RowProblem]:
     if (masks := group.columns.get("response_mask")) is not None:
         wrong = masks.valid_rows & (masks.lengths != lengths["response_ids"])
         if wrong.any():
-            row = int(np.argmax(wrong))
-            text = f"response_mask has {masks.lengths[row]} entries, expected {lengths['response_ids'][row]}"
-            yield RowProblem(row, None, text, int(wrong.sum()))
+            yield from _lengths_differ("response_mask", wrong, masks.lengths, lengths["response_ids"])
             return
         empty = masks.valid_rows & (span_sums(masks.values.astype(np.int64), masks.lengths) == 0)
-        if empty.any():
-            yield RowProblem(int(np.argmax(empty)), None, "response_mask has nothing in it", int(empty.sum()))
+        yield from _whole_rows(empty, "response_mask has nothing in it")
     for columns in (TEACHER_COLUMNS, REFERENCE_COLUMNS):
         for name in columns[1:]:
             wrong = valid[name] != valid[columns[0]]
-            if wrong.any():
-                text = f"{columns[0]} and {name} must be null together"
-                yield RowProblem(int(np.argmax(wrong)), None, text, int(wrong.sum()))
+            yield from _whole_rows(wrong, f"{columns[0]} and {name} must be null together")
     orphaned = valid["advantages"] & ~valid["support_sizes"]
-    if orphaned.any():
-        row = int(np.argmax(orphaned))
-        yield RowProblem(row, None, "advantages without teacher_logprobs", int(orphaned.sum()))
+    yield from _whole_rows(orphaned, "advantages without teacher_logprobs")
     sizes = group.columns["support_sizes"]
     support = span_sums(sizes.values.astype(np.int64), sizes.lengths)
     scored = span_sums(group.scored_positions.astype(np.int64), lengths["response_ids"])
@@ -140,10 +122,22 @@ def _check_structure(group: SignalGroup) -> Iterator[RowProblem]:
     for name in (*TEACHER_COLUMNS, *REFERENCE_COLUMNS):
         length = support if name in per_token else scored
         wrong = valid[name] & (lengths[name] != length)
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            text = f"{name} has {lengths[name][row]} entries, expected {length[row]}"
-            yield RowProblem(row, None, text, int(wrong.sum()))
+        yield from _lengths_differ(name, wrong, lengths[name], length)
+
+
+def _whole_rows(wrong: np.ndarray, text: str) -> Iterator[RowProblem]:
+    """A problem from a mask over rows."""
+    if wrong.any():
+        yield RowProblem(int(np.argmax(wrong)), None, text, int(wrong.sum()))
+
+
+def _lengths_differ(
+    name: str, wrong: np.ndarray, lengths: np.ndarray, expected: np.ndarray
+) -> Iterator[RowProblem]:
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        text = f"{name} has {lengths[row]} entries, expected {expected[row]:g}"
+        yield RowProblem(row, None, text, int(wrong.sum()))
 
 
 def _check_values(
@@ -300,10 +294,7 @@ def _check_rollout_values(group: RolloutGroup) -> Iterator[RowProblem]:
     logprobs = group.columns["token_logprobs"]
     expected = group.columns["response_ids"].lengths
     wrong = logprobs.lengths != expected
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        text = f"token_logprobs has {logprobs.lengths[row]} entries, expected {expected[row]}"
-        yield RowProblem(row, None, text, int(wrong.sum()))
+    yield from _lengths_differ("token_logprobs", wrong, logprobs.lengths, expected)
     # A probability of 1 may come out a rounding error above it.
     wrong = ~np.isfinite(logprobs.values) | (logprobs.values > MASS_TOLERANCE)
     if wrong.any():

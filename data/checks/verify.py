@@ -3,19 +3,16 @@
 import contextlib
 import importlib.util
 import json
-import logging
 import os
 import shlex
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from data.checks.rows import check_group, check_rollouts
 from data.errors import ShardError
 from data.files import TEMPORARY_SUFFIX
+from data.progress import Progress
 from data.signals.dataset import SignalDataset, check_file
 from data.signals.manifest import (
     MANIFEST_NAME,
@@ -29,17 +26,10 @@ from data.signals.parquet import num_row_groups
 from data.signals.rollouts import RolloutDataset, read_rollout_group
 from data.signals.shards import read_signal_group
 
-__all__ = ["Finding", "repair_plan", "verify_dataset"]
-
-
-logger = logging.getLogger(__name__)
-
 _REBUILD_COMMANDS = {
     SignalDataset.kind: SignalDataset.rebuild_command,
     RolloutDataset.kind: RolloutDataset.rebuild_command,
 }
-
-_MESSAGE_EVERY_S = 30
 
 # Where the commands that make datasets work on one until it is finished.
 _UNFINISHED = ".work"
@@ -94,11 +84,7 @@ def verify_dataset(path: str | os.PathLike[str]) -> list[Finding]:
     rebuild = _REBUILD_COMMANDS[manifest.kind]
     seen: set[str] = set()
     entries = (*manifest.shards, *manifest.files)
-    num_done, last_message = 0, time.monotonic()
-    # disable=None: a bar on a terminal; elsewhere a line now and then.
-    with tqdm(
-        total=sum(entry.size_bytes for entry in entries), unit="B", unit_scale=True, leave=False, disable=None
-    ) as bar:
+    with Progress("checking", unit="bytes", total=sum(entry.size_bytes for entry in entries)) as progress:
         for entry in entries:
             try:
                 check_file(folder, entry, rebuild=rebuild, content=True)
@@ -106,11 +92,7 @@ def verify_dataset(path: str | os.PathLike[str]) -> list[Finding]:
                     findings += _check_shard(folder, manifest, entry, seen)
             except ShardError as error:
                 findings.append(Finding(entry.file, _without_path(error, folder / entry.file)))
-            bar.update(entry.size_bytes)
-            num_done += 1
-            if bar.disable and time.monotonic() - last_message > _MESSAGE_EVERY_S:
-                logger.info("%s: %s of %s files checked", folder, f"{num_done:,}", f"{len(entries):,}")
-                num_done, last_message = 0, time.monotonic()
+            progress.update(entry.size_bytes)
     return findings + list(_extra_files(folder, manifest))
 
 

@@ -1,20 +1,10 @@
-"""Options of the `signals` commands."""
+"""Options of the `signals` commands, and of those about the program itself: `explain` and `completion`."""
 
 import dataclasses
 
 from data.errors import ConfigurationError
 from data.options.fields import CommandOptions, check_options, option
 from data.storage.caches import CACHE_KINDS, PASS_CACHE
-
-__all__ = [
-    "SignalsInspectOptions",
-    "SignalsListOptions",
-    "SignalsPruneOptions",
-    "SignalsPullOptions",
-    "SignalsPushOptions",
-    "SignalsReportOptions",
-    "SignalsVerifyOptions",
-]
 
 _ADDRESS = "what fsspec understands: s3://..., gs://..., hf://datasets/..., file://..."
 
@@ -132,3 +122,17 @@ class SignalsPruneOptions(CommandOptions):
             raise ConfigurationError(
                 "nothing says what to delete: give --unused-days, --max-gb or --max-cache-gb"
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ExplainOptions(CommandOptions):
+    """Say what a metric of a training run means, which way is good, and when to worry."""
+
+    metric: str = option(help="its name in metrics.jsonl, such as expected_advantage", positional=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class CompletionOptions(CommandOptions):
+    """Print the script that completes commands and options in a shell."""
+
+    shell: str = option(help="the shell", choices=("bash", "zsh", "fish"), positional=True)

@@ -8,12 +8,10 @@ from typing import Any
 from data.checks.verify import Finding
 from data.errors import ShardError
 from data.report.rollout_summary import RolloutSummary
-from data.report.summary import DatasetSummary
+from data.report.statistics import DatasetSummary
 from data.report.terminal import cache_lines, inspect_lines, listing
 from data.storage.caches import CacheFile, CacheSummary
 from data.storage.store import StoredDataset
-
-__all__ = ["Inspection", "PruneResult", "PrunedCache", "ReportResult", "StoreListing", "VerificationResult"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

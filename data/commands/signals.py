@@ -42,17 +42,6 @@ from data.storage.store import (
 )
 from data.storage.transfer import TransferResult, open_dataset, pull_dataset, push_dataset
 
-__all__ = [
-    "Rescore",
-    "inspect_signals",
-    "list_signals",
-    "prune_signals",
-    "pull_signals",
-    "push_signals",
-    "report_signals",
-    "verify_signals",
-]
-
 #: Scores a sample of a dataset again: raises what it finds, and returns what it has to say.
 Rescore = Callable[[Path, SignalsVerifyOptions], Any]
 

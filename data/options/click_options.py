@@ -1,4 +1,4 @@
-"""Commands made of options dataclasses: parsing, help in groups, and suggestions for what was mistyped.
+"""click commands made from options dataclasses: parsing, grouped help, suggestions for typing errors.
 
 One field of a dataclass is one option of a command; nothing about an option is written twice. `--help` is short: the
 options that people set, under headings, and three examples. `--help-all` lists every one.
@@ -18,8 +18,6 @@ from data.options.config_file import read_config
 from data.options.fields import GROUPS, flag_name, option_type
 from data.options.messages import show_messages
 from data.options.results import result_as_json, result_as_text
-
-__all__ = ["CommandGroup", "FieldOption", "OptionsCommand", "command_from"]
 
 _WHOLE_HELP = "adpa.whole_help"
 

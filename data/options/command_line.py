@@ -1,4 +1,4 @@
-"""Options as the command line that does the same by hand."""
+"""An options object as the command line that a user would type."""
 
 import dataclasses
 import shlex
@@ -6,8 +6,6 @@ from collections.abc import Collection
 from typing import Any
 
 from data.options.fields import flag_name
-
-__all__ = ["command_line"]
 
 
 def command_line(

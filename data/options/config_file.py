@@ -1,4 +1,4 @@
-"""Options from a TOML or YAML file, read as the types that the options have."""
+"""Options read from a TOML or YAML file, converted to the types of the options."""
 
 import dataclasses
 import difflib
@@ -12,9 +12,6 @@ import yaml
 
 from data.errors import ConfigurationError
 from data.options.fields import option_type
-
-__all__ = ["read_config"]
-
 
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from data.errors import ConfigurationError
 
-__all__ = ["GROUPS", "CommandOptions", "check_options", "flag_name", "option", "option_type"]
-
 #: The headings of `--help`, in their order: a field's group, and what is printed above its options.
 GROUPS: Mapping[str, str] = {
     "model": "Models",

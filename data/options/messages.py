@@ -1,4 +1,4 @@
-"""What a command says while it works: log records of this project as plain lines on standard error.
+"""A command's messages: log records of this project as plain lines on standard error.
 
 The library itself installs no handler and stays quiet. A command shows the records of our loggers from INFO on, and of
 everybody else's from WARNING on. A line clears a progress bar that is being drawn and draws it again below.
@@ -10,8 +10,6 @@ import sys
 from collections.abc import Iterator
 
 from tqdm import tqdm
-
-__all__ = ["OUR_LOGGERS", "show_messages"]
 
 #: Top-level names of the loggers of this project; the modules' own loggers are below them.
 OUR_LOGGERS = ("adpa", "cli", "data", "evaluation", "small_world", "student_training", "teacher_scoring")

@@ -1,4 +1,4 @@
-"""What a command found or made, for people and for programs.
+"""A command's result as text for people and as JSON for programs.
 
 A command's function returns one object, as a rule a frozen dataclass. Its `str()` is what people read on standard
 output, where the class defines one; `--json` prints the object itself as one JSON document. A class with fields that
@@ -12,8 +12,6 @@ import math
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
-
-__all__ = ["Rendered", "result_as_json", "result_as_text"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Preference files of every form, as one kind of row."""
+"""Reading preference data: files, forms, and rows in one format."""

@@ -1,4 +1,4 @@
-"""Open a file at any address, through any compression."""
+"""Open a file at a path or address and decompress it."""
 
 import io
 import lzma
@@ -9,9 +9,6 @@ import fsspec
 import pyarrow as pa
 
 from data.errors import DataError
-
-__all__ = ["COMPRESSED", "DAMAGE", "Row", "not_utf8", "open_file"]
-
 
 Row = tuple[str, dict[str, Any]]
 

@@ -13,9 +13,6 @@ from typing import Any
 from data.errors import DataError
 from data.preferences.compressed_files import DAMAGE, Row, not_utf8, open_file
 
-__all__ = ["read_json"]
-
-
 _CHUNK_BYTES = 1 << 16
 
 # Characters of a row that are shown in messages.

@@ -1,14 +1,12 @@
-"""Pairs out of single answers with labels: a good and a bad one to the same prompt, wherever they are in the data."""
+"""Pairs made from single labelled answers: a good and a bad one to the same prompt, anywhere in the data."""
 
 import hashlib
 import json
-import sqlite3
 from typing import Any
 
+from data.id_index import private_database
 from data.preferences.forms.content import Content
 from data.preferences.messages import Answer, Message
-
-__all__ = ["LabelledPairs"]
 
 
 class LabelledPairs:
@@ -23,10 +21,7 @@ class LabelledPairs:
 
     def __init__(self) -> None:
         self.num_waiting = 0
-        # An empty name is SQLite's private temporary database. Readers may run in a producer thread.
-        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("PRAGMA cache_size = -16384")  # KiB
+        self._database = private_database()
         self._database.execute(
             "CREATE TABLE waiting "
             "(number INTEGER PRIMARY KEY, prompt BLOB, is_good INTEGER, answer TEXT, location TEXT)"

@@ -1,10 +1,8 @@
-"""The words of a preference pair: messages, prompts, answers and one row as both stages read it."""
+"""Messages, prompts, answers, and a preference row as both stages read it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-
-__all__ = ["Answer", "Message", "PreferenceRow", "Prompt", "as_turns"]
 
 
 @dataclass(frozen=True, slots=True)

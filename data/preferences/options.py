@@ -1,13 +1,10 @@
-"""Which rows of preference data are read, and as what: the options of every command that reads some."""
+"""The options that say which rows of preference data are read, and how."""
 
 import dataclasses
 from typing import Any
 
 from data.options.fields import CommandOptions, option
 from data.preferences.forms.form import PAIRINGS
-
-__all__ = ["Reading", "data_option"]
-
 
 #: Where `--help-all` lists what `--help` leaves out.
 _RARE: Any = {"group": "data", "expert": True}

@@ -1,4 +1,4 @@
-"""Preference rows of a source: form detected, bad rows refused, useless ones dropped and counted."""
+"""The rows of a preference source: form detected, bad rows refused, unusable ones dropped and counted."""
 
 import collections
 import contextlib
@@ -17,9 +17,6 @@ from data.preferences.labelled import LabelledPairs
 from data.preferences.messages import Answer, PreferenceRow, Prompt
 from data.preferences.options import Reading
 from data.preferences.sources import RowSource, open_source
-
-__all__ = ["Need", "PreferenceReader", "RowCounts", "read_preferences"]
-
 
 Need = Literal["pair", "chosen", "prompt"]
 

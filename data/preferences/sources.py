@@ -16,9 +16,6 @@ from data.preferences.json_files import read_json
 from data.preferences.splits import SplitPart, files_of_split, parse_split
 from data.preferences.table_files import json_decoders, read_delimited, read_parquet
 
-__all__ = ["RowSource", "file_type", "open_source", "refuse_missing_source"]
-
-
 Reader = Callable[[], Iterator[Row]]
 
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")

@@ -1,13 +1,10 @@
-"""Names of splits: which files belong to one, and slices of one such as `train[:1000]`."""
+"""Splits: which files belong to each, and slices such as `train[:1000]`."""
 
 import dataclasses
 import re
 from pathlib import PurePosixPath
 
 from data.errors import ConfigurationError, DataError
-
-__all__ = ["SplitPart", "files_of_split", "parse_split"]
-
 
 _PART = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<start>\d*):(?P<stop>\d*)\])?")
 

@@ -12,9 +12,6 @@ import pyarrow.parquet as pq
 from data.errors import DataError
 from data.preferences.compressed_files import DAMAGE, Row, not_utf8, open_file
 
-__all__ = ["json_decoders", "read_delimited", "read_parquet"]
-
-
 # Rows decoded at once from Parquet: answers run to tens of kilobytes, so this stays within a few megabytes.
 _PARQUET_BATCH_ROWS = 128
 

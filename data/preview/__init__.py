@@ -1,1 +1,1 @@
-"""What a preference file is taken for: shown before anything is run, and written in the canonical form."""
+"""`adpa data`: preview of a preference file, and conversion to the canonical form."""

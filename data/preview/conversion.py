@@ -23,9 +23,6 @@ from data.preferences.messages import Answer, PreferenceRow, Prompt, as_turns
 from data.preferences.options import Reading, data_option
 from data.preferences.reader import PreferenceReader, RowCounts, read_preferences
 
-__all__ = ["ConversionResult", "ConvertOptions", "convert_data"]
-
-
 _ROWS_AT_ONCE = 1024
 
 _ROLES = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}

@@ -1,4 +1,4 @@
-"""`adpa data preview`: the form of the rows, a few of them as a model would see them, lengths, what is dropped.
+"""`adpa data preview`: the form of the rows, examples as a model would see them, lengths, dropped rows.
 
 Nothing is loaded but, where one is named, a tokenizer. Without it rows are shown as messages and measured in
 characters.
@@ -26,19 +26,6 @@ from data.tokens.options import (
     thinking_option,
     train_on_option,
 )
-
-__all__ = [
-    "PERCENTILES",
-    "Example",
-    "Lengths",
-    "LoadTokenizer",
-    "Passage",
-    "PassageKind",
-    "PreviewOptions",
-    "PreviewResult",
-    "preview_data",
-]
-
 
 LoadTokenizer = Callable[[str, bool], Any]
 

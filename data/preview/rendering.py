@@ -1,12 +1,9 @@
-"""A preview as text for the terminal, in colour or with brackets in its place."""
+"""A preview as text for the terminal, with colours or brackets."""
 
 import re
 from collections.abc import Iterator
 
 from data.preview.preview import PERCENTILES, Example, PassageKind, PreviewResult
-
-__all__ = ["render_preview"]
-
 
 # Grey what is masked, green what is trained, reversed the end of a turn.
 _COLOURS: dict[PassageKind, str] = {

@@ -1,1 +1,1 @@
-"""What a dataset looks like: summary, terminal view, HTML page."""
+"""Reports on a dataset: statistics, terminal view, HTML page."""

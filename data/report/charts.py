@@ -6,10 +6,7 @@ from html import escape
 
 import numpy as np
 
-from data.report.summary import Histogram
-
-__all__ = ["histogram_chart", "scatter_chart"]
-
+from data.report.statistics import Histogram
 
 _WIDTH, _HEIGHT = 420, 210
 

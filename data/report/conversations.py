@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 
 from data.signals.rollouts import Rollout
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ResponseIds, ResponseSignals
 from data.tokens.token_text import TokenText
 
-__all__ = ["Row", "conversation", "index_entry", "last_turn", "pair_margin", "token_ids"]
-
-Row = ResponseSignals | Rollout
+Row = ResponseIds | Rollout
 
 _NUM_ALTERNATIVES = 5
 
@@ -42,7 +40,7 @@ def conversation(
     prompt = "".join(texts.in_sequence(pair[0].prompt_ids.tolist()))
     responses = [_response(row, texts) | {"of": names[0]} for row in pair]
     # What only carries the ids is the same in both.
-    beside = [row for row in beside if isinstance(row, Rollout) or row.is_scored]
+    beside = [row for row in beside if isinstance(row, Rollout | ResponseSignals)]
     responses += [_response(row, texts) | {"of": names[1]} for row in beside]
     return {"prompt": prompt if _is_readable(pair[0], texts) else "", "responses": responses}
 
@@ -54,7 +52,7 @@ def index_entry(pair: Sequence[Row], shown: Mapping[str, Any]) -> dict[str, Any]
         pair: all its responses.
         shown: the same as `conversation` gave it.
     """
-    margin = pair_margin([row for row in pair if isinstance(row, ResponseSignals)])
+    margin = pair_margin([row for row in pair if isinstance(row, ResponseIds)])
     return {
         "id": pair[0].pair_id,
         "start": last_turn(shown["prompt"])[:_PROMPT_SHOWN],
@@ -72,9 +70,9 @@ def last_turn(prompt: str) -> str:
     return next((turn for turn in reversed([*turns]) if turn), "")
 
 
-def pair_margin(rows: Sequence[ResponseSignals]) -> float | None:
+def pair_margin(rows: Sequence[ResponseIds]) -> float | None:
     """By how much the teacher ranks chosen above rejected, as `PairMargins` has it; None where one is not scored."""
-    scored = [row for row in rows if row.is_scored and row.num_scored]
+    scored = [row for row in rows if isinstance(row, ResponseSignals) and row.num_scored]
     sides = [[row for row in scored if row.role == role] for role in ("chosen", "rejected")]
     if not all(sides):
         return None
@@ -87,7 +85,6 @@ def pair_margin(rows: Sequence[ResponseSignals]) -> float | None:
 
 
 def _token_values(row: ResponseSignals, with_reference: bool) -> np.ndarray:
-    assert row.teacher_token_logprobs is not None
     if not with_reference:
         return row.teacher_token_logprobs
     assert row.reference_token_logprobs is not None
@@ -106,7 +103,7 @@ def token_ids(shown: Mapping[str, Any]) -> Iterable[int]:
 def _response(row: Row, texts: TokenText) -> dict[str, Any]:
     ids = row.response_ids.tolist() if _is_readable(row, texts) else []
     response: dict[str, Any] = {
-        "role": row.role if isinstance(row, ResponseSignals) else "student",
+        "role": "student" if isinstance(row, Rollout) else row.role,
         "sample": row.sample_index,
         "ids": ids,
     }
@@ -120,7 +117,7 @@ def _response(row: Row, texts: TokenText) -> dict[str, Any]:
 
 def _is_readable(row: Row, texts: TokenText) -> bool:
     """Whether to show tokens. Rollouts have no tokenizer of their own, but the text of the answer."""
-    return texts.is_readable or isinstance(row, ResponseSignals)
+    return texts.is_readable or not isinstance(row, Rollout)
 
 
 def _rollout(row: Rollout, texts: TokenText) -> dict[str, Any]:
@@ -136,11 +133,10 @@ def _rollout(row: Rollout, texts: TokenText) -> dict[str, Any]:
     return values
 
 
-def _signals(row: ResponseSignals) -> dict[str, Any]:
+def _signals(row: ResponseIds) -> dict[str, Any]:
     length = len(row.response_ids)
-    if row.support_sizes is None or row.topk_ids is None or row.teacher_logprobs is None:
+    if not isinstance(row, ResponseSignals):
         return {"summary": f"{length} tokens, not scored"}
-    assert row.teacher_token_logprobs is not None
     places = row.scored_places.tolist()
     summary = (
         f"{length} tokens" if len(places) == length else f"{length} tokens, {len(places)} of them scored"

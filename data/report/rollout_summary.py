@@ -1,4 +1,4 @@
-"""What a rollout dataset looks like: lengths, endings, repetitions, and the student's own log-probabilities."""
+"""Statistics of a rollout dataset: lengths, endings, repetitions, the student's log-probabilities."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from data.report.summary import Histogram
+from data.report.statistics import Histogram
 from data.signals.rollouts import Rollout, RolloutDataset
-
-__all__ = ["RolloutSummary", "rollout_tokenizer", "summarize_rollouts"]
 
 # Responses of 1 to a million tokens, by the decimal logarithm of their length.
 _LENGTH_EDGES = np.linspace(0, 6, 61)

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from data.report.rollout_summary import RolloutSummary
-from data.report.summary import DatasetSummary, Histogram, RoleSummary, TokenAdvantage
+from data.report.statistics import DatasetSummary, Histogram, RoleSummary, TokenAdvantage
 from data.report.verdicts import rollout_verdicts, signal_verdicts
 from data.signals.fingerprint import describe_request
 from data.storage.caches import CacheSummary
 from data.storage.store import StoredDataset
 from data.tokens.token_text import TokenText
-
-__all__ = ["cache_lines", "inspect_lines", "listing"]
-
 
 _WIDTH = 80
 

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-__all__ = ["tokenizations_svg", "translation_section"]
-
 # Pixels: width of a column (one byte of text), height of a box, between the two rows, between lines.
 _COLUMN, _BOX, _GAP, _LINE = 8.4, 22, 10, 24
 

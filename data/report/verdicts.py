@@ -1,12 +1,10 @@
-"""What the numbers of a dataset mean: a few questions that everybody asks of one, each with its answer."""
+"""The questions that everybody asks of a dataset, answered from its statistics."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from data.report.rollout_summary import RolloutSummary
-from data.report.summary import OUTLIER_NATS, THIN_COVERAGE, DatasetSummary
-
-__all__ = ["Verdict", "rollout_verdicts", "signal_verdicts"]
+from data.report.statistics import OUTLIER_NATS, THIN_COVERAGE, DatasetSummary
 
 # A teacher worth distilling ranks its own training labels right more often than a coin does.
 _LEAST_AGREEMENT = 0.6

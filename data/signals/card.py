@@ -1,4 +1,4 @@
-"""The dataset card: README.md with what the hub and `datasets.load_dataset` need to know."""
+"""The dataset card: a README.md for the hub and `datasets.load_dataset`."""
 
 import os
 from pathlib import Path
@@ -8,9 +8,6 @@ import yaml
 from data.files import write_atomic
 from data.signals.fingerprint import describe_request
 from data.signals.manifest import Manifest
-
-__all__ = ["CARD_NAME", "render_card", "write_card"]
-
 
 CARD_NAME = "README.md"
 
@@ -70,7 +67,7 @@ import datasets
 dataset = datasets.load_dataset("<this folder or repository>", split="train")
 ```
 
-The columns and their units stand in the schema of the Parquet files. `manifest.json` lists every file with
+The schema of the Parquet files has every column's unit and meaning. `manifest.json` lists every file with
 its checksum; `adpa signals verify` checks them.
 
 ## What determined the numbers

@@ -1,12 +1,14 @@
-"""List columns between Arrow and numpy: whole value buffers and offsets, never Python lists."""
+"""List columns between Arrow and numpy, and row groups made of them: whole buffers and offsets, never Python lists."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["ListColumn", "list_array", "list_column"]
+from data.signals.parquet import run_starts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +40,15 @@ class ListColumn:
     def lengths(self) -> np.ndarray:
         """Number of elements in each row, int32 [rows]; 0 where the row is null."""
         return np.diff(self.offsets)
+
+
+def table_of(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
+    """A table with one row for each object: its attributes by the columns' names, null where it has none."""
+    columns = {}
+    for field in schema:
+        build = list_array if pa.types.is_list(field.type) else pa.array
+        columns[field.name] = build([getattr(row, field.name, None) for row in rows], field.type)
+    return pa.table(columns, schema=schema)
 
 
 def list_array(rows: Sequence[np.ndarray | None], kind: pa.DataType) -> pa.Array:
@@ -74,3 +85,58 @@ def list_column(array: pa.ChunkedArray | pa.Array) -> ListColumn:
         offsets=array.offsets.to_numpy(zero_copy_only=True),
         valid=array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else None,
     )
+
+
+Row = TypeVar("Row")
+
+
+class DecodedGroup(ABC, Generic[Row]):
+    """A decoded row group of a shard; its rows are views of its columns.
+
+    Attributes:
+        pair_ids: one for each row.
+        sample_indices: likewise.
+        columns: the list columns by name.
+    """
+
+    def __init__(self, table: pa.Table, scalars: Sequence[str]) -> None:
+        """Decode a table.
+
+        Args:
+            table: one row group; rows of one pair follow each other.
+            scalars: columns that are no lists, as far as they are wanted as Python values.
+        """
+        self._scalars: dict[str, list[Any]] = {name: table[name].to_pylist() for name in scalars}
+        self.columns = {
+            name: list_column(table[name])
+            for name in table.column_names
+            if pa.types.is_list(table[name].type)
+        }
+        self.pair_ids: list[str] = self._scalars["pair_id"]
+        self.sample_indices: list[int] = self._scalars["sample_index"]
+        self._pair_starts = run_starts(self.pair_ids)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.pair_ids)
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of pairs (of prompts, for rollouts)."""
+        return len(self._pair_starts) - 1
+
+    @abstractmethod
+    def row(self, index: int) -> Row:
+        """One row; its arrays are read-only views."""
+
+    def rows_of_pair(self, index: int) -> range:
+        """Where the rows of the group's index-th pair are."""
+        return range(self._pair_starts[index], self._pair_starts[index + 1])
+
+    def pair(self, index: int) -> list[Row]:
+        """All rows of the group's index-th pair."""
+        return [self.row(i) for i in self.rows_of_pair(index)]
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows in order."""
+        return (self.row(index) for index in range(len(self)))

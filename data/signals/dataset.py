@@ -5,57 +5,22 @@ import itertools
 import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Generic, Protocol, Self, TypeVar
+from typing import ClassVar, Generic, Self
 
 from data.errors import ShardError
 from data.files import sha256_file
+from data.signals.columns import DecodedGroup, Row
 from data.signals.manifest import FileEntry, Manifest, ShardEntry, read_manifest
 from data.signals.parquet import read_pair_ids
-from data.signals.schema import ROLES, ResponseSignals
+from data.signals.schema import ResponseIds
 from data.signals.shards import REBUILD_COMMAND, SignalGroup, read_signal_group
-
-__all__ = [
-    "CACHED_BLOCKS",
-    "ROLES",
-    "TOKENIZER_FOLDER",
-    "Group",
-    "ResponseSignals",
-    "ShardedDataset",
-    "SignalDataset",
-    "check_file",
-    "is_intact",
-]
-
 
 #: Decoded row groups kept in memory by one dataset object, at most; more than `data.signals.shuffle` has in use at a
 # time.
 CACHED_BLOCKS = 16
-
-Row = TypeVar("Row")
-
-
-class Group(Protocol[Row]):
-    """A decoded row group."""
-
-    @property
-    def num_pairs(self) -> int:
-        """Number of pairs."""
-        ...
-
-    def pair(self, index: int) -> list[Row]:
-        """All rows of the index-th pair."""
-        ...
-
-    def __iter__(self) -> Iterator[Row]:
-        """The rows in order."""
-        ...
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        ...
 
 
 class ShardedDataset(ABC, Generic[Row]):
@@ -77,7 +42,7 @@ class ShardedDataset(ABC, Generic[Row]):
         self.path = path
         self.manifest = manifest
         self._cached_blocks = cached_blocks
-        self._cache: OrderedDict[int, Group[Row]] = OrderedDict()
+        self._cache: OrderedDict[int, DecodedGroup[Row]] = OrderedDict()
         self.places = [
             (shard.file, index) for shard in manifest.shards for index in range(len(shard.row_groups))
         ]
@@ -168,10 +133,10 @@ class ShardedDataset(ABC, Generic[Row]):
         return self.path / file
 
     @abstractmethod
-    def _read_group(self, file: str, index: int) -> Group[Row]:
+    def _read_group(self, file: str, index: int) -> DecodedGroup[Row]:
         """Read and decode one row group of a shard."""
 
-    def _block(self, block: int) -> Group[Row]:
+    def _block(self, block: int) -> DecodedGroup[Row]:
         if block in self._cache:
             self._cache.move_to_end(block)
         else:
@@ -181,10 +146,10 @@ class ShardedDataset(ABC, Generic[Row]):
             self._cache[block] = self._read_block(block)
         return self._cache[block]
 
-    def _read_block(self, block: int) -> Group[Row]:
+    def _read_block(self, block: int) -> DecodedGroup[Row]:
         return self._checked(block, self._read_group(*self.places[block]))
 
-    def _checked(self, block: int, group: Group[Row]) -> Group[Row]:
+    def _checked(self, block: int, group: DecodedGroup[Row]) -> DecodedGroup[Row]:
         """The group, if it has the rows that the manifest says."""
         file, index = self.places[block]
         expected = (self._row_counts[block], self._starts[block + 1] - self._starts[block])
@@ -233,8 +198,11 @@ def is_intact(folder: Path, entry: ShardEntry | FileEntry, *, content: bool) -> 
 TOKENIZER_FOLDER = "tokenizer"
 
 
-class SignalDataset(ShardedDataset[ResponseSignals]):
-    """Teacher and reference scores of the responses to preference data; see docs/format.md."""
+class SignalDataset(ShardedDataset[ResponseIds]):
+    """Teacher and reference scores of the responses to preference data; see docs/format.md.
+
+    Its rows are `ResponseSignals` where they are scored, else `ResponseIds`.
+    """
 
     kind = "signals"
     rebuild_command = REBUILD_COMMAND
@@ -255,30 +223,30 @@ class SignalDataset(ShardedDataset[ResponseSignals]):
         """The dataset's copy of the tokenizer, to check a student against and to decode ids with."""
         return self.path / TOKENIZER_FOLDER
 
-    def group(self, block: int) -> SignalGroup:
+    def group(self, block: int, columns: Sequence[str] | None = None) -> SignalGroup:
         """One decoded row group: all columns of a block at once, for statistics.
 
         Args:
             block: index into `blocks`.
+            columns: names of the columns to read, see `read_signal_group`; all by default.
         Raises:
             ShardError: when its shard cannot be read.
         """
         file, index = self.places[block]
-        return self._read_group(file, index)
+        group = read_signal_group(
+            self._local_file(file), index, fingerprint=self.manifest.fingerprint, columns=columns
+        )
+        self._checked(block, group)
+        return group
 
-    def iterate_ids(self, *more: str) -> Iterator[tuple[int, ResponseSignals]]:
+    def iterate_ids(self) -> Iterator[tuple[int, ResponseIds]]:
         """All rows in order, each with its pair's index, and with token ids alone: signals are not read.
 
-        Args:
-            more: names of columns to read beside the ids.
         Raises:
             ShardError: when a shard cannot be read.
         """
-        for block, (file, index) in enumerate(self.places):
-            group = read_signal_group(
-                self._local_file(file), index, fingerprint=self.manifest.fingerprint, columns=more
-            )
-            self._checked(block, group)
+        for block in range(len(self.places)):
+            group = self.group(block, columns=())
             for pair in range(group.num_pairs):
                 for row in group.pair(pair):
                     yield self._starts[block] + pair, row

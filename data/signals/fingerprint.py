@@ -5,9 +5,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["compare_requests", "describe_request", "explain_differences", "fingerprint"]
-
-
 # Enough to tell two hashes apart.
 _SHOWN_LENGTH = 20
 

@@ -13,22 +13,6 @@ from data.files import sha256_file, write_atomic
 from data.signals.fingerprint import fingerprint
 from data.signals.schema import FORMAT_VERSIONS, ROLES
 
-__all__ = [
-    "KINDS",
-    "MANIFEST_NAME",
-    "FileEntry",
-    "Manifest",
-    "RoleCount",
-    "RowGroup",
-    "ShardEntry",
-    "describe_files",
-    "parse_manifest",
-    "read_manifest",
-    "render_manifest",
-    "write_manifest",
-]
-
-
 MANIFEST_NAME = "manifest.json"
 
 KINDS = ("signals", "rollouts")

@@ -13,19 +13,6 @@ import pyarrow.parquet as pq
 from data.errors import ShardError
 from data.files import atomic_output
 
-__all__ = [
-    "ENCODINGS",
-    "FINGERPRINT_KEY",
-    "WrittenFile",
-    "num_row_groups",
-    "read_pair_ids",
-    "read_row_group",
-    "read_schema",
-    "run_starts",
-    "write_parquet",
-]
-
-
 ENCODINGS = ("compact", "plain")
 
 #: Where a shard says in its footer which dataset it belongs to.

@@ -1,31 +1,21 @@
-"""Rollout datasets: a student's own answers, on their way to being scored."""
+"""Rollout datasets: a student's sampled answers, which score-teacher scores."""
 
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from data.id_index import IdIndex
-from data.signals.columns import list_array, list_column
+from data.signals.columns import DecodedGroup, table_of
 from data.signals.dataset import TOKENIZER_FOLDER, ShardedDataset
 from data.signals.manifest import RowGroup, ShardEntry
-from data.signals.parquet import read_pair_ids, read_row_group, run_starts, write_parquet
+from data.signals.parquet import read_pair_ids, read_row_group, write_parquet
 from data.signals.schema import column_field, list_of
 from data.signals.shards import ROWS_PER_GROUP, group_rows
-
-__all__ = [
-    "FINISH_REASONS",
-    "ROLLOUT_SCHEMA",
-    "Rollout",
-    "RolloutDataset",
-    "RolloutIndex",
-    "read_rollout_group",
-    "write_rollout_shard",
-]
-
 
 FINISH_REASONS = ("stop", "length")
 
@@ -120,62 +110,29 @@ def _table(rows: list[Rollout]) -> pa.Table:
                 f"pair {row.pair_id}, sample {row.sample_index}: {len(row.token_logprobs)} log-probabilities"
                 f" for {len(row.response_ids)} tokens, finish reason {row.finish_reason!r}"
             )
-    columns = {}
-    for column in ROLLOUT_SCHEMA:
-        values = [getattr(row, column.name) for row in rows]
-        build = list_array if _is_list(column.name) else pa.array
-        columns[column.name] = build(values, column.type)
-    return pa.table(columns, schema=ROLLOUT_SCHEMA)
+    return table_of(rows, ROLLOUT_SCHEMA)
 
 
-def _is_list(column: str) -> bool:
-    return pa.types.is_list(ROLLOUT_SCHEMA.field(column).type)
-
-
-class RolloutGroup:
+class RolloutGroup(DecodedGroup[Rollout]):
     """A decoded row group of rollouts.
 
     Attributes:
-        pair_ids: one for each row.
-        sample_indices: likewise.
-        finish_reasons: likewise.
-        columns: the list columns by name.
+        finish_reasons: one for each row.
     """
 
     def __init__(self, table: pa.Table) -> None:
-        self._scalars = {name: table[name].to_pylist() for name in table.column_names if not _is_list(name)}
-        self.columns = {name: list_column(table[name]) for name in table.column_names if _is_list(name)}
-        self.pair_ids: list[str] = self._scalars["pair_id"]
-        self.sample_indices: list[int] = self._scalars["sample_index"]
+        super().__init__(table, ("pair_id", "sample_index", "response_text", "finish_reason"))
         self.finish_reasons: list[str] = self._scalars["finish_reason"]
-        self._pair_starts = run_starts(self.pair_ids)
-
-    def __len__(self) -> int:
-        """Number of answers."""
-        return self._pair_starts[-1]
-
-    @property
-    def num_pairs(self) -> int:
-        """Number of prompts."""
-        return len(self._pair_starts) - 1
 
     @property
     def num_positions(self) -> int:
         """Number of response positions."""
         return len(self.columns["response_ids"].values)
 
-    def pair(self, index: int) -> list[Rollout]:
-        """All answers to the group's index-th prompt."""
-        return [self._row(i) for i in range(self._pair_starts[index], self._pair_starts[index + 1])]
-
-    def __iter__(self) -> Iterator[Rollout]:
-        """The answers in order."""
-        return (self._row(index) for index in range(len(self)))
-
-    def _row(self, index: int) -> Rollout:
-        scalars = {name: values[index] for name, values in self._scalars.items()}
-        arrays = {name: column.row(index) for name, column in self.columns.items()}
-        return Rollout(**scalars, **arrays)  # pyright: ignore[reportArgumentType]
+    def row(self, index: int) -> Rollout:
+        """One answer; its arrays are read-only views."""
+        arrays: dict[str, Any] = {name: column.row(index) for name, column in self.columns.items()}
+        return Rollout(**{name: values[index] for name, values in self._scalars.items()}, **arrays)
 
 
 def read_rollout_group(

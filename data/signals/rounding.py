@@ -1,9 +1,6 @@
-"""Rounding for storage: fine where the teacher puts its mass, coarse where it hardly matters."""
+"""Rounding for storage: fine for the teacher's probable tokens, coarse for improbable ones."""
 
 import numpy as np
-
-__all__ = ["COARSEST_GRID", "PRECISIONS", "describe_rounding", "grids", "round_support", "round_to"]
-
 
 PRECISIONS = ("rounded", "exact")
 

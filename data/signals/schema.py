@@ -1,22 +1,9 @@
-"""Signal rows: the record in memory and the Arrow schema on disk."""
+"""Rows of a signal dataset: the records in memory and the Arrow schema on disk."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
-
-__all__ = [
-    "FORMAT_VERSIONS",
-    "REFERENCE_COLUMNS",
-    "ROLES",
-    "SIGNAL_SCHEMA",
-    "SIGNAL_SCHEMAS",
-    "TEACHER_COLUMNS",
-    "ResponseSignals",
-    "column_field",
-    "list_of",
-]
-
 
 #: Versions of the layout on disk that are read; each is written where it is the first that can hold the rows.
 FORMAT_VERSIONS = (1, 2)
@@ -25,13 +12,10 @@ ROLES = ("chosen", "rejected", "student")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ResponseSignals:
-    """What teacher and reference think of one response; one row of a signal dataset.
+class ResponseIds:
+    """One response as token ids: a row of a signal dataset without scores, and the beginning of one with them.
 
-    T is the number of response positions that are scored (all of them without a mask), S the number of support tokens
-    over these: scored position t owns the next `support_sizes[t]` entries of the flat columns, in falling teacher
-    probability. Log-probabilities
-    are in nats at temperature 1, normalised over the whole vocabulary of the model in question.
+    N is the number of the response's positions, T of those that are scored or would be: all of them without a mask.
 
     Attributes:
         pair_id: the preference pair or prompt that the response belongs to.
@@ -39,17 +23,7 @@ class ResponseSignals:
         sample_index: which of several student samples for one prompt; of a chosen or rejected response whose turns
             are separate rows, because each was seen after another prompt, the turn; 0 otherwise.
         prompt_ids: what the models saw before the response, int32 [P].
-        response_ids: the response with its terminator, int32 [N]; N is T without a mask.
-        support_sizes: support tokens per position, uint16 [T]; None where the row carries ids only.
-        topk_ids: the teacher's support, int32 [S]; None where the row carries ids only.
-        teacher_logprobs: the teacher's log-probabilities of the support, float32 [S]; None likewise.
-        advantages: teacher minus reference log-probability of the support, float32 [S]; None without a
-            reference.
-        teacher_tail_logprobs: log of the teacher's mass outside the support, float32 [T]; -inf only where the
-            support is the whole vocabulary.
-        reference_tail_logprobs: the same for the reference, float32 [T]; None without a reference.
-        teacher_token_logprobs: the teacher's log-probability of the response token itself, float32 [T].
-        reference_token_logprobs: the same for the reference, float32 [T]; None without a reference.
+        response_ids: the response with its terminator, int32 [N].
         response_mask: which response positions are scored and trained, bool [N], T of them; None for all.
         conversation: JSON of the messages, tools and template arguments that the ids were rendered from; None where
             the data were plain text.
@@ -60,21 +34,13 @@ class ResponseSignals:
     sample_index: int
     prompt_ids: np.ndarray
     response_ids: np.ndarray
-    support_sizes: np.ndarray | None = None
-    topk_ids: np.ndarray | None = None
-    teacher_logprobs: np.ndarray | None = None
-    advantages: np.ndarray | None = None
-    teacher_tail_logprobs: np.ndarray | None = None
-    reference_tail_logprobs: np.ndarray | None = None
-    teacher_token_logprobs: np.ndarray | None = None
-    reference_token_logprobs: np.ndarray | None = None
     response_mask: np.ndarray | None = None
     conversation: str | None = None
 
     @property
     def is_scored(self) -> bool:
-        """Whether the row carries the teacher's signals, not ids alone."""
-        return self.support_sizes is not None
+        """Whether it is one of `ResponseSignals`, which have scores."""
+        return isinstance(self, ResponseSignals)
 
     @property
     def format_version(self) -> int:
@@ -97,6 +63,41 @@ class ResponseSignals:
     def scored_ids(self) -> np.ndarray:
         """The response's tokens at these positions, int32 [T]."""
         return self.response_ids if self.response_mask is None else self.response_ids[self.response_mask]
+
+    def with_signals(self, **columns: np.ndarray | None) -> "ResponseSignals":
+        """The same response with the columns of `ResponseSignals`."""
+        ids = {field.name: getattr(self, field.name) for field in fields(ResponseIds)}
+        return ResponseSignals(**ids, **columns)  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ResponseSignals(ResponseIds):
+    """A scored response: its ids, and the scores of teacher and reference; a row of a signal dataset.
+
+    S is the number of support tokens over the scored positions: position t owns the next `support_sizes[t]` entries of
+    the flat columns, in falling teacher probability. Log-probabilities are in nats at temperature 1, normalised over
+    the whole vocabulary of the model in question.
+
+    Attributes:
+        support_sizes: support tokens per position, uint16 [T].
+        topk_ids: the teacher's support, int32 [S].
+        teacher_logprobs: the teacher's log-probabilities of the support, float32 [S].
+        teacher_tail_logprobs: log of the teacher's mass outside the support, float32 [T]; -inf only where the
+            support is the whole vocabulary.
+        teacher_token_logprobs: the teacher's log-probability of the response token itself, float32 [T].
+        advantages: teacher minus reference log-probability of the support, float32 [S]; None without a reference.
+        reference_tail_logprobs: the reference's tail, float32 [T]; None without a reference.
+        reference_token_logprobs: the reference's log-probability of the response token, float32 [T]; None likewise.
+    """
+
+    support_sizes: np.ndarray
+    topk_ids: np.ndarray
+    teacher_logprobs: np.ndarray
+    teacher_tail_logprobs: np.ndarray
+    teacher_token_logprobs: np.ndarray
+    advantages: np.ndarray | None = None
+    reference_tail_logprobs: np.ndarray | None = None
+    reference_token_logprobs: np.ndarray | None = None
 
 
 def list_of(element: pa.DataType) -> pa.DataType:

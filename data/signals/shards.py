@@ -9,30 +9,24 @@ import numpy as np
 import pyarrow as pa
 
 from data.errors import ShardError
-from data.signals.columns import ListColumn, list_array, list_column
+from data.signals.columns import DecodedGroup, table_of
 from data.signals.manifest import RoleCount, RowGroup, ShardEntry
 from data.signals.parquet import (
     FINGERPRINT_KEY,
     num_row_groups,
     read_row_group,
     read_schema,
-    run_starts,
     write_parquet,
 )
 from data.signals.rounding import PRECISIONS, round_support
-from data.signals.schema import REFERENCE_COLUMNS, ROLES, SIGNAL_SCHEMAS, TEACHER_COLUMNS, ResponseSignals
-
-__all__ = [
-    "ROWS_PER_GROUP",
-    "SignalGroup",
-    "group_rows",
-    "read_signal_group",
-    "read_signal_shard",
-    "shard_format_version",
-    "unify_formats",
-    "write_signal_shard",
-]
-
+from data.signals.schema import (
+    REFERENCE_COLUMNS,
+    ROLES,
+    SIGNAL_SCHEMAS,
+    TEACHER_COLUMNS,
+    ResponseIds,
+    ResponseSignals,
+)
 
 #: Responses per row group. Smaller groups cost bytes; larger ones cost memory in whoever reads one pair.
 ROWS_PER_GROUP = 512
@@ -52,7 +46,7 @@ _PER_SUPPORT_TOKEN = ("topk_ids", "teacher_logprobs", "advantages")
 
 def write_signal_shard(
     path: str | os.PathLike[str],
-    rows: Iterable[ResponseSignals],
+    rows: Iterable[ResponseIds],
     *,
     fingerprint: str,
     encoding: str = "compact",
@@ -102,7 +96,7 @@ def group_rows(rows: Iterable[Any], limit: int) -> Iterator[list[Any]]:
     """Cut rows into groups of at most `limit` without splitting a pair (`row.pair_id`).
 
     Raises:
-        ValueError: when a pair's rows do not lie together.
+        ValueError: when a pair's rows do not follow each other.
     """
     group: list[Any] = []
     pair: list[Any] = []
@@ -116,7 +110,7 @@ def group_rows(rows: Iterable[Any], limit: int) -> Iterator[list[Any]]:
             pair = []
         if not pair:
             if row.pair_id in seen:
-                raise ValueError(f"pair {row.pair_id}: its rows do not lie together")
+                raise ValueError(f"pair {row.pair_id}: its rows are not stored together")
             seen.add(row.pair_id)
         pair.append(row)
     if group and len(group) + len(pair) > limit:
@@ -133,18 +127,19 @@ class _Summary:
         self.groups: list[RowGroup] = []
         self.roles: dict[str, RoleCount] = {}
 
-    def add(self, rows: Sequence[ResponseSignals]) -> None:
+    def add(self, rows: Sequence[ResponseIds]) -> None:
         num_positions = 0
         for row in rows:
-            scored = row.num_scored if row.is_scored else 0
-            num_positions += scored
-            count = RoleCount(1, int(row.is_scored), int(row.advantages is not None), scored)
+            count = RoleCount(rows=1)
+            if isinstance(row, ResponseSignals):
+                count = RoleCount(1, 1, int(row.advantages is not None), row.num_scored)
+            num_positions += count.positions
             self.roles[row.role] = self.roles.get(row.role, RoleCount()) + count
         num_pairs = len({row.pair_id for row in rows})
         self.groups.append(RowGroup(pairs=num_pairs, rows=len(rows), positions=num_positions))
 
 
-def _table(rows: Sequence[ResponseSignals], precision: str, format_version: int) -> pa.Table:
+def _table(rows: Sequence[ResponseIds], precision: str, format_version: int) -> pa.Table:
     for row in rows:
         _check(row)
         if row.format_version > format_version:
@@ -152,29 +147,22 @@ def _table(rows: Sequence[ResponseSignals], precision: str, format_version: int)
                 f"pair {row.pair_id}: a mask or conversation, which format {format_version} cannot hold"
             )
     schema = SIGNAL_SCHEMAS[format_version]
-    if len({row.advantages is None for row in rows if row.is_scored}) > 1:
+    if len({row.advantages is None for row in rows if isinstance(row, ResponseSignals)}) > 1:
         raise ValueError(f"pair {rows[0].pair_id} and following: advantages on some of the scored rows only")
-    columns: dict[str, Any] = {
-        field.name: pa.array([getattr(row, field.name) for row in rows], field.type)
-        for field in schema
-        if not pa.types.is_list(field.type)
-    }
-    for field in schema:
-        if field.name not in columns:
-            columns[field.name] = list_array([getattr(row, field.name) for row in rows], field.type)
-    if precision == "rounded":
-        _round(columns)
-    return pa.table(columns, schema=schema)
+    table = table_of(rows, schema)
+    return _rounded(table) if precision == "rounded" else table
 
 
-def _round(columns: dict[str, Any]) -> None:
-    """Round the large columns of a table in place."""
-    teacher, advantages = columns["teacher_logprobs"], columns["advantages"]
+def _rounded(table: pa.Table) -> pa.Table:
+    """The table with its large columns rounded."""
+    teacher, advantages = (table[name].combine_chunks() for name in ("teacher_logprobs", "advantages"))
     given = advantages.values.to_numpy() if len(advantages.values) else None
     logprobs, rounded = round_support(teacher.values.to_numpy(), given)
-    columns["teacher_logprobs"] = _with_values(teacher, logprobs)
+    new = {"teacher_logprobs": _with_values(teacher, logprobs)}
     if rounded is not None:
-        columns["advantages"] = _with_values(advantages, rounded)
+        new["advantages"] = _with_values(advantages, rounded)
+    columns = [new.get(name, table[name]) for name in table.column_names]
+    return pa.table(columns, schema=table.schema)
 
 
 def _with_values(array: pa.Array, values: np.ndarray) -> pa.Array:
@@ -182,7 +170,7 @@ def _with_values(array: pa.Array, values: np.ndarray) -> pa.Array:
     return pa.ListArray.from_arrays(array.offsets, pa.array(values), type=array.type, mask=null)
 
 
-def _check(row: ResponseSignals) -> None:
+def _check(row: ResponseIds) -> None:
     """Refuse a row whose parts do not fit each other."""
     name = f"pair {row.pair_id}, {row.role} {row.sample_index}"
     if row.role not in ROLES:
@@ -193,15 +181,15 @@ def _check(row: ResponseSignals) -> None:
             f"{name}: response_mask has {len(mask)} entries, {int(mask.sum())} of them set, for "
             f"{len(row.response_ids)} positions"
         )
+    if not isinstance(row, ResponseSignals):
+        return
     for columns in (TEACHER_COLUMNS, REFERENCE_COLUMNS):
         given = [column for column in columns if getattr(row, column) is not None]
         if given and len(given) < len(columns):
             missing = sorted(set(columns) - set(given))
             raise ValueError(f"{name}: has {given[0]} but not {', '.join(missing)}")
     if row.support_sizes is None:
-        if row.advantages is not None:
-            raise ValueError(f"{name}: has advantages but no teacher_logprobs")
-        return
+        raise ValueError(f"{name}: has advantages but no teacher_logprobs")
     expected = dict.fromkeys(_PER_POSITION, row.num_scored)
     expected |= dict.fromkeys(_PER_SUPPORT_TOKEN, int(np.sum(row.support_sizes, dtype=np.int64)))
     for column, length in expected.items():
@@ -210,36 +198,18 @@ def _check(row: ResponseSignals) -> None:
             raise ValueError(f"{name}: {column} has {len(values)} entries, expected {length}")
 
 
-class SignalGroup:
-    """A decoded row group; rows are views of its columns.
+class SignalGroup(DecodedGroup[ResponseIds]):
+    """A decoded row group of a signal shard.
 
     Attributes:
-        pair_ids: one for each row.
-        roles: likewise.
-        sample_indices: likewise.
-        columns: the list columns by name.
+        roles: one for each row.
     """
 
     def __init__(self, table: pa.Table) -> None:
-        self.pair_ids = table["pair_id"].to_pylist()
-        self.roles = table["role"].to_pylist()
-        self.sample_indices = table["sample_index"].to_pylist()
-        self.columns: dict[str, ListColumn] = {
-            name: list_column(table[name])
-            for name in table.column_names
-            if pa.types.is_list(table[name].type)
-        }
+        super().__init__(table, ("pair_id", "role", "sample_index"))
+        self.roles: list[str] = self._scalars["role"]
+        # Long texts that few readers ask for.
         self._conversations = table["conversation"] if "conversation" in table.column_names else None
-        self._pair_starts = run_starts(self.pair_ids)
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.pair_ids)
-
-    @property
-    def num_pairs(self) -> int:
-        """Number of pairs."""
-        return len(self._pair_starts) - 1
 
     @property
     def scored_positions(self) -> np.ndarray:
@@ -255,27 +225,17 @@ class SignalGroup:
         """Memory that the columns hold."""
         return sum(column.values.nbytes + column.offsets.nbytes for column in self.columns.values())
 
-    def row(self, index: int) -> ResponseSignals:
-        """One response; its arrays are read-only views."""
-        return ResponseSignals(
-            pair_id=self.pair_ids[index],
-            role=self.roles[index],
-            sample_index=self.sample_indices[index],
+    def row(self, index: int) -> ResponseIds:
+        """One response, `ResponseSignals` where it is scored and its scores were read; arrays are read-only views."""
+        columns: dict[str, Any] = {name: column.row(index) for name, column in self.columns.items()}
+        ids = ResponseIds(
+            **{name: values[index] for name, values in self._scalars.items()},
+            prompt_ids=columns.pop("prompt_ids"),
+            response_ids=columns.pop("response_ids"),
+            response_mask=columns.pop("response_mask", None),
             conversation=None if self._conversations is None else self._conversations[index].as_py(),
-            **{name: column.row(index) for name, column in self.columns.items()},  # pyright: ignore[reportArgumentType]
         )
-
-    def rows_of_pair(self, index: int) -> range:
-        """Where the rows of the group's index-th pair are."""
-        return range(self._pair_starts[index], self._pair_starts[index + 1])
-
-    def pair(self, index: int) -> list[ResponseSignals]:
-        """All responses of the group's index-th pair."""
-        return [self.row(i) for i in self.rows_of_pair(index)]
-
-    def __iter__(self) -> Iterator[ResponseSignals]:
-        """The rows in order."""
-        return (self.row(index) for index in range(len(self)))
+        return ids if columns.get("support_sizes") is None else ids.with_signals(**columns)
 
 
 def read_signal_group(
@@ -291,8 +251,8 @@ def read_signal_group(
         path: the shard.
         index: which row group.
         fingerprint: the dataset that the shard must belong to; not checked by default.
-        columns: names of the columns to read, all by default; the others are None in the rows. `pair_id`,
-            `role`, `sample_index`, `prompt_ids`, `response_ids` and `response_mask` are always read.
+        columns: names of the columns to read, all by default. `pair_id`, `role`, `sample_index`, `prompt_ids`,
+            `response_ids` and `response_mask` are always read; without `support_sizes` rows are `ResponseIds`.
     Raises:
         ShardError: missing, cut short, damaged, of another format or dataset.
     """
@@ -368,7 +328,7 @@ def _rewritten(path: Path, version: int, encoding: str) -> ShardEntry:
     )
 
 
-def read_signal_shard(path: str | os.PathLike[str]) -> Iterator[ResponseSignals]:
+def read_signal_shard(path: str | os.PathLike[str]) -> Iterator[ResponseIds]:
     """Read a shard's rows in order, one row group in memory at a time.
 
     Raises:

@@ -4,9 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["WINDOW_BLOCKS", "shuffled_pairs", "split_pairs"]
-
-
 #: By how many blocks a pair may be delayed; this many decoded row groups, and one more, are in use at a time.
 WINDOW_BLOCKS = 8
 

@@ -2,9 +2,6 @@
 
 import numpy as np
 
-__all__ = ["SMALLEST_TAIL", "span_sums", "tail_logprobs", "truncate_top_p"]
-
-
 #: Tails are floored here: float32 log-probabilities do not determine their sum any finer.
 SMALLEST_TAIL = 1e-7
 

@@ -1,4 +1,4 @@
-"""Caches under ADPA_HOME beside the store: passes of models, answers, verdicts, scores. All of them can be made again.
+"""The caches under ADPA_HOME: passes, answers, verdicts, scores; listing and pruning them.
 
 A cache is a folder of files that are named by what determines them. It grows until somebody prunes it: finished
 passes take two to three times the bytes of the datasets that are made of them.
@@ -7,24 +7,12 @@ passes take two to three times the bytes of the datasets that are made of them.
 import contextlib
 import os
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import ConfigurationError, ShardError
 from data.files import TEMPORARY_SUFFIX, adpa_home
-from data.storage.usage import used_since
-
-__all__ = [
-    "CACHE_KINDS",
-    "PASS_CACHE",
-    "CacheFile",
-    "CacheSummary",
-    "list_caches",
-    "prune_cache",
-    "read_cache",
-]
-
+from data.storage.usage import select_unused, used_since
 
 PASS_CACHE = "passes"
 
@@ -37,8 +25,6 @@ _NAMES = {
 }
 
 CACHE_KINDS = tuple(_NAMES)
-
-_SECONDS_PER_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +114,13 @@ def prune_cache(
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"{folder}: a file; give the folder of a cache of {kind}")
     in_use_since = used_since(folder)
-    deleted, kept = [], []
-    kept_bytes = 0
-    for file in read_cache(folder, kind):
-        too_old = unused_days is not None and time.time() - file.last_used > unused_days * _SECONDS_PER_DAY
-        too_large = max_bytes is not None and kept_bytes + file.size_bytes > max_bytes
-        if not (too_old or too_large):
-            kept_bytes += file.size_bytes
-        elif file.last_used >= in_use_since:
-            kept_bytes += file.size_bytes
-            kept.append(file)
-        elif dry_run or _delete(file):
-            deleted.append(file)
-    return deleted, kept
+    unused, needed = select_unused(
+        read_cache(folder, kind),
+        unused_days=unused_days,
+        max_bytes=max_bytes,
+        is_needed=lambda file: file.last_used >= in_use_since,
+    )
+    return [file for file in unused if dry_run or _delete(file)], needed
 
 
 def _summary(folder: Path, files: list[CacheFile]) -> CacheSummary:

@@ -8,21 +8,12 @@ import time
 from pathlib import Path
 
 from data.errors import ShardError
-from data.locks import hold_lock
+from data.locks import LockHeldError, hold_lock, is_held, refuse_to_wait
 from data.storage.store import StoredDataset, list_datasets, list_unfinished, lock_path, store_folder
-from data.storage.usage import used_since
-
-__all__ = ["prune_store", "prune_unfinished"]
-
-
-_SECONDS_PER_DAY = 86_400
+from data.storage.usage import SECONDS_PER_DAY, select_unused, used_since
 
 # What has been taken out of sight and is about to be deleted.
 _DELETED_PREFIX = ".deleted-"
-
-
-class _BeingMadeError(Exception):
-    """Another process is making a dataset."""
 
 
 def prune_store(
@@ -47,19 +38,13 @@ def prune_store(
     Raises:
         ShardError: for what cannot be deleted.
     """
-    datasets = list_datasets(root)
     in_use_since = used_since(_store(root))
-    doomed = []
-    kept_bytes = 0
-    for dataset in datasets:
-        age_days = (time.time() - dataset.last_used) / _SECONDS_PER_DAY
-        too_old = unused_days is not None and age_days > unused_days
-        too_large = max_bytes is not None and kept_bytes + dataset.size_bytes > max_bytes
-        needed = dataset.last_used >= in_use_since or _is_being_made(dataset.path)
-        if (too_old or too_large) and not needed:
-            doomed.append(dataset)
-        else:
-            kept_bytes += dataset.size_bytes
+    doomed, _ = select_unused(
+        list_datasets(root),
+        unused_days=unused_days,
+        max_bytes=max_bytes,
+        is_needed=lambda dataset: dataset.last_used >= in_use_since or _is_being_made(dataset.path),
+    )
     if not dry_run:
         _delete([dataset.path for dataset in doomed], root)
     return doomed
@@ -81,7 +66,7 @@ def prune_unfinished(
     Raises:
         ShardError: for what cannot be deleted.
     """
-    latest = min(time.time() - unused_days * _SECONDS_PER_DAY, used_since(_store(root)))
+    latest = min(time.time() - unused_days * SECONDS_PER_DAY, used_since(_store(root)))
     doomed = [
         path for path in list_unfinished(root) if _last_written(path) < latest and not _is_being_made(path)
     ]
@@ -101,18 +86,7 @@ def _last_written(folder: Path) -> float:
 
 def _is_being_made(folder: Path) -> bool:
     # Without looking first, asking would make a lock file, also where nothing may be written.
-    if not lock_path(folder).exists():
-        return False
-    try:
-        with hold_lock(lock_path(folder), waiting=_refuse):
-            return False
-    # OSError: the lock is another user's.
-    except (_BeingMadeError, OSError):
-        return True
-
-
-def _refuse() -> None:
-    raise _BeingMadeError
+    return lock_path(folder).exists() and is_held(lock_path(folder))
 
 
 def _store(root: str | os.PathLike[str] | None) -> Path:
@@ -122,10 +96,10 @@ def _store(root: str | os.PathLike[str] | None) -> Path:
 def _delete(folders: list[Path], root: str | os.PathLike[str] | None) -> None:
     for folder in folders:
         try:
-            with hold_lock(lock_path(folder), waiting=_refuse):
+            with hold_lock(lock_path(folder), waiting=refuse_to_wait):
                 # In one step, so that nobody takes a half-deleted dataset for a whole or an unfinished one.
                 folder.rename(folder.with_name(f"{_DELETED_PREFIX}{folder.name}-{secrets.token_hex(4)}"))
-        except (_BeingMadeError, FileNotFoundError):
+        except (LockHeldError, FileNotFoundError):
             # Begun or deleted by another process since it was looked at.
             continue
         except OSError as error:

@@ -12,9 +12,6 @@ from fsspec.core import url_to_fs
 
 from data.errors import ConfigurationError, ShardError
 
-__all__ = ["Remote", "is_address"]
-
-
 _CHUNK_BYTES = 1 << 22
 
 # Object stores need no folders, and asking for one would create a bucket with a mistyped name.

@@ -13,20 +13,6 @@ from data.locks import hold_lock
 from data.signals.manifest import MANIFEST_NAME, Manifest, read_manifest
 from data.storage.usage import note_use
 
-__all__ = [
-    "StoredDataset",
-    "find_dataset",
-    "list_datasets",
-    "list_unfinished",
-    "list_unreadable",
-    "local_folder",
-    "lock_path",
-    "note_dataset_use",
-    "reserve_dataset",
-    "store_folder",
-]
-
-
 # Enough of the fingerprint to name a folder; the whole one is compared.
 _NAME_LENGTH = 20
 

@@ -1,4 +1,4 @@
-"""Datasets between this machine and any fsspec address: push, pull, and shards fetched when they are read."""
+"""Push and pull datasets to and from fsspec addresses; shards fetched when they are read."""
 
 import contextlib
 import hashlib
@@ -26,16 +26,6 @@ from data.signals.manifest import (
 from data.signals.rollouts import RolloutDataset
 from data.storage.remote import Remote, is_address
 from data.storage.store import local_folder, note_dataset_use, reserve_dataset
-
-__all__ = [
-    "RemoteSignalDataset",
-    "TransferResult",
-    "open_dataset",
-    "open_signals",
-    "pull_dataset",
-    "push_dataset",
-]
-
 
 logger = logging.getLogger(__name__)
 

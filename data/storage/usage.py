@@ -1,4 +1,4 @@
-"""Who uses a folder that commands share: a store of datasets, or a cache such as the one of passes.
+"""Which processes use a shared folder (the store, a cache), and what pruning may delete from it.
 
 Pruning must never delete what a running command still needs, and a command may need on its third day what it found on
 its first. So a process that finds something first puts a locked file into the folder, which the system unlocks when the
@@ -11,24 +11,25 @@ import atexit
 import contextlib
 import os
 import secrets
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import filelock
 
-from data.locks import hold_lock
+from data.locks import is_held
 
-__all__ = ["note_use", "register_user", "used_since"]
+Item = TypeVar("Item", bound="_Used")
 
+
+SECONDS_PER_DAY = 86_400
 
 # In a shared folder: one locked file for each process that uses it.
 _USERS_FOLDER = ".users"
 
 # By process and folder, because a forked process shares its parent's memory, but not its life.
 _REGISTERED: dict[tuple[int, Path], filelock.BaseFileLock] = {}
-
-
-class _InUseError(Exception):
-    """The lock file's process is running."""
 
 
 def register_user(folder: Path) -> None:
@@ -68,9 +69,49 @@ def used_since(folder: Path) -> float:
         # It may end meanwhile.
         with contextlib.suppress(FileNotFoundError):
             began = path.stat().st_mtime
-            if _is_running(path):
+            if is_held(path):
                 since = min(since, began)
     return since
+
+
+class _Used(Protocol):
+    """Something in a shared folder that may be deleted when it is not used."""
+
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def last_used(self) -> float: ...
+
+
+def select_unused(
+    items: Iterable[Item],
+    *,
+    unused_days: float | None,
+    max_bytes: int | None,
+    is_needed: Callable[[Item], bool],
+) -> tuple[list[Item], list[Item]]:
+    """Choose what to delete: what was not used for a while, or the least recently used above a total size.
+
+    Args:
+        items: the most recently used first.
+        unused_days: those that were not used for this many days; None for none.
+        max_bytes: the least recently used until the rest is no larger; None for any size.
+        is_needed: asked of what would be deleted; what is needed stays.
+    Returns:
+        (what to delete, what stays only because it is needed).
+    """
+    unused, needed = [], []
+    kept_bytes = 0
+    for item in items:
+        too_old = unused_days is not None and time.time() - item.last_used > unused_days * SECONDS_PER_DAY
+        too_large = max_bytes is not None and kept_bytes + item.size_bytes > max_bytes
+        if (too_old or too_large) and not is_needed(item):
+            unused.append(item)
+            continue
+        kept_bytes += item.size_bytes
+        if too_old or too_large:
+            needed.append(item)
+    return unused, needed
 
 
 def _register(folder: Path) -> None:
@@ -88,17 +129,3 @@ def _leave(pid: int, lock: filelock.BaseFileLock) -> None:
     if pid == os.getpid():
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
-
-
-def _is_running(path: Path) -> bool:
-    """Whether the process that made a lock file runs; the file of one that does not is deleted."""
-    try:
-        with hold_lock(path, waiting=_refuse):
-            return False
-    # OSError: the file is another user's.
-    except (_InUseError, OSError):
-        return True
-
-
-def _refuse() -> None:
-    raise _InUseError

@@ -13,18 +13,6 @@ from data.preferences.messages import Answer, Message, PreferenceRow, as_turns
 from data.tokens.template import ChatTokenizer
 from data.tokens.thoughts import THOUGHT_FIELDS, without_thought
 
-__all__ = [
-    "CONTENT_FIELDS",
-    "LEFT_OUT",
-    "PlainFormat",
-    "Rendering",
-    "TextFormat",
-    "Turn",
-    "UnusableAnswerError",
-    "end_of_sequence",
-]
-
-
 #: Fields with content of their own: a template that does not read them loses what the data say.
 CONTENT_FIELDS = ("tool_calls", "function_call", "images", "image", "audio", "video", "videos")
 

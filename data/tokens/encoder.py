@@ -1,10 +1,9 @@
-"""Text of a pair to token ids, once, with the prompt and the answers told apart."""
+"""Preference rows as token ids: encodes rows, and drops and counts what cannot be used."""
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,82 +12,15 @@ import numpy as np
 from data.errors import DataError
 from data.preferences.messages import Answer, PreferenceRow, as_turns
 from data.preferences.reader import RowCounts
-from data.signals.schema import ResponseSignals
 from data.tokens.chat import LEFT_OUT, Rendering, UnusableAnswerError
 from data.tokens.surprises import unheeded_terminator
 from data.tokens.template import ChatTokenizer, template_text
-from data.tokens.template_format import TemplateFormat, choose_format
+from data.tokens.template_format import choose_format
 from data.tokens.templated_text import TemplatedText
+from data.tokens.text_ids import EncodedPair, EncodedResponse, TextIds
 from data.tokens.vocabulary import tokenizer_hash
 
-__all__ = ["TRAIN_ON", "EncodedPair", "EncodedResponse", "PairEncoder"]
-
-
 TRAIN_ON = ("turns", "last", "all")
-
-_REMEMBERED_TEXTS = 4
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EncodedResponse:
-    """Token ids of one answer, or of one of its turns where no single text has them all.
-
-    Attributes:
-        prompt_ids: what precedes it, int32, shape (P,); never empty.
-        ids: from the first position at which the answers of a pair may differ, int32, shape (T,).
-        mask: which of them are scored and trained, bool, shape (T,), at least one of them; None for all.
-        conversation: JSON of the messages, tools and template arguments that it was rendered from; None where the
-            data were plain text.
-    """
-
-    prompt_ids: np.ndarray
-    ids: np.ndarray
-    mask: np.ndarray | None = None
-    conversation: str | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EncodedPair:
-    """Token ids of one row.
-
-    Attributes:
-        pair_id: the row's.
-        prompt_ids: what a model is asked to go on with, int32, shape (P,); never empty. Answers may follow a longer
-            one: where a template writes an empty thought in front of both, the prompt of the answers has it.
-        chosen: the preferred answer; empty where the row has none.
-        rejected: the other one.
-    """
-
-    pair_id: str
-    prompt_ids: np.ndarray
-    chosen: tuple[EncodedResponse, ...] = ()
-    rejected: tuple[EncodedResponse, ...] = ()
-
-    @property
-    def chosen_ids(self) -> np.ndarray | None:
-        """Ids of the chosen answer, of its last turn where they are separate; None without one."""
-        return self.chosen[-1].ids if self.chosen else None
-
-    @property
-    def rejected_ids(self) -> np.ndarray | None:
-        """The same of the rejected answer."""
-        return self.rejected[-1].ids if self.rejected else None
-
-    def rows(self) -> list[ResponseSignals]:
-        """The responses as rows with ids only: chosen, then rejected, each in the order of its turns."""
-        return [
-            ResponseSignals(
-                self.pair_id,
-                role,
-                number,
-                response.prompt_ids,
-                response.ids,
-                response_mask=response.mask,
-                conversation=response.conversation,
-            )
-            for role, responses in (("chosen", self.chosen), ("rejected", self.rejected))
-            for number, response in enumerate(responses)
-        ]
 
 
 class PairEncoder:
@@ -151,12 +83,10 @@ class PairEncoder:
         self._store_conversations = store_conversations
         self._bad_rows = bad_rows
         self._shortest_dropped: int | None = None
-        self._last_texts: dict[str, tuple[int, ...]] = {}
         self._templated_text = TemplatedText(tokenizer)
         self._format = choose_format(tokenizer, arguments=template_args, thinking=thinking)
-        self.terminator_id = self._format.terminator_id
-        # A template writes its own BOS or wants none; plain text gets what the tokenizer puts in front of it.
-        self._leading_ids = [] if isinstance(self._format, TemplateFormat) else _leading_ids(tokenizer)
+        self._texts = TextIds(tokenizer, self._format, train_on)
+        self.terminator_id = self._texts.terminator_id
 
     def encode(self, row: PreferenceRow) -> EncodedPair | None:
         """Token ids of a row, or None when it is dropped (and counted).
@@ -170,7 +100,7 @@ class PairEncoder:
             if self.template_hash is not None and (mark := self._templated_text.find(row)):
                 return self._drop(f"prompt holds {mark!r}")
             prompt_text = self._format.prompt(row)
-            prompt_ids = self._ids(prompt_text)
+            prompt_ids = self._texts.ids(prompt_text)
             self._check_prompt(prompt_ids)
             answers = [
                 [] if answer is None else self._format.answer(row, prompt_text, answer)
@@ -185,7 +115,9 @@ class PairEncoder:
             raise DataError(f"{row.location}: {error}") from error
         if _same_ids(chosen, rejected):
             return self._drop("answers equal once rendered")
-        return self._fitted(EncodedPair(row.pair_id, _int32(prompt_ids), chosen, rejected), answers)
+        return self._fitted(
+            EncodedPair(row.pair_id, np.array(prompt_ids, np.int32), chosen, rejected), answers
+        )
 
     def _split_conversation(self, row: PreferenceRow) -> PreferenceRow:
         """A conversation that is learnt as a whole is split before its first assistant turn."""
@@ -206,8 +138,6 @@ class PairEncoder:
                 f"the prompt begins with {self._tokenizer.convert_ids_to_tokens(bos)!r} twice; remove it from the "
                 "text, which has been through a chat template already, or from the template"
             )
-
-    # --- From text to ids
 
     def _responses(
         self, row: PreferenceRow, answers: Sequence[Sequence[Rendering]]
@@ -231,96 +161,15 @@ class PairEncoder:
             responses = []
             for rendering in renderings[-1:] if self._train_on == "last" else renderings:
                 cut = rendering.turns[0].first if shared is None else shared
-                prompt_ids, ids, mask = self._encode_text(rendering, cut)
+                prompt_ids, ids, mask = self._texts.encode_rendering(rendering, cut)
                 if not mask.any():
                     raise UnusableAnswerError("answer with nothing to train on")
                 conversation = _conversation(row, rendering) if stores or not mask.all() else None
-                responses.append(
-                    EncodedResponse(
-                        _int32(prompt_ids), _int32(ids), None if mask.all() else mask, conversation
-                    )
-                )
+                kept = None if mask.all() else mask
+                arrays = np.array(prompt_ids, np.int32), np.array(ids, np.int32)
+                responses.append(EncodedResponse(*arrays, kept, conversation))
             encoded.append(tuple(responses))
         return tuple(encoded)
-
-    def _encode_text(self, rendering: Rendering, cut: int) -> tuple[list[int], list[int], np.ndarray]:
-        """Ids before `cut` and after it, and which of the latter count.
-
-        Ids never span the beginning or the end of what a model writes: at generation, what is there is fixed. Where
-        the whole text's ids would, the rest is cut into tokens on its own.
-        """
-        text = rendering.text
-        last = rendering.turns[-1]
-        borders = {cut, len(text)}
-        for turn in rendering.turns:
-            borders |= {place for place in (turn.first, turn.end) if cut < place < len(text)}
-        ids: list[int] = self._ids(text[:cut])
-        num_prompt, masks = len(ids), []
-        begin = cut
-        for end in sorted(borders - {cut}):
-            joint = self._ids(text[:end])
-            spanned = joint[: len(ids)] != ids
-            new = self._ids_after_text(text[begin:end]) if spanned else joint[len(ids) :]
-            turn = next((turn for turn in rendering.turns if turn.first <= begin < turn.end), None)
-            if turn is not None and end == turn.end:
-                new = self._ended(new, text[begin:end], is_last=turn is last)
-            masks.append(np.full(len(new), self._counts(rendering, turn, begin)))
-            ids += new
-            begin = end
-        if begin == cut:  # an answer without any text
-            raise UnusableAnswerError("answer has no tokens")
-        return ids[:num_prompt], ids[num_prompt:], np.concatenate(masks)
-
-    def _counts(self, rendering: Rendering, turn: Any, begin: int) -> bool:
-        """Whether a stretch of text is scored and trained."""
-        if turn is not None:
-            return self._train_on != "last" or turn is rendering.turns[-1]
-        # What a template writes in place of a missing thought is between a turn's start and its first character.
-        is_head = any(one.start <= begin < one.first for one in rendering.turns)
-        return self._train_on == "all" and not is_head and begin >= rendering.turns[0].start
-
-    def _ended(self, ids: list[int], text: str, *, is_last: bool) -> list[int]:
-        """A turn's ids with its terminator, the only one that it has."""
-        if not self._format.prints_terminator:
-            if self.terminator_id in ids:
-                raise UnusableAnswerError(f"answer holds {self._terminator!r}")
-            if not ids:
-                raise UnusableAnswerError("answer has no tokens")
-            return [*ids, self.terminator_id] if is_last else ids
-        assert isinstance(self._format, TemplateFormat), "plain text prints no terminator"
-        if not ids or not self._format.ends_turn(ids[-1]):
-            raise DataError(
-                f"an answer's text ends with {text[-20:]!r}, yet its last token is not {self._terminator!r}; "
-                "make that token a special one of the tokenizer"
-            )
-        if self.terminator_id in ids[:-1]:
-            raise UnusableAnswerError(f"answer holds {self._terminator!r}")
-        if len(ids) == 1:
-            raise UnusableAnswerError("answer has no tokens")
-        return ids
-
-    def _ids_after_text(self, text: str) -> list[int]:
-        """Ids of a text as they are in the middle of others: no space that is put before a first word."""
-        for anchor in ("\n", "a"):
-            before, whole = self._plain_ids(anchor), self._plain_ids(anchor + text)
-            if whole[: len(before)] == before:
-                return whole[len(before) :]
-        return self._plain_ids(text)
-
-    def _ids(self, text: str) -> list[int]:
-        ids = self._plain_ids(text)
-        # Text that brings its own BOS gets no second one.
-        return ids if ids[:1] == self._leading_ids[:1] else self._leading_ids + ids
-
-    def _plain_ids(self, text: str) -> list[int]:
-        # A prompt is asked for once by itself and once with each of its answers.
-        if text not in self._last_texts:
-            if len(self._last_texts) >= _REMEMBERED_TEXTS:
-                del self._last_texts[next(iter(self._last_texts))]
-            self._last_texts[text] = tuple(
-                self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
-            )
-        return list(self._last_texts[text])
 
     # --- Lengths and counts
 
@@ -359,13 +208,9 @@ class PairEncoder:
         self.counts.dropped[reason] += 1
         self.last_dropped = reason
 
-    @property
-    def _terminator(self) -> str:
-        return str(self._tokenizer.convert_ids_to_tokens(self.terminator_id))
-
     def unheeded_terminator(self, folder: Path) -> str | None:
         """A line on a model whose generation does not stop where answers end; see `data.tokens.surprises`."""
-        return unheeded_terminator(folder, self.terminator_id, self._terminator)
+        return unheeded_terminator(folder, self.terminator_id, self._texts.terminator)
 
     def describe(self) -> str:
         """One line for the output: template, terminator, rows kept, cut and dropped."""
@@ -378,7 +223,7 @@ class PairEncoder:
             notes += f"; the template trims answers of {self.num_trimmed:,} rows"
         if self._format.ignored:
             notes += f"; fields of messages that nothing reads: {', '.join(sorted(self._format.ignored))}"
-        return f"{template}; answers end with {self._terminator!r}{source}; {self.counts}{notes}"
+        return f"{template}; answers end with {self._texts.terminator!r}{source}; {self.counts}{notes}"
 
     def require_rows(self) -> None:
         """Check that something is left to work with.
@@ -458,19 +303,3 @@ def _with_prompts(pair: EncodedPair, cut: Mapping[int, np.ndarray | None]) -> En
     prompt_ids = cut[len(pair.prompt_ids)]
     assert prompt_ids is not None, "pairs that cannot be cut are dropped"
     return EncodedPair(pair.pair_id, prompt_ids, replaced(pair.chosen), replaced(pair.rejected))
-
-
-def _leading_ids(tokenizer: ChatTokenizer) -> list[int]:
-    """What the tokenizer puts in front of plain text: BOS, or nothing. What it appends is left out."""
-    special = set(tokenizer.all_special_ids)
-    text = min((id, token) for token, id in tokenizer.get_vocab().items() if id not in special)[1]
-    with_special = tokenizer.encode(text, add_special_tokens=True, verbose=False)
-    without = tokenizer.encode(text, add_special_tokens=False, verbose=False)
-    for start in range(len(with_special) - len(without) + 1):
-        if with_special[start : start + len(without)] == without:
-            return with_special[:start]
-    raise DataError("the tokenizer changes a text's own tokens when it adds special ones; it cannot be used")
-
-
-def _int32(ids: Sequence[int]) -> np.ndarray:
-    return np.array(ids, np.int32)

@@ -1,4 +1,4 @@
-"""How rows become token ids: the options that commands with `data` have for it."""
+"""The options that say how rows become token ids."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,6 @@ from data.errors import ConfigurationError
 from data.options.fields import option
 from data.tokens.encoder import TRAIN_ON
 from data.tokens.thoughts import THINKING
-
-__all__ = [
-    "encoder_settings",
-    "encoding_request",
-    "parse_template_args",
-    "store_conversations_option",
-    "template_arg_option",
-    "thinking_option",
-    "train_on_option",
-]
-
 
 _PYTHON = {"True": True, "False": False, "None": None}
 

@@ -1,4 +1,4 @@
-"""What works and would surprise: terminators that nobody stops at, and templates that differ."""
+"""Warnings: end tokens at which generation does not stop, and chat templates that differ."""
 
 import difflib
 import json
@@ -8,9 +8,6 @@ from pathlib import Path
 from data.errors import DataError
 from data.preferences.messages import Message
 from data.tokens.template import ChatTemplate, ChatTokenizer, template_text
-
-__all__ = ["differing_templates", "stored_template", "unheeded_terminator"]
-
 
 _GENERATION_CONFIG = "generation_config.json"
 

@@ -1,4 +1,4 @@
-"""One chat template: its text, what it reads, and how it renders a conversation."""
+"""A chat template: its source, the variables and fields that it reads, and rendering with it."""
 
 import datetime
 import functools
@@ -14,9 +14,6 @@ import jinja2.sandbox
 
 from data.errors import DataError
 from data.preferences.messages import Message
-
-__all__ = ["ChatTemplate", "ChatTokenizer", "template_text"]
-
 
 # What templates that print the date are shown, so that ids do not depend on the day of the run. This day is
 # the one that Llama 3.1's template falls back to.

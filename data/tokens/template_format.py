@@ -2,7 +2,7 @@
 
 Every answer is looked for in what the template wrote, and found there in whole, or its row is not used: a template may
 trim an answer, add an empty thought in front of it or write earlier turns anew, and none of this may reach a student
-unnoticed. An assistant turn is told from what is around it by rendering the conversation up to it twice, with and
+unnoticed. An assistant turn is separated from what is around it by rendering the conversation up to it twice, with and
 without it. Where a template writes a turn differently once others follow (it leaves out earlier thoughts, say), each
 turn becomes a separate text, as the model saw it when it had to write it.
 """
@@ -37,9 +37,6 @@ from data.tokens.thoughts import (
     without_thought,
 )
 from data.tokens.tool_calls import calls_arrive, parsed_arguments, text_arguments
-
-__all__ = ["TemplateFormat", "choose_format"]
-
 
 _SENTINEL = "SentinelAnswer"
 

@@ -1,12 +1,10 @@
-"""Text that has been through a chat template already, told by the special tokens in it."""
+"""Detects prompts that have been through a chat template already, by their special tokens."""
 
 import re
 
 from data.errors import DataError
 from data.preferences.messages import PreferenceRow, as_turns
 from data.tokens.template import ChatTokenizer
-
-__all__ = ["TemplatedText"]
 
 # Shorter ones (some tokenizers have single characters) are found in any text.
 _SHORTEST = 3

@@ -1,4 +1,4 @@
-"""Thoughts of reasoning models: found in a message, told from its answer, handed to a template as it wants them."""
+"""Thoughts of reasoning models: separated from answers, and passed to templates in the form that they read."""
 
 import re
 from collections.abc import Iterator
@@ -7,22 +7,6 @@ from typing import NamedTuple
 from data.errors import DataError
 from data.preferences.messages import Message
 from data.tokens.template import ChatTemplate
-
-__all__ = [
-    "THINKING",
-    "THINKING_ARGUMENTS",
-    "THOUGHT_FIELDS",
-    "Said",
-    "closes_thought",
-    "count_openings",
-    "empty_thought",
-    "opens_thought",
-    "spellings",
-    "split_thought",
-    "thought_tail",
-    "without_thought",
-]
-
 
 THINKING = ("auto", "keep", "none")
 

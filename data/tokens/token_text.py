@@ -1,13 +1,10 @@
-"""Token ids as text for people to read, from a dataset's own copy of the tokenizer."""
+"""Token ids as readable text, from a dataset's copy of the tokenizer."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
-
-__all__ = ["TokenText"]
-
 
 # What decoders write for bytes that are no whole character.
 _BROKEN = "\ufffd"

@@ -1,4 +1,4 @@
-"""Tool calls of a message: their arguments as values or as JSON text, and whether a rendering has them."""
+"""Tool calls of a message: arguments as values or JSON text, and whether a rendering contains them."""
 
 import dataclasses
 import json
@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from data.preferences.messages import Message
-
-__all__ = ["calls_arrive", "parsed_arguments", "text_arguments"]
 
 
 def parsed_arguments(turn: Message) -> Message:

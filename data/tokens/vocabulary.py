@@ -12,9 +12,6 @@ from tokenizers import Tokenizer
 from data.errors import DataError
 from data.tokens.template import template_text
 
-__all__ = ["Vocabulary", "check_agreement", "tokenizer_hash"]
-
-
 _SHOWN = 5
 
 

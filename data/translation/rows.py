@@ -9,7 +9,6 @@ log-probability of the whole response counts them; they carry no distribution: t
 the tail, so that every divergence and every expected advantage there is zero.
 """
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ResponseIds, ResponseSignals
 from data.translation.alignment import align
 from data.translation.projection import FirstPieces, ProjectedSupport, project_support
 from data.translation.token_bytes import TokenBytes
@@ -111,7 +110,7 @@ class AlignedRow:
     """
 
     source: ResponseSignals
-    target: ResponseSignals
+    target: ResponseIds
     aligned: np.ndarray
     spans: np.ndarray
 
@@ -140,7 +139,7 @@ class RowTranslator:
         self._teacher_end = teacher_end
         self._student_end = roles[teacher_end]
 
-    def align(self, row: ResponseSignals, student: StudentResponse) -> AlignedRow | ResponseSignals | None:
+    def align(self, row: ResponseIds, student: StudentResponse) -> AlignedRow | ResponseIds | None:
         """Lay the two tokenizations of a response over each other.
 
         Args:
@@ -150,7 +149,7 @@ class RowTranslator:
             The row with its alignment; one without signals on the student's ids, as it is; None where the two
             renderings cannot be aligned (and it is counted).
         """
-        target = ResponseSignals(
+        target = ResponseIds(
             row.pair_id,
             row.role,
             row.sample_index,
@@ -159,7 +158,7 @@ class RowTranslator:
             response_mask=student.mask,
             conversation=row.conversation,
         )
-        if not row.is_scored:
+        if not isinstance(row, ResponseSignals):
             return target
         teacher_runs = mask_runs(row.response_mask, len(row.response_ids))
         student_runs = mask_runs(student.mask, len(student.response_ids))
@@ -289,8 +288,7 @@ def _split(rows: Sequence[AlignedRow], projected: ProjectedSupport) -> Iterator[
         token = tokens.stop
         sizes = np.zeros(len(has), np.uint16)
         sizes[has] = projected.sizes[here]
-        yield dataclasses.replace(
-            row.target,
+        yield row.target.with_signals(
             support_sizes=sizes,
             topk_ids=projected.ids[tokens],
             teacher_logprobs=projected.teacher_logprobs[tokens],

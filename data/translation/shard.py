@@ -18,7 +18,7 @@ from data.preferences.messages import Message, PreferenceRow
 from data.signals.dataset import SignalDataset
 from data.signals.manifest import Manifest
 from data.signals.rollouts import RolloutDataset, RolloutIndex
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ResponseIds
 from data.signals.shards import read_signal_shard, write_signal_shard
 from data.tokens.encoder import PairEncoder
 from data.translation.rows import AlignedRow, RowTranslator, StudentResponse, TranslationCounts
@@ -199,10 +199,10 @@ class ShardTranslator:
             )
         return RolloutIndex(rollouts)
 
-    def _rows(self, path: Path, counts: TranslationCounts) -> Iterator[ResponseSignals]:
+    def _rows(self, path: Path, counts: TranslationCounts) -> Iterator[ResponseIds]:
         """The shard's rows on the student's ids; a pair of which one response is lost is left out whole."""
         self._translator.counts = counts
-        waiting: list[AlignedRow | ResponseSignals] = []
+        waiting: list[AlignedRow | ResponseIds] = []
         num_positions = 0
         for _, pair in itertools.groupby(read_signal_shard(path), key=lambda row: row.pair_id):
             aligned = [self._aligned(row) for row in self._of_this_student(pair)]
@@ -217,7 +217,7 @@ class ShardTranslator:
                 waiting, num_positions = [], 0
         yield from self._projected(waiting)
 
-    def _of_this_student(self, pair: Iterable[ResponseSignals]) -> Iterator[ResponseSignals]:
+    def _of_this_student(self, pair: Iterable[ResponseIds]) -> Iterator[ResponseIds]:
         """A pair's rows without answers that another student sampled; these are left out by themselves and counted."""
         for row in pair:
             if row.role == "student" and self._rollouts is None:
@@ -225,16 +225,16 @@ class ShardTranslator:
             else:
                 yield row
 
-    def _projected(self, rows: Sequence[AlignedRow | ResponseSignals]) -> Iterator[ResponseSignals]:
+    def _projected(self, rows: Sequence[AlignedRow | ResponseIds]) -> Iterator[ResponseIds]:
         """The rows in their order, those with signals projected."""
         projected = iter(self._translator.project([row for row in rows if isinstance(row, AlignedRow)]))
         return (next(projected) if isinstance(row, AlignedRow) else row for row in rows)
 
-    def _aligned(self, row: ResponseSignals) -> AlignedRow | ResponseSignals | None:
+    def _aligned(self, row: ResponseIds) -> AlignedRow | ResponseIds | None:
         student = self._sampled(row) if row.role == "student" else self._rendered(row)
         return None if student is None else self._translator.align(row, student)
 
-    def _sampled(self, row: ResponseSignals) -> StudentResponse:
+    def _sampled(self, row: ResponseIds) -> StudentResponse:
         """A response as the student sampled it."""
         assert self._rollouts is not None
         for rollout in self._rollouts.of(row.pair_id):
@@ -245,7 +245,7 @@ class ShardTranslator:
             "score these rollouts again"
         )
 
-    def _rendered(self, row: ResponseSignals) -> StudentResponse | None:
+    def _rendered(self, row: ResponseIds) -> StudentResponse | None:
         """A response as the student's template and tokenizer write its conversation; None, and counted, without."""
         if row.conversation is None:
             raise DataError(

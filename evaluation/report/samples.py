@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.signals.dataset import SignalDataset
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ResponseIds, ResponseSignals
 from data.tokens.token_text import TokenText
 
 __all__ = ["SampleAnswer", "SamplePrompt", "add_signals", "read_samples"]
@@ -101,11 +101,11 @@ def add_signals(dataset: SignalDataset, samples: Sequence[SamplePrompt]) -> None
                 sample.answers.append(_response(row, texts, dataset.path.name))
 
 
-def _response(row: ResponseSignals, texts: TokenText, dataset: str) -> SampleAnswer:
+def _response(row: ResponseIds, texts: TokenText, dataset: str) -> SampleAnswer:
     pieces = texts.in_sequence(row.response_ids.tolist())
     number = f" {row.sample_index}" if row.sample_index else ""
     tokens = None
-    if row.teacher_token_logprobs is not None and row.reference_token_logprobs is not None:
+    if isinstance(row, ResponseSignals) and row.reference_token_logprobs is not None:
         advantages = row.teacher_token_logprobs - row.reference_token_logprobs
         # Positions that are not scored (a tool's results) have no advantage, and no colour.
         by_position = dict(zip(row.scored_places.tolist(), advantages.tolist(), strict=True))

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from data.signals.schema import ROLES, ResponseSignals
+from data.signals.schema import ROLES, ResponseIds, ResponseSignals
 from student_training.batching.reward_means import RewardMeans
 from student_training.batching.transport import Batch
 from student_training.inputs.initial_supports import InitialSupports
@@ -41,7 +41,7 @@ class PairDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return self._source.num_pairs
 
-    def __getitem__(self, index: int) -> tuple[int, list[ResponseSignals]]:
+    def __getitem__(self, index: int) -> tuple[int, list[ResponseIds]]:
         return index, [row for row in self._source.pair(index) if row.role in self._roles]
 
     def pair_id(self, index: int) -> str:
@@ -89,7 +89,7 @@ class PairCollator:
         self._initial_supports = initial_supports
         self._token_columns = {"initial_token": initial, "behavior_token": behavior}
 
-    def __call__(self, pairs: Sequence[tuple[int, list[ResponseSignals]]]) -> Batch:
+    def __call__(self, pairs: Sequence[tuple[int, list[ResponseIds]]]) -> Batch:
         """Collate pairs.
 
         Returns:
@@ -153,11 +153,11 @@ class PairCollator:
                         batch[name][places[place] : places[place + 1]] = values
         return Batch({name: torch.from_numpy(array) for name, array in batch.items()})
 
-    def _signal_columns(self, rows: Sequence[ResponseSignals], num_positions: int) -> dict[str, np.ndarray]:
+    def _signal_columns(self, rows: Sequence[ResponseIds], num_positions: int) -> dict[str, np.ndarray]:
         """Scatter the flat support of every row into (N, K) arrays and fold ids that the student lacks."""
         scored = [row for row in rows if row.role in self._needs.signals]
         width = max(
-            (int(row.support_sizes.max(initial=0)) for row in scored if row.support_sizes is not None),
+            (int(row.support_sizes.max(initial=0)) for row in scored if isinstance(row, ResponseSignals)),
             default=0,
         )
         # Half of the int64 that torch indexes with: they are most of what a loader process sends.
@@ -172,10 +172,8 @@ class PairCollator:
         for row in rows:
             here = slice(offset, offset + row.num_scored)
             offset = here.stop
-            if row.role not in self._needs.signals or row.support_sizes is None:
+            if row.role not in self._needs.signals or not isinstance(row, ResponseSignals):
                 continue
-            assert row.topk_ids is not None, "the reader gives a scored row all of the teacher's columns"
-            assert row.teacher_logprobs is not None
             flat = {"teacher_logprobs": row.teacher_logprobs}
             if row.advantages is not None:
                 flat["advantages"] = row.advantages
@@ -202,7 +200,7 @@ class PairCollator:
         return {"support_ids": support_ids, "support_mask": support_mask, **values, **scalars}
 
     def _initial_columns(
-        self, rows: Sequence[tuple[int, int, ResponseSignals]], shape: tuple[int, int]
+        self, rows: Sequence[tuple[int, int, ResponseIds]], shape: tuple[int, int]
     ) -> dict[str, np.ndarray]:
         """The initial student's log-probabilities at the support (N, K) and of its tail (N,); zeros once if unknown."""
         known = self._initial_supports
@@ -213,7 +211,7 @@ class PairCollator:
         for _, index, row in rows:
             here = slice(end, end + row.num_scored)
             end = here.stop
-            if row.role not in self._needs.signals or row.support_sizes is None:
+            if row.role not in self._needs.signals or not isinstance(row, ResponseSignals):
                 continue
             values, tail[here] = known.row(index, row.role, row.sample_index)
             support[here][np.arange(shape[1]) < row.support_sizes[:, None]] = values
@@ -231,7 +229,7 @@ class PairCollator:
         support_ids[beyond] = 0
 
 
-def _terminators(rows: Sequence[tuple[int, int, ResponseSignals]], lengths: np.ndarray) -> np.ndarray:
+def _terminators(rows: Sequence[tuple[int, int, ResponseIds]], lengths: np.ndarray) -> np.ndarray:
     """Which positions hold the token that ends a response, shape (N,), bool.
 
     Chosen and rejected responses end with it; a sampled one that was cut at its limit does not, which its last
@@ -248,7 +246,7 @@ def _terminators(rows: Sequence[tuple[int, int, ResponseSignals]], lengths: np.n
     return found
 
 
-def _response_starts(rows: Sequence[tuple[int, int, ResponseSignals]]) -> np.ndarray:
+def _response_starts(rows: Sequence[tuple[int, int, ResponseIds]]) -> np.ndarray:
     """The first row of every response: those of a chosen or rejected one whose turns are separate follow each other."""
     keys = [(pair, row.role, row.sample_index if row.role == "student" else 0) for pair, _, row in rows]
     return np.array(
@@ -278,9 +276,7 @@ def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: batch[name] for name in _MODEL_INPUTS if name in batch}
 
 
-def padded_rows(
-    rows: Sequence[ResponseSignals], pad_token_id: int
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def padded_rows(rows: Sequence[ResponseIds], pad_token_id: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Every row from the left edge, filled up on the right to the longest.
 
     Args:
@@ -302,9 +298,7 @@ def padded_rows(
     return {"input_ids": input_ids, "attention_mask": attention_mask}, np.arange(len(rows)) * width
 
 
-def packed_rows(
-    rows: Sequence[ResponseSignals], pad_token_id: int
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def packed_rows(rows: Sequence[ResponseIds], pad_token_id: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """All rows concatenated in a single sequence without padding.
 
     Position ids start at 0 again with every row: they, and the absence of a mask, tell transformers which tokens see
@@ -325,5 +319,5 @@ def packed_rows(
     return {name: ids[None].astype(np.int64) for name, ids in inputs.items()}, starts
 
 
-def _lengths(rows: Sequence[ResponseSignals]) -> np.ndarray:
+def _lengths(rows: Sequence[ResponseIds]) -> np.ndarray:
     return np.array([len(row.prompt_ids) + len(row.response_ids) for row in rows], dtype=np.int64)

@@ -34,13 +34,15 @@ def reward_means(datasets: Iterable[SignalDataset]) -> RewardMeans:
     """
     num_positions, token, response = 0, 0.0, 0.0
     for dataset in datasets:
-        for _, row in dataset.iterate_ids("teacher_token_logprobs", "reference_token_logprobs"):
-            if row.role != "student":
-                continue
-            assert row.teacher_token_logprobs is not None, "checked when the dataset was opened"
-            assert row.reference_token_logprobs is not None
-            advantages = row.teacher_token_logprobs.astype(np.float64) - row.reference_token_logprobs
-            num_positions += len(advantages)
-            token += advantages.sum()
-            response += len(advantages) * advantages.sum()
+        for block in range(len(dataset.blocks)):
+            group = dataset.group(block, ("teacher_token_logprobs", "reference_token_logprobs"))
+            for index in (index for index, role in enumerate(group.roles) if role == "student"):
+                teacher = group.columns["teacher_token_logprobs"].row(index)
+                reference = group.columns["reference_token_logprobs"].row(index)
+                assert teacher is not None, "checked when the dataset was opened"
+                assert reference is not None
+                advantages = teacher.astype(np.float64) - reference
+                num_positions += len(advantages)
+                token += advantages.sum()
+                response += len(advantages) * advantages.sum()
     return RewardMeans(token / max(1, num_positions), response / max(1, num_positions))

@@ -17,7 +17,7 @@ import numpy as np
 
 from data.preferences.options import Reading
 from data.preferences.reader import read_preferences
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ResponseIds
 from data.tokens.encoder import PairEncoder
 
 __all__ = ["ConcatenatedPairs", "EncodedPairs", "PairSource", "TokenLogprobs", "read_encoded_pairs"]
@@ -41,11 +41,11 @@ class PairSource(Protocol):
     @property
     def blocks(self) -> Sequence[range]: ...  # noqa: D102
 
-    def pair(self, index: int) -> list[ResponseSignals]:
+    def pair(self, index: int) -> list[ResponseIds]:
         """All rows of one pair."""
         ...
 
-    def iterate_ids(self) -> Iterator[tuple[int, ResponseSignals]]:
+    def iterate_ids(self) -> Iterator[tuple[int, ResponseIds]]:
         """Every row with its pair's index, in the order of storage; token ids alone are sure to be there."""
         ...
 
@@ -53,7 +53,7 @@ class PairSource(Protocol):
 class EncodedPairs:
     """Preference rows as token ids, in memory."""
 
-    def __init__(self, rows: Sequence[Sequence[ResponseSignals]]) -> None:
+    def __init__(self, rows: Sequence[Sequence[ResponseIds]]) -> None:
         self._rows = rows
         self.num_pairs = len(rows)
         self.blocks = [range(len(rows))]
@@ -63,11 +63,11 @@ class EncodedPairs:
         """The pairs' ids, by pair index."""
         return [rows[0].pair_id for rows in self._rows]
 
-    def pair(self, index: int) -> list[ResponseSignals]:
+    def pair(self, index: int) -> list[ResponseIds]:
         """All rows of one pair."""
         return list(self._rows[index])
 
-    def iterate_ids(self) -> Iterator[tuple[int, ResponseSignals]]:
+    def iterate_ids(self) -> Iterator[tuple[int, ResponseIds]]:
         """Every row with its pair's index."""
         return ((pair, row) for pair, rows in enumerate(self._rows) for row in rows)
 
@@ -85,12 +85,12 @@ class ConcatenatedPairs:
             for block in source.blocks
         ]
 
-    def pair(self, index: int) -> list[ResponseSignals]:
+    def pair(self, index: int) -> list[ResponseIds]:
         """All rows of one pair."""
         which = bisect.bisect_right(self._starts, index) - 1
         return self._sources[which].pair(index - self._starts[which])
 
-    def iterate_ids(self) -> Iterator[tuple[int, ResponseSignals]]:
+    def iterate_ids(self) -> Iterator[tuple[int, ResponseIds]]:
         """Every row with its pair's index."""
         for start, source in zip(self._starts, self._sources, strict=False):
             for pair, row in source.iterate_ids():
@@ -124,7 +124,7 @@ def read_encoded_pairs(
     """
     reader = read_preferences(data, reading, need="pair" if "rejected" in roles else "chosen")
     encoder = PairEncoder(tokenizer, max_length=max_length, truncate=truncate, **encoding)
-    rows: list[list[ResponseSignals]] = []
+    rows: list[list[ResponseIds]] = []
     for row in reader:
         encoded = encoder.encode(row)
         if encoded is None:

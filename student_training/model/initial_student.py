@@ -11,7 +11,7 @@ import torch
 
 from data.files import atomic_output
 from data.progress import Progress
-from data.signals.schema import ROLES, ResponseSignals
+from data.signals.schema import ROLES, ResponseIds, ResponseSignals
 from student_training.batching.collator import PairCollator, PairDataset, model_inputs
 from student_training.head.fused import SparseLogprobs, sparse_logprobs
 from student_training.head.lm_head import split_model
@@ -101,9 +101,7 @@ class InitialPass:
                     writer.write_batch(_as_record_batch(rows, support, tail))
         return InitialSupports(cache)
 
-    def _run(
-        self, *, with_support: bool
-    ) -> Iterator[tuple[list[tuple[int, ResponseSignals]], SparseLogprobs]]:
+    def _run(self, *, with_support: bool) -> Iterator[tuple[list[tuple[int, ResponseIds]], SparseLogprobs]]:
         """Batch by batch: rows with their pair's index in the collator's order, and the log-probabilities."""
         student, device = self._student, self._device
         was_training = student.training
@@ -137,13 +135,13 @@ class InitialPass:
 
 
 def _as_record_batch(
-    rows: Sequence[tuple[int, ResponseSignals]], support: np.ndarray, tail: np.ndarray
+    rows: Sequence[tuple[int, ResponseIds]], support: np.ndarray, tail: np.ndarray
 ) -> pa.RecordBatch:
     """A batch's rows that have signals, flat as shards have them: a position's tokens in the order of its support."""
     columns: list[list] = [[] for _ in SCHEMA]
     ends = itertools.accumulate(row.num_scored for _, row in rows)
     for (index, row), end in zip(rows, ends, strict=True):
-        if row.support_sizes is None:
+        if not isinstance(row, ResponseSignals):
             continue
         here = slice(end - row.num_scored, end)
         filled = np.arange(support.shape[1]) < row.support_sizes[:, None]

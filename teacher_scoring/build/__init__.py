@@ -1,1 +1,1 @@
-"""Datasets in the making: work folder, assembly, completion."""
+"""Building a dataset: work folder, assembly of shards, completion."""

@@ -1,6 +1,5 @@
-"""From passes to signal rows: support, advantages, tails; pairs that lost scores are left out and named."""
+"""Assembles signal shards from passes: supports, advantages, tails; pairs that lost scores are left out."""
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,15 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import ShardError
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ResponseIds, ResponseSignals
 from data.signals.shards import read_signal_shard, shard_format_version, write_signal_shard
 from data.signals.support import tail_logprobs, truncate_top_p
 from teacher_scoring.build.records import LostResponse, ShardRecord
 from teacher_scoring.engines.contract import GivenScores, SupportScores
 from teacher_scoring.passes.cache import Lost, PassFile, read_reference, read_teacher
 from teacher_scoring.passes.tasks import EncodedShard, SupportRule
-
-__all__ = ["ScoredShard", "assemble_shard", "signals_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ def assemble_shard(
     """
     lost: list[LostResponse] = []
 
-    def rows() -> Iterator[ResponseSignals]:
+    def rows() -> Iterator[ResponseIds]:
         for _, pair in itertools.groupby(_scored_rows(scored, rule), key=lambda row: row[0].pair_id):
             responses = list(pair)
             failures = [failure for _, failure in responses if failure is not None]
@@ -73,9 +70,7 @@ def assemble_shard(
     return ShardRecord(scored.shard.index, entry, tuple(lost))
 
 
-def _scored_rows(
-    scored: ScoredShard, rule: SupportRule
-) -> Iterator[tuple[ResponseSignals, LostResponse | None]]:
+def _scored_rows(scored: ScoredShard, rule: SupportRule) -> Iterator[tuple[ResponseIds, LostResponse | None]]:
     """The shard's rows with their signals, or with what was lost."""
     answers = {role: _answers(file, scored.reference.get(role)) for role, file in scored.teacher.items()}
     for row in read_signal_shard(scored.shard.path):
@@ -106,7 +101,7 @@ def _answers(
 
 
 def signals_of(
-    row: ResponseSignals, teacher: SupportScores, reference: GivenScores | None, rule: SupportRule
+    row: ResponseIds, teacher: SupportScores, reference: GivenScores | None, rule: SupportRule
 ) -> ResponseSignals:
     """The signals of one response from both models' answers.
 
@@ -136,4 +131,4 @@ def signals_of(
             ),
             "reference_token_logprobs": reference.token_logprobs,
         }
-    return dataclasses.replace(row, **signals)
+    return row.with_signals(**signals)

@@ -1,4 +1,4 @@
-"""One dataset while it is made: whose folder it is, which shards are written, what a killed run left to take over.
+"""A dataset while it is built: its folder and lock, its finished shards, continuing an interrupted run.
 
 A dataset grows inside its own output folder. Files get their names only when they are whole, and the manifest comes
 last, so that its presence means complete. What must survive a kill beside the shards is in a hidden folder, which goes
@@ -18,7 +18,7 @@ import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,14 +30,11 @@ from data.progress import Progress
 from data.signals.dataset import SignalDataset, is_intact
 from data.signals.fingerprint import explain_differences, fingerprint
 from data.signals.manifest import MANIFEST_NAME, read_manifest
-from data.signals.schema import ResponseSignals
 from data.storage.store import reserve_dataset
 from teacher_scoring.build.merge import FAILED_NAME, WORK_NAME, complete_dataset, finish_part
 from teacher_scoring.build.records import LostResponse, ShardRecord
 from teacher_scoring.options import ALL_SHARDS, Part
-from teacher_scoring.passes.tasks import EncodedShard, write_encoded_shards
-
-__all__ = ["DatasetBuild", "recorded_engine"]
+from teacher_scoring.passes.tasks import EncodedShard, Task, write_encoded_shards
 
 _REQUEST_NAME = "request.json"
 
@@ -140,31 +137,31 @@ class DatasetBuild:
 
     def encode(
         self,
-        rows_of_pairs: Iterable[Sequence[ResponseSignals]],
+        rows_of_pairs: Iterable[Sequence[Any]],
         reader: PreferenceReader,
         *,
-        roles: Sequence[str],
+        write: Callable[[Path, list[Any]], tuple[Task, ...]],
         shard_pairs: int,
     ) -> list[EncodedShard]:
         """Write the token ids of this part's shards; the dataset's name is known afterwards.
 
         Args:
-            rows_of_pairs: the rows of each pair, ids only. All parts go through all rows, because only then it is
+            rows_of_pairs: the rows of each pair. All parts go through all rows, because only then it is
                 certain which of them are in which shard.
             reader: where they come from.
-            roles: the roles to score.
+            write: writes the rows of one shard, see `write_encoded_shards`.
             shard_pairs: pairs per shard.
         """
         with Progress("encoding", unit="pairs") as progress:
 
-            def counted() -> Iterator[Sequence[ResponseSignals]]:
+            def counted() -> Iterator[Sequence[Any]]:
                 for rows in rows_of_pairs:
                     progress.update()
                     yield rows
 
             shards = list(
                 write_encoded_shards(
-                    counted(), self.folder, roles=roles, shard_pairs=shard_pairs, wanted=self.part
+                    counted(), self.folder, write=write, shard_pairs=shard_pairs, wanted=self.part
                 )
             )
         self.request = {**self._known, "data": reader.data_hash}

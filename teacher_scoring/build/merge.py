@@ -1,4 +1,4 @@
-"""From written shards to a complete dataset: at once, or from parts that several runs have finished.
+"""Completes a dataset from its shards, or from parts that several runs have finished.
 
 The manifest comes last, so that its presence means complete. A part that is finished leaves one file in its folder,
 `<out>/.work/I-of-N/done.json`; once all N are there, merging needs neither the data nor the models.
@@ -21,8 +21,6 @@ from data.signals.fingerprint import compare_requests
 from data.signals.manifest import MANIFEST_NAME, FileEntry, Manifest, describe_files, write_manifest
 from data.signals.shards import unify_formats
 from teacher_scoring.build.records import LostResponse, ShardRecord
-
-__all__ = ["FAILED_NAME", "WORK_NAME", "complete_dataset", "finish_part", "merge_parts"]
 
 #: Responses that got no scores, one JSON object a line; only there when there are any.
 FAILED_NAME = "failed.jsonl"

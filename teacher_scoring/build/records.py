@@ -1,4 +1,4 @@
-"""What is noted of a shard that has been written: what the manifest will say of it, and the responses it lost."""
+"""Records of finished shards: their manifest entries, and the responses that they lost."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from data.signals.manifest import RoleCount, RowGroup, ShardEntry
-
-__all__ = ["LostResponse", "ShardRecord"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,20 +21,6 @@ from teacher_scoring.engines.contract import (
     TokenSequence,
 )
 
-__all__ = [
-    "MAX_ATTEMPTS",
-    "MAX_EXCESS_MASS",
-    "CheckedEngine",
-    "LostAnswersError",
-    "ask_until_answered",
-    "check_prompts",
-    "check_sequences",
-    "given_fault",
-    "sample_fault",
-    "support_fault",
-]
-
-
 MAX_ATTEMPTS = 3
 
 # Float32 log-softmax over 150,000 tokens sums to 1 within a few 1e-7; 1e-5 away is a wrong normaliser.

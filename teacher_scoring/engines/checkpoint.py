@@ -1,4 +1,4 @@
-"""Tell a checkpoint from anything else before a library tries to load it, and say why one did not load."""
+"""Checks a checkpoint folder before a library loads it, and explains why one did not load."""
 
 import json
 import pickle
@@ -9,9 +9,6 @@ from safetensors import SafetensorError
 
 from data.errors import AdpaError, ConfigurationError, ScoringError
 from teacher_scoring.engines.contract import EngineOptions, parse_engine_args
-
-__all__ = ["LOAD_FAILURES", "check_checkpoint", "load_failure", "one_line"]
-
 
 # What model libraries raise for a checkpoint, an option or a request that they cannot serve.
 LOAD_FAILURES = (

@@ -1,4 +1,4 @@
-"""What stage one asks of a library that runs models: score responses, score given ids, sample."""
+"""The interface of an engine's backend: score responses, score given ids, sample."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -8,20 +8,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from data.errors import ConfigurationError
-
-__all__ = [
-    "DTYPES",
-    "ENGINES",
-    "Backend",
-    "EngineOptions",
-    "GivenScores",
-    "SampledResponse",
-    "Sampling",
-    "SupportScores",
-    "TokenSequence",
-    "parse_engine_args",
-]
-
 
 ENGINES = ("auto", "vllm", "transformers")
 

@@ -1,18 +1,15 @@
-"""From logits to the log-probabilities that are kept: top-k, given ids, the token itself."""
+"""Log-probabilities from logits: of the top-k, of given ids, of the token itself."""
 
 from collections.abc import Iterator
 
 import torch
-
-__all__ = ["given_logprobs", "support_logprobs"]
-
 
 # Measured at V = 32,000: 8 to 32 MB at a time are a fifth faster than 256 MB.
 _CPU_BYTES = 1 << 24
 
 _GPU_BYTES = 1 << 30
 
-# Tokens whose maximum stands for them in a first look. At k = 50, 64 makes top-k on a CPU twice as fast at
+# Tokens that are represented by their maximum in a first look. At k = 50, 64 makes top-k on a CPU twice as fast at
 # V = 32,000 and three times at 152,000.
 _BLOCK = 64
 

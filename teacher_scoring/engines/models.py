@@ -1,4 +1,4 @@
-"""A model that is on this machine and identified, but not loaded; and what of its engine determines its numbers."""
+"""Finds and identifies a model without loading it; and the engine settings that determine its numbers."""
 
 import json
 from collections.abc import Iterable
@@ -12,8 +12,6 @@ from data.errors import ConfigurationError
 from data.model_identity import refuse_other_models, resolve_model
 from teacher_scoring.engines.open import engine_version, resolve_engine
 from teacher_scoring.options import SampleOptions, ScoreOptions
-
-__all__ = ["ResolvedModel", "engine_request", "find_model", "longest_sequence"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Opens engines by name and knows their versions."""
+"""Opens an engine by name; versions of the installed engines."""
 
 import importlib.util
 from importlib.metadata import PackageNotFoundError, version
@@ -8,11 +8,9 @@ from teacher_scoring.engines.checked import CheckedEngine
 from teacher_scoring.engines.checkpoint import check_checkpoint
 from teacher_scoring.engines.contract import ENGINES, EngineOptions
 
-__all__ = ["engine_version", "is_installed", "open_engine", "resolve_engine"]
-
 
 def resolve_engine(kind: str) -> str:
-    """The engine that `kind` stands for on this machine: `auto` is vLLM where it is installed.
+    """The engine that `kind` means on this machine: `auto` is vLLM where it is installed.
 
     Raises:
         ConfigurationError: an unknown engine.

@@ -1,4 +1,4 @@
-"""Load and save the tokenizer that turns rows into ids."""
+"""Loads and saves a model's tokenizer."""
 
 import tempfile
 from pathlib import Path
@@ -8,8 +8,6 @@ from transformers import AutoTokenizer
 
 from data.files import make_folder, write_atomic
 from data.model_identity import unusable_tokenizer
-
-__all__ = ["load_tokenizer", "save_tokenizer"]
 
 
 def load_tokenizer(folder: Path, *, option: str, trust_remote_code: bool) -> Any:

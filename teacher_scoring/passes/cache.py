@@ -1,4 +1,4 @@
-"""Results of passes on disk: where they are, whether they are valid, writing and reading them.
+"""The cache of passes: names, validity, reading and writing of pass files.
 
 A pass file is named by a hash of everything that determines it: the model, the engine's arithmetic, the token ids,
 and for a reference also the teacher's pass that gave the ids. Passes are therefore found again by any later dataset
@@ -24,19 +24,6 @@ from data.signals.schema import list_of
 from data.storage.usage import note_use
 from teacher_scoring.engines.contract import GivenScores, SupportScores
 from teacher_scoring.passes.tasks import EncodedShard, Task
-
-__all__ = [
-    "Lost",
-    "PassFile",
-    "PassPlan",
-    "read_reference",
-    "read_teacher",
-    "remove_stale_leftovers",
-    "support_digest",
-    "write_reference",
-    "write_teacher",
-]
-
 
 _TEACHER_SCHEMA = pa.schema(
     [
@@ -154,7 +141,7 @@ class PassPlan:
         if (num_rows, num_positions) == (file.task.rows, file.task.positions):
             return None
         # A reference's file may be complete while some of the supports that it was asked for are others by now; a
-        # teacher's is not what its name stands for.
+        # teacher's file is then not what its name says.
         return file if supports is None else replace(file, base=file.path)
 
 

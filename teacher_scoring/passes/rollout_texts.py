@@ -1,7 +1,7 @@
 """Rollouts of a student with another tokenizer, as the teacher's tokenizer and template write their text.
 
 A teacher can only score its own tokens. So the text of each answer is taken from the bytes of the student's tokens, put
-behind the prompt by the teacher's template, and cut by the teacher's tokenizer. Whether both tokenizations spell the
+after the prompt by the teacher's template, and cut by the teacher's tokenizer. Whether both tokenizations spell the
 same bytes is checked here, before anything is scored, so that what is scored can be put back on the student's ids.
 """
 
@@ -13,13 +13,11 @@ import numpy as np
 from data.errors import DataError
 from data.preferences.messages import PreferenceRow
 from data.signals.rollouts import Rollout, RolloutDataset, RolloutIndex
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ResponseIds
 from data.tokens.encoder import EncodedPair, PairEncoder
 from data.translation.alignment import align
 from data.translation.token_bytes import TokenBytes
 from teacher_scoring.passes.rollouts_by_pair import describe_dropped
-
-__all__ = ["RolloutTexts"]
 
 
 class RolloutTexts:
@@ -63,7 +61,7 @@ class RolloutTexts:
     def __contains__(self, pair_id: str) -> bool:
         return pair_id in self._index
 
-    def rows(self, row: PreferenceRow, pair: EncodedPair) -> list[ResponseSignals]:
+    def rows(self, row: PreferenceRow, pair: EncodedPair) -> list[ResponseIds]:
         """The rollouts of one pair in the teacher's ids; see `RolloutRows`."""
         found = self._index.of(pair.pair_id)
         if not found:
@@ -83,7 +81,7 @@ class RolloutTexts:
         """One line for the output, when something was dropped."""
         return describe_dropped(self._path, self.dropped)
 
-    def _written(self, row: PreferenceRow, rollout: Rollout) -> ResponseSignals | None:
+    def _written(self, row: PreferenceRow, rollout: Rollout) -> ResponseIds | None:
         """One answer in the teacher's ids; None, and counted, where that cannot be the same text."""
         ids = rollout.response_ids
         is_ended = rollout.finish_reason == "stop"
@@ -112,7 +110,7 @@ class RolloutTexts:
         scored_ids = response.ids[:stop] if mask is None else response.ids[:stop][mask]
         if align(scored_ids, ids, self._teacher, self._student, terminated=is_ended) is None:
             return self._drop("the teacher's tokens do not spell the same bytes")
-        return ResponseSignals(
+        return ResponseIds(
             rollout.pair_id,
             "student",
             rollout.sample_index,

@@ -8,10 +8,8 @@ import numpy as np
 from data.errors import DataError
 from data.preferences.messages import PreferenceRow
 from data.signals.rollouts import Rollout, RolloutDataset, RolloutIndex
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ResponseIds
 from data.tokens.encoder import EncodedPair
-
-__all__ = ["RolloutRows", "RolloutsByPair", "describe_dropped"]
 
 
 class RolloutRows(Protocol):
@@ -27,7 +25,7 @@ class RolloutRows(Protocol):
         """Whether the student was asked about a pair."""
         ...
 
-    def rows(self, row: PreferenceRow, pair: EncodedPair) -> list[ResponseSignals]:
+    def rows(self, row: PreferenceRow, pair: EncodedPair) -> list[ResponseIds]:
         """The rollouts of one pair that can be scored, ids only; none when the student was not asked about it.
 
         Args:
@@ -72,10 +70,10 @@ class RolloutsByPair:
     def __contains__(self, pair_id: str) -> bool:
         return pair_id in self._index
 
-    def rows(self, row: PreferenceRow, pair: EncodedPair) -> list[ResponseSignals]:
+    def rows(self, row: PreferenceRow, pair: EncodedPair) -> list[ResponseIds]:
         """See `RolloutRows`."""
         return [
-            ResponseSignals(
+            ResponseIds(
                 pair.pair_id, "student", rollout.sample_index, rollout.prompt_ids, rollout.response_ids
             )
             for rollout in self.of(pair)

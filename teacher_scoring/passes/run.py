@@ -1,4 +1,4 @@
-"""One model's pass over the shards of a dataset: what is in the cache is found, the rest is scored on an engine."""
+"""Runs one model's pass over a dataset's shards: cached results are reused, the rest is scored."""
 
 import contextlib
 import logging
@@ -11,8 +11,6 @@ from teacher_scoring.passes.cache import PassFile, PassPlan
 from teacher_scoring.passes.scoring import LOST_ADVICE, PassResult
 from teacher_scoring.passes.tasks import EncodedShard
 from teacher_scoring.workers.run import EngineRequest, Work, run_on_engine
-
-__all__ = ["Pass", "PassCounts"]
 
 logger = logging.getLogger(__name__)
 

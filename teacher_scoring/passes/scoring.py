@@ -1,4 +1,4 @@
-"""What an engine does with the files of a pass: read the next one, score this one, write the last one, all at once.
+"""Scores the files of a pass on an engine; reading, scoring and writing overlap.
 
 This runs where the engine is, in a separate process or on another machine. Reading and writing have a thread each, so
 that the model waits for neither; no more than `_MAX_WAITING` results are held for a slow disk.
@@ -24,9 +24,6 @@ from teacher_scoring.passes.cache import (
     write_teacher,
 )
 from teacher_scoring.passes.tasks import read_rows
-
-__all__ = ["LOST_ADVICE", "PassResult", "score_given_ids", "score_support"]
-
 
 # Results that wait for the writer, at most: what they hold in memory is what a slow disk costs.
 _MAX_WAITING = 2
@@ -75,14 +72,10 @@ def score_support(engine: CheckedEngine, files: Iterable[PassFile], *, top_k: in
         known = [] if file.base is None else _readable(read_teacher(file.base))
         return _Inputs(read_rows(file.shard, file.task.role), known)
 
-    def score(file: PassFile, inputs: _Inputs, writer: "_Writer") -> None:
-        sequences = inputs.sequences
-        rows, positions = _fill(
-            inputs, lambda todo: engine.score_support([sequences[i] for i in todo], top_k), file
-        )
-        writer.submit(_write_teacher, file, rows, positions)
+    def ask(inputs: _Inputs, todo: Sequence[int]) -> list[SupportScores]:
+        return engine.score_support([inputs.sequences[i] for i in todo], top_k)
 
-    return _run(files, read, score)
+    return _run(files, read, ask, lambda file, rows, _: write_teacher(file, rows))
 
 
 def score_given_ids(engine: CheckedEngine, files: Iterable[PassFile]) -> Iterator[PassResult]:
@@ -94,16 +87,11 @@ def score_given_ids(engine: CheckedEngine, files: Iterable[PassFile]) -> Iterato
         known = [] if file.base is None else _readable(read_reference(file.base, supports))
         return _Inputs(read_rows(file.shard, file.task.role), known, supports)
 
-    def score(file: PassFile, inputs: _Inputs, writer: "_Writer") -> None:
-        sequences, supports = inputs.sequences, inputs.supports
+    def ask(inputs: _Inputs, todo: Sequence[int]) -> list[GivenScores]:
+        ids = [_ids(inputs.supports[i]) for i in todo]
+        return engine.score_given([inputs.sequences[i] for i in todo], ids)
 
-        def ask(todo: Sequence[int]) -> list[GivenScores]:
-            return engine.score_given([sequences[i] for i in todo], [_ids(supports[i]) for i in todo])
-
-        rows, positions = _fill(inputs, ask, file)
-        writer.submit(_write_reference, file, rows, supports, positions)
-
-    return _run(files, read, score)
+    return _run(files, read, ask, lambda file, rows, inputs: write_reference(file, rows, inputs.supports))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,37 +103,31 @@ class _Inputs:
     supports: Sequence[SupportScores | Lost] = ()
 
 
-class _Writer:
-    """One thread that writes results while the engine goes on, and a bounded number of them waiting."""
-
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self._pool = pool
-        self._waiting: deque[Future[PassResult]] = deque()
-
-    def submit(self, *call: Any) -> None:
-        self._waiting.append(self._pool.submit(*call))
-
-    def finished(self, *, keep: int) -> Iterator[PassResult]:
-        """Hand over what is written; wait until no more than `keep` are left."""
-        while self._waiting and (len(self._waiting) > keep or self._waiting[0].done()):
-            yield self._waiting.popleft().result()
-
-
 def _run(
     files: Iterable[PassFile],
     read: Callable[[PassFile], _Inputs],
-    score: Callable[[PassFile, _Inputs, _Writer], None],
+    ask: Callable[[_Inputs, Sequence[int]], Sequence[Any]],
+    write: Callable[[PassFile, list[Any], _Inputs], None],
 ) -> Iterator[PassResult]:
     """Score one file after the other, the next one read and the last one written meanwhile."""
+
+    def written(file: PassFile, rows: list[Any], inputs: _Inputs, positions: int) -> PassResult:
+        write(file, rows, inputs)
+        lost = [row for row in rows if isinstance(row, Lost)]
+        return PassResult(file, positions, len(lost), lost[0].reason if lost else None)
+
+    waiting: deque[Future[PassResult]] = deque()
     with (
         ThreadPoolExecutor(1, thread_name_prefix="pass-reader") as reader,
-        ThreadPoolExecutor(1, thread_name_prefix="pass-writer") as pool,
+        ThreadPoolExecutor(1, thread_name_prefix="pass-writer") as writer,
     ):
-        writer = _Writer(pool)
-        for file, inputs in _one_ahead((file, reader.submit(read, file)) for file in files):
-            score(file, inputs.result(), writer)
-            yield from writer.finished(keep=_MAX_WAITING)
-        yield from writer.finished(keep=0)
+        for file, reading in _one_ahead((file, reader.submit(read, file)) for file in files):
+            inputs = reading.result()
+            rows, positions = _fill(file, inputs, ask)
+            waiting.append(writer.submit(written, file, rows, inputs, positions))
+            while waiting and (len(waiting) > _MAX_WAITING or waiting[0].done()):
+                yield waiting.popleft().result()
+        yield from (result.result() for result in waiting)
 
 
 def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
@@ -158,7 +140,7 @@ def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
 
 
 def _fill(
-    inputs: _Inputs, ask: Callable[[Sequence[int]], Sequence[Any]], file: PassFile
+    file: PassFile, inputs: _Inputs, ask: Callable[[_Inputs, Sequence[int]], Sequence[Any]]
 ) -> tuple[list[Any], int]:
     """Complete the rows of a task: those known, those that cannot be asked, and the engine's answers to the rest.
 
@@ -172,7 +154,7 @@ def _fill(
         rows[number] = Lost("no teacher scores")
     todo = [i for i, row in enumerate(rows) if i not in unaskable and (row is None or isinstance(row, Lost))]
     try:
-        answers = ask(todo) if todo else []
+        answers = ask(inputs, todo) if todo else []
     except LostAnswersError as error:
         if len(error.reasons) == len(sequences) >= _SUSPICIOUS_LOSSES:
             raise ScoringError(
@@ -203,23 +185,3 @@ def _readable(rows: Iterator[Any]) -> list[Any]:
 def _ids(row: SupportScores | Lost) -> np.ndarray:
     assert isinstance(row, SupportScores), "rows without a support are never asked for"
     return row.topk_ids
-
-
-def _write_teacher(file: PassFile, rows: Sequence[SupportScores | Lost], positions: int) -> PassResult:
-    write_teacher(file, rows)
-    return _result(file, positions, rows)
-
-
-def _write_reference(
-    file: PassFile,
-    rows: Sequence[GivenScores | Lost],
-    supports: Sequence[SupportScores | Lost],
-    positions: int,
-) -> PassResult:
-    write_reference(file, rows, supports)
-    return _result(file, positions, rows)
-
-
-def _result(file: PassFile, positions: int, rows: Sequence[object]) -> PassResult:
-    lost = [row for row in rows if isinstance(row, Lost)]
-    return PassResult(file, positions, len(lost), lost[0].reason if lost else None)

@@ -1,30 +1,22 @@
-"""Rows to score: token ids on disk in shards of a fixed number of pairs, and the tasks that they make."""
+"""Token ids to score: shards of a fixed number of pairs on disk, and the tasks in each."""
 
 import hashlib
 import itertools
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from data.preferences.messages import PreferenceRow
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ResponseIds
 from data.signals.shards import read_signal_shard, write_signal_shard
 from data.tokens.encoder import EncodedPair
 from teacher_scoring.engines.contract import TokenSequence
 from teacher_scoring.passes.rollouts_by_pair import RolloutRows
 
-__all__ = [
-    "EncodedShard",
-    "SupportRule",
-    "Task",
-    "group_pairs",
-    "pair_rows",
-    "read_rows",
-    "tasks_of",
-    "write_encoded_shards",
-]
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +59,8 @@ class EncodedShard:
 
     Attributes:
         index: place among the shards.
-        path: a signal shard whose rows carry ids only.
-        tasks: one for each role to score that has rows here.
+        path: its file.
+        tasks: one for each role to score that has rows here; none where a student is sampled.
     """
 
     index: int
@@ -78,7 +70,7 @@ class EncodedShard:
 
 def pair_rows(
     pairs: Iterable[tuple[PreferenceRow, EncodedPair]], rollouts: RolloutRows | None
-) -> Iterator[list[ResponseSignals]]:
+) -> Iterator[list[ResponseIds]]:
     """All rows of each pair: chosen, rejected, then the student's samples, ids only.
 
     Args:
@@ -91,9 +83,7 @@ def pair_rows(
         yield pair.rows() + (rollouts.rows(row, pair) if rollouts is not None else [])
 
 
-def group_pairs(
-    rows_of_pairs: Iterable[Sequence[ResponseSignals]], shard_pairs: int
-) -> Iterator[list[ResponseSignals]]:
+def group_pairs(rows_of_pairs: Iterable[Sequence[_Row]], shard_pairs: int) -> Iterator[list[_Row]]:
     """The rows of `shard_pairs` pairs at a time."""
     pairs = iter(rows_of_pairs)
     while rows := [row for pair in itertools.islice(pairs, shard_pairs) for row in pair]:
@@ -101,10 +91,10 @@ def group_pairs(
 
 
 def write_encoded_shards(
-    rows_of_pairs: Iterable[Sequence[ResponseSignals]],
+    rows_of_pairs: Iterable[Sequence[_Row]],
     folder: Path,
     *,
-    roles: Sequence[str],
+    write: Callable[[Path, list[_Row]], tuple[Task, ...]],
     shard_pairs: int,
     wanted: Container[int],
 ) -> Iterator[EncodedShard]:
@@ -113,7 +103,7 @@ def write_encoded_shards(
     Args:
         rows_of_pairs: the rows of each pair.
         folder: where to write `ids-00000.parquet` and so on.
-        roles: the roles to score; each becomes a separate task, so that another role can be added later.
+        write: writes the rows of one shard and says what has to be scored of them.
         shard_pairs: pairs per shard.
         wanted: indices of the shards to write; the others are passed over.
     """
@@ -121,12 +111,23 @@ def write_encoded_shards(
         if index not in wanted:
             continue
         path = folder / f"ids-{index:05d}.parquet"
-        version = max(row.format_version for row in rows)
-        write_signal_shard(path, rows, fingerprint="", format_version=version)
-        yield EncodedShard(index, path, tasks_of(rows, roles))
+        yield EncodedShard(index, path, write(path, rows))
 
 
-def tasks_of(rows: Sequence[ResponseSignals], roles: Sequence[str]) -> tuple[Task, ...]:
+def write_responses(path: Path, rows: Sequence[ResponseIds], *, roles: Sequence[str]) -> tuple[Task, ...]:
+    """Write a shard of responses without scores.
+
+    Args:
+        path: its file.
+        rows: the responses.
+        roles: the roles to score; each becomes a separate task, so that another role can be added later.
+    """
+    version = max(row.format_version for row in rows)
+    write_signal_shard(path, rows, fingerprint="", format_version=version)
+    return tasks_of(rows, roles)
+
+
+def tasks_of(rows: Sequence[ResponseIds], roles: Sequence[str]) -> tuple[Task, ...]:
     """What has to be scored of one shard's rows: a task for each of the roles that has any."""
     tasks = []
     for role in roles:
@@ -156,5 +157,5 @@ def read_rows(shard: EncodedShard, role: str) -> list[TokenSequence]:
     return [_sequence(row) for row in read_signal_shard(shard.path) if row.role == role]
 
 
-def _sequence(row: ResponseSignals) -> TokenSequence:
+def _sequence(row: ResponseIds) -> TokenSequence:
     return TokenSequence(row.prompt_ids, row.response_ids, row.response_mask)

@@ -1,4 +1,4 @@
-"""An engine in a separate process: give it items, take its results, stop it and all that it started.
+"""An engine in a separate process: send items, receive results, stop its process group.
 
 Only the end of a process gives back all of an engine's memory for certain, and only a process group can be stopped with
 what an engine has started. The price is that items and results travel through a pipe, and that a death has to be found:
@@ -21,9 +21,6 @@ import data.errors
 from data.errors import AdpaError, ScoringError
 from teacher_scoring.engines.checked import CheckedEngine
 from teacher_scoring.workers.work import STOP_WITHIN_S, EngineRequest, Heard, Work, unheard, work_here
-
-__all__ = ["EngineDiedError", "EngineProcess", "work_apart"]
-
 
 # Items that the engine's process has been given and not answered: the next one is there when it asks.
 _MAX_OUTSTANDING = 4

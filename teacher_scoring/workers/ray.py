@@ -1,4 +1,4 @@
-"""Engines as Ray actors that share the items of one pass, and the ledger of who has which item.
+"""Engines as Ray actors that share the items of one pass, with a ledger of assigned items.
 
 Actors come and go; items must not. So the command keeps the ledger: an item is handed to one worker at a time, goes to
 another one when its worker is lost, and is given up after `_MAX_LOSSES` lost workers, because it is then taken to be
@@ -25,9 +25,6 @@ from teacher_scoring.engines.open import engine_version, resolve_engine
 from teacher_scoring.workers.process import EngineProcess
 from teacher_scoring.workers.ray_cluster import connected_ray, worker_resources
 from teacher_scoring.workers.work import STOP_WITHIN_S, EngineRequest, Work
-
-__all__ = ["WorkLedger", "work_on_ray"]
-
 
 # Give up on an item after this many lost workers.
 _MAX_LOSSES = 3

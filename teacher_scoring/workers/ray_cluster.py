@@ -1,4 +1,4 @@
-"""The Ray cluster that a pass runs on: found or started, and what a worker may take of it. Alone imports Ray.
+"""Connects to or starts a Ray cluster, and the resources of a worker. The only file that imports Ray.
 
 Process-wide effects: Ray is configured through environment variables, which stay set for the life of this process
 (`RAY_USAGE_STATS_ENABLED`, and for a private cluster `RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER`, `RAY_AUTH_MODE` and
@@ -20,9 +20,6 @@ from typing import Any
 
 from data.errors import ConfigurationError
 from teacher_scoring.workers.work import EngineRequest
-
-__all__ = ["connected_ray", "session_folder", "worker_resources"]
-
 
 # Items and results are small; what Ray takes by default is a third of the memory.
 _OBJECT_STORE_BYTES = 256 << 20

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import ConfigurationError
+from teacher_scoring.engine_flags import engine_options
 from teacher_scoring.engines.models import ResolvedModel
 from teacher_scoring.engines.open import resolve_engine
-from teacher_scoring.options import SampleOptions, ScoreOptions, engine_options
+from teacher_scoring.options import SampleOptions, ScoreOptions
 from teacher_scoring.workers.process import work_apart
 from teacher_scoring.workers.work import EngineRequest, Heard, Work, unheard, work_here
-
-__all__ = ["EngineRequest", "Work", "needs_own_process", "request_engine", "run_on_engine"]
 
 
 def request_engine(

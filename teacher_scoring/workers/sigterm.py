@@ -1,4 +1,4 @@
-"""What SIGTERM does to a command: stop soon, keep what is finished, exit with 143."""
+"""SIGTERM in stage one: stop soon, keep what is finished, exit with code 143."""
 
 import contextlib
 import os
@@ -6,9 +6,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
-
-__all__ = ["EXIT_TERMINATED", "TERMINATE_WITHIN_S", "exit_on_sigterm"]
-
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
 

@@ -1,4 +1,4 @@
-"""What an engine is opened for, and running work on one in this process."""
+"""A request for an engine, and running work on one in this process."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,9 +9,6 @@ from data.errors import ScoringError
 from teacher_scoring.engines.checked import CheckedEngine
 from teacher_scoring.engines.contract import EngineOptions
 from teacher_scoring.engines.open import open_engine
-
-__all__ = ["STOP_WITHIN_S", "EngineRequest", "Heard", "Work", "unheard", "work_here"]
-
 
 #: How long a stopped engine may take to give its memory back before it is killed, seconds.
 STOP_WITHIN_S = 5.0

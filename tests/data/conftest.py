@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from data.signals.dataset import SignalDataset
 from data.signals.manifest import Manifest, write_manifest
 from data.signals.rollouts import Rollout, write_rollout_shard
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ResponseIds
 from data.signals.shards import write_signal_shard
 from data.signals.support import tail_logprobs, truncate_top_p
 
@@ -32,7 +32,7 @@ def make_row():
         rng = np.random.default_rng([seed, length, *map(ord, pair_id + role), sample_index])
         prompt_ids = rng.integers(0, VOCAB_SIZE, 3, dtype=np.int32)
         response_ids = rng.integers(0, VOCAB_SIZE, length, dtype=np.int32)
-        ids_only = ResponseSignals(pair_id, role, sample_index, prompt_ids, response_ids)
+        ids_only = ResponseIds(pair_id, role, sample_index, prompt_ids, response_ids)
         if not scored:
             return ids_only
         teacher = _log_softmax(rng.normal(scale=3.0, size=(length, VOCAB_SIZE)))
@@ -43,8 +43,7 @@ def make_row():
         teacher_logprobs = kept[mask].astype(np.float32)
         reference_logprobs = np.take_along_axis(other, order, axis=1)[mask].astype(np.float32)
         positions = np.arange(length)
-        row = dataclasses.replace(
-            ids_only,
+        row = ids_only.with_signals(
             support_sizes=sizes,
             topk_ids=order[mask].astype(np.int32),
             teacher_logprobs=teacher_logprobs,

@@ -10,7 +10,7 @@ import pytest
 
 from data.early_checks import check_inputs
 from data.errors import ConfigurationError, DataError, ShardError
-from data.model_names import is_local_name
+from data.model_identity import is_local_name
 
 ROOT = Path(__file__).parents[2]
 

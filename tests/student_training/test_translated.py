@@ -17,7 +17,7 @@ from data.preferences.messages import PreferenceRow
 from data.signals.dataset import TOKENIZER_FOLDER, SignalDataset
 from data.signals.manifest import Manifest, describe_files, write_manifest
 from data.signals.rollouts import Rollout, RolloutDataset, write_rollout_shard
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ResponseIds
 from data.signals.shards import write_signal_shard
 from data.tokens.encoder import PairEncoder
 from data.translation.dataset import translate_dataset
@@ -107,7 +107,7 @@ def with_samples(folder, tokenizer, *, samples_of):
         sample = PreferenceRow(f"p{number}", prompt, chosen[::-1] + rejected, None, "")
         mine, theirs = (encoder.encode(sample).chosen[0] for encoder in encoders)
         rows += [score(row, tokenizer, rng) for row in encoders[0].encode(pair).rows()]
-        given = ResponseSignals(
+        given = ResponseIds(
             f"p{number}", "student", 0, mine.prompt_ids, mine.ids, conversation=mine.conversation
         )
         rows.append(score(given, tokenizer, rng))

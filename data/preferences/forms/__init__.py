@@ -1,1 +1,1 @@
-"""The forms in which people keep preferences: told apart, and taken apart."""
+"""The forms of preference data: how rows of each are detected and read."""

@@ -1,4 +1,4 @@
-"""Values of a row's columns: text, numbers, JSON; and the error for a row that cannot be used.
+"""Column values as text, numbers or JSON; and the error for a row that cannot be used.
 
 Errors raised here do not say where the row is; the reader that calls puts the location in front.
 """
@@ -9,19 +9,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from data.errors import DataError
-
-__all__ = [
-    "NOTHING",
-    "RowError",
-    "check_unicode",
-    "given",
-    "json_value",
-    "listed",
-    "looks_like_json",
-    "number",
-    "parsed",
-    "text",
-]
 
 # What a field or column holds that is there for the sake of other rows.
 NOTHING = (None, "", [], {})

@@ -1,4 +1,4 @@
-"""What a row says: a prompt and its answers, put together out of the parts that a form found.
+"""The content of a row: prompt and answers, assembled from the columns that a form found.
 
 Both answers are made whole conversations first. They part at the first turn that differs; the prompt is what comes
 before the assistant's turn at which, or after which, they part.
@@ -10,19 +10,6 @@ from typing import Any, NamedTuple
 from data.preferences.forms.columns import RowError, json_value, parsed, text
 from data.preferences.forms.turns import TOOL_ROLES, check_order
 from data.preferences.messages import Answer, Message, Prompt, as_turns
-
-__all__ = [
-    "SYSTEM_COLUMNS",
-    "Content",
-    "Dropped",
-    "LabelledAnswer",
-    "Rating",
-    "Said",
-    "conversation_content",
-    "pair_content",
-    "prompt_content",
-]
-
 
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
 

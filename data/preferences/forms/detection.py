@@ -1,4 +1,4 @@
-"""Which form rows have: told from the first one, renamed by the user where asked, and held to ever after.
+"""Detection of the rows' form from the first row; every later row must have the same form.
 
 A row that shows several forms is taken for the one that says most (a pair before a conversation before a prompt);
 among those that say as much, for the one that reads more of its columns. Where two are left that would say different
@@ -19,9 +19,6 @@ from data.preferences.forms.scored import SCORED_FORMS
 from data.preferences.forms.turns import column_kind
 from data.preferences.forms.votes import VOTE_FORMS
 from data.preferences.messages import as_turns
-
-__all__ = ["FORMS", "ColumnMap", "DetectedForm", "detect_form", "find_form"]
-
 
 FORMS: tuple[Form, ...] = (*PAIR_FORMS, *VOTE_FORMS, *SCORED_FORMS)
 

@@ -1,4 +1,4 @@
-"""A form of preference data: the columns that it reads, and what a row of it says."""
+"""The type of a form: its columns, and the function that reads a row of it."""
 
 import dataclasses
 import enum
@@ -9,9 +9,6 @@ from data.preferences.forms.columns import given, json_value, text
 from data.preferences.forms.content import Said
 from data.preferences.forms.turns import column_kind, is_transcript, read_column, transcript_turns
 from data.preferences.messages import Message, Prompt
-
-__all__ = ["PAIRINGS", "Form", "Found", "Kind", "Row", "first_given", "has", "prompt_of", "text_or_messages"]
-
 
 Row = Mapping[str, Any]
 

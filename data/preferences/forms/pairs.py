@@ -1,4 +1,4 @@
-"""Forms whose rows hold a preferred and another answer."""
+"""Forms with a preferred and a rejected answer in each row."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,8 +20,6 @@ from data.preferences.forms.form import (
     text_or_messages,
 )
 from data.preferences.forms.turns import column_kind, is_transcript, read_column, read_turns, transcript_turns
-
-__all__ = ["PAIR_FORMS"]
 
 
 def _pair(row: Row, prompt: Any, names: tuple[str, str] = ("chosen", "rejected")) -> list[Content]:

@@ -1,4 +1,4 @@
-"""Forms whose rows hold several answers with scores or labels, one answer with a rating or a label, or one alone."""
+"""Forms with scored, rated or labelled answers, with one answer, or with a prompt alone."""
 
 import hashlib
 import itertools
@@ -31,9 +31,6 @@ from data.preferences.forms.form import (
     text_or_messages,
 )
 from data.preferences.forms.turns import helpsteer_prompt, is_messages_text, read_column, read_turns
-
-__all__ = ["SCORED_FORMS"]
-
 
 _PROMPTS = ("prompt", "instruction", "question", "context", "messages", "input")
 

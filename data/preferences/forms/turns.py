@@ -1,4 +1,4 @@
-"""Conversations in every spelling, as messages.
+"""Conversations of every known format, as messages.
 
 Messages come with `role` and `content` or with `from` and `value`, their content as text or as a list of text parts, in
 lists or alone, as JSON text, or as lists of roles and contents side by side (an old habit of `datasets`). Conversations
@@ -21,19 +21,6 @@ from data.preferences.forms.columns import (
     text,
 )
 from data.preferences.messages import Message, Prompt
-
-__all__ = [
-    "TOOL_ROLES",
-    "check_order",
-    "column_kind",
-    "helpsteer_prompt",
-    "is_messages_text",
-    "is_transcript",
-    "read_column",
-    "read_turns",
-    "transcript_turns",
-]
-
 
 _ROLES = {
     "human": "user",
@@ -121,7 +108,7 @@ def _items(value: Any, column: str) -> list[Any]:
 
 
 def _decoded(value: str, column: str) -> Any:
-    """Messages out of JSON text, or out of what Python prints for them (pandas writes that into CSV files)."""
+    """Messages from JSON text, or from what Python prints for them (pandas writes that into CSV files)."""
     if value.lstrip("[ \r\n\t{").startswith('"'):
         return parsed(value, column)
     try:

@@ -1,4 +1,4 @@
-"""Forms whose rows hold two answers and which of them was preferred; ties are dropped."""
+"""Forms with two answers and a vote for one of them; ties are dropped."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,9 +20,6 @@ from data.preferences.forms.form import (
 )
 from data.preferences.forms.turns import helpsteer_prompt, read_column
 from data.preferences.messages import Answer, Message, Prompt
-
-__all__ = ["VOTE_FORMS"]
-
 
 # Names of two answers side by side, by stem: which of them a row has is seen once for each row.
 _STEMS = ("response", "answer", "output", "completion", "conversation")

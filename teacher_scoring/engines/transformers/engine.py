@@ -1,14 +1,17 @@
 """The backend that needs only transformers: small models, small data, and the oracle for the other one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
-from data.errors import ConfigurationError
-from teacher_scoring.engines.batching import plan_batches
+from data.errors import ConfigurationError, ScoringError
+from teacher_scoring.engines.checkpoint import LOAD_FAILURES, load_failure, one_line
 from teacher_scoring.engines.contract import (
     EngineOptions,
     GivenScores,
@@ -16,14 +19,11 @@ from teacher_scoring.engines.contract import (
     Sampling,
     SupportScores,
     TokenSequence,
+    parse_engine_args,
 )
 from teacher_scoring.engines.logprobs import given_logprobs, support_logprobs
-from teacher_scoring.engines.transformers.loading import load_model
 from teacher_scoring.engines.transformers.response_head import ResponseHead
 from teacher_scoring.engines.transformers.sampling import draw_responses
-
-__all__ = ["TransformersBackend", "open_transformers"]
-
 
 # What the logits of one batch may take; log-softmax and the head's own copies need about three times that.
 _MAX_LOGITS_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}
@@ -49,7 +49,67 @@ def open_transformers(options: EngineOptions) -> "TransformersBackend":
             f"quantization: {options.quantization!r} needs the engine vllm; the transformers engine follows the "
             "checkpoint's own quantisation"
         )
-    return TransformersBackend(load_model(options), options)
+    return TransformersBackend(_load_model(options), options)
+
+
+def _load_model(options: EngineOptions) -> PreTrainedModel:
+    """Load a causal language model onto its device, its adapter on top.
+
+    Raises:
+        ConfigurationError: an engine argument that transformers does not know.
+        ScoringError: a model or adapter that does not load, or loads with weights missing.
+    """
+    arguments = {"dtype": options.dtype, **parse_engine_args(options.engine_args)}
+    source = {"trust_remote_code": options.trust_remote_code}
+    with _quiet():
+        try:
+            config = transformers.AutoConfig.from_pretrained(options.model, **source)
+            text: Any = config.get_text_config()
+            if not 0 <= (text.pad_token_id or 0) < text.vocab_size:
+                # A padding token without an embedding; no answer depends on what is at padded places.
+                text.pad_token_id = None
+            if getattr(text, "attn_logit_softcapping", None):
+                # The fused kernels leave the soft cap out without a word.
+                arguments.setdefault("attn_implementation", "eager")
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                options.model, config=config, output_loading_info=True, **source, **arguments
+            )
+        except LOAD_FAILURES as error:
+            raise load_failure(options, "transformers", error) from error
+        model, report = loaded
+        if report["missing_keys"]:
+            names = sorted(report["missing_keys"])
+            raise ScoringError(
+                f"{options.model}: {len(names)} weights are missing, the first {names[0]}; transformers "
+                "would draw them at random. Save the checkpoint again with all of them"
+            )
+        if options.adapter is not None:
+            model = _with_adapter(model, options.adapter, options.model)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _with_adapter(model: PreTrainedModel, adapter: str, label: str) -> Any:
+    from peft import PeftModel  # noqa: PLC0415  (half a second, and only adapters need it)
+
+    try:
+        # The adapter's layers replace the model's own in place; peft's wrapper around it is not needed.
+        return PeftModel.from_pretrained(model, adapter).base_model.model
+    except LOAD_FAILURES as error:
+        raise ScoringError(f"{adapter}: does not fit {label}: {one_line(error)}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Loading without transformers' progress bars and reports."""
+    had_bars, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if had_bars:
+            transformers_logging.enable_progress_bar()
 
 
 class TransformersBackend:
@@ -165,3 +225,33 @@ class TransformersBackend:
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)).to(self._device)
+
+
+def plan_batches(
+    lengths: Sequence[int], num_scored: Sequence[int], *, max_tokens: int, max_scored: int
+) -> Iterator[list[int]]:
+    """Group sequences of similar length, so that little is padded and memory stays bounded.
+
+    Args:
+        lengths: tokens of each sequence.
+        num_scored: positions of each sequence that need logits.
+        max_tokens: tokens of one batch, padding included.
+        max_scored: positions with logits in one batch.
+
+    Yields:
+        Positions in `lengths`, longest first, so that a batch too large for memory fails at once. A sequence
+        above a limit goes alone.
+    """
+    batch: list[int] = []
+    width = scored = 0
+    for number in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        too_long = width * (len(batch) + 1) > max_tokens
+        if batch and (too_long or scored + num_scored[number] > max_scored):
+            yield batch
+            batch, scored = [], 0
+        if not batch:
+            width = lengths[number]
+        batch.append(number)
+        scored += num_scored[number]
+    if batch:
+        yield batch

@@ -1,13 +1,10 @@
-"""A causal model's LM head that sees chosen positions only and answers in float32."""
+"""An LM head that computes float32 logits at chosen positions only."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from transformers import PreTrainedModel
-
-__all__ = ["ResponseHead"]
-
 
 _HALF_DTYPES = (torch.bfloat16, torch.float16)
 

@@ -1,4 +1,4 @@
-"""Drawing responses with transformers' own generation loop and one seed per response."""
+"""Samples responses with transformers' generation loop and a seed for each response."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,8 +8,6 @@ import torch
 import transformers
 
 from teacher_scoring.engines.contract import SampledResponse, Sampling
-
-__all__ = ["draw_responses"]
 
 
 def draw_responses(

@@ -28,9 +28,6 @@ from teacher_scoring.engines.contract import (
 from teacher_scoring.engines.vllm.requests import GatheredRequests, NativeRequests, Request, ScoreRequests
 from teacher_scoring.engines.vllm.settings import prepare_environment, vllm_arguments
 
-__all__ = ["VllmBackend", "open_vllm", "quiet_process"]
-
-
 # What one `generate` call asks for: its answers stay in memory until it returns, and each score of vLLM's own lists is
 # a Python object with its places in them, 100 to 160 bytes.
 _MAX_REQUESTS = 512

@@ -1,4 +1,4 @@
-"""What is sent to vLLM to score a response, and how its answer is read: one form for each model runner."""
+"""Score requests to vLLM and the reading of their answers, for each of its two model runners."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -7,9 +7,6 @@ import numpy as np
 
 from teacher_scoring.engines.contract import GivenScores, SupportScores, TokenSequence
 from teacher_scoring.engines.vllm.worker_extension import QUESTION
-
-__all__ = ["GatheredRequests", "NativeRequests", "ScoreRequests"]
-
 
 # One prompt token id list and the keyword arguments of its SamplingParams.
 Request = tuple[list[int], dict[str, Any]]

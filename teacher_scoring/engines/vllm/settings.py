@@ -19,9 +19,6 @@ from data.errors import ConfigurationError, ScoringError
 from teacher_scoring.engines.checkpoint import LOAD_FAILURES, one_line
 from teacher_scoring.engines.contract import EngineOptions, parse_engine_args
 
-__all__ = ["adapter_arguments", "prepare_environment", "vllm_arguments"]
-
-
 _CPU_BATCHED_TOKENS = 4096
 
 _CPU_MIN_CACHE_BYTES = 1 << 26

@@ -1,4 +1,4 @@
-"""Runs inside vLLM's workers: keeps the scores that were asked for, of response positions only.
+"""Runs inside vLLM's workers: collects the requested scores at response positions.
 
 vLLM's V1 model runner can return prompt log-probabilities, but not those of given ids; it computes them for
 every prompt position, and turns each number into a Python object. This extension reads the same hidden states
@@ -13,9 +13,6 @@ import numpy as np
 import torch
 
 from teacher_scoring.engines.logprobs import given_logprobs, support_logprobs
-
-__all__ = ["QUESTION", "GatheringExtension"]
-
 
 # Where a request's `extra_args` carry its question: a dictionary with `key`, `places`, `token_ids` and either
 # `top_k` or `ids` and `width`. Arrays travel as the bytes of int32.

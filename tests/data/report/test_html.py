@@ -14,7 +14,8 @@ from data.report.charts import histogram_chart, scatter_chart
 from data.report.conversations import conversation, pair_margin, token_ids
 from data.report.html import Side, render_report, write_report
 from data.report.rollout_summary import summarize_rollouts
-from data.report.summary import Endings, Histogram, summarize_dataset
+from data.report.statistics import Endings, Histogram
+from data.report.summary import summarize_dataset
 from data.report.terminal import inspect_lines
 from data.report.verdicts import rollout_verdicts, signal_verdicts
 from data.signals.dataset import SignalDataset

@@ -92,7 +92,7 @@ def test_both_answers_follow_the_same_prompt():
     tokenizer, _ = STYLES["chatml"]
     encoded = PairEncoder(tokenizer).encode(row())
     assert tokenizer.decode(encoded.chosen_ids) == "I am fine.<|im_end|>"
-    assert tokenizer.decode(encoded.rejected_ids) == "the dog<|im_end|>"
+    assert tokenizer.decode(encoded.rejected[-1].ids) == "the dog<|im_end|>"
 
 
 @pytest.mark.parametrize("style", ["llama-2", "llama-3", "gemma", "plain metaspace"])
@@ -149,7 +149,7 @@ def test_an_answer_behind_a_spanned_boundary_gets_no_space_of_its_own():
 
 
 def lengths(encoded):
-    return [len(encoded.prompt_ids), len(encoded.chosen_ids), len(encoded.rejected_ids)]
+    return [len(encoded.prompt_ids), len(encoded.chosen_ids), len(encoded.rejected[-1].ids)]
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -167,11 +167,11 @@ def test_a_row_fits_exactly_up_to_its_prompt_and_longest_answer(style):
 def test_truncation_cuts_the_prompt_from_the_left_behind_its_bos_and_answers_never(style):
     tokenizer, _ = STYLES[style]
     whole = PairEncoder(tokenizer).encode(row())
-    total = len(whole.prompt_ids) + max(len(whole.chosen_ids), len(whole.rejected_ids))
+    total = len(whole.prompt_ids) + max(len(whole.chosen_ids), len(whole.rejected[-1].ids))
     encoder = PairEncoder(tokenizer, max_length=total - 3, truncate=True)
     cut = encoder.encode(row())
     assert cut.chosen_ids.tolist() == whole.chosen_ids.tolist()
-    assert cut.rejected_ids.tolist() == whole.rejected_ids.tolist()
+    assert cut.rejected[-1].ids.tolist() == whole.rejected[-1].ids.tolist()
     bos = int(whole.prompt_ids[0] == tokenizer.bos_token_id)
     assert cut.prompt_ids[:bos].tolist() == whole.prompt_ids[:bos].tolist()
     assert cut.prompt_ids[bos:].tolist() == whole.prompt_ids[bos + 3 :].tolist()
@@ -183,7 +183,7 @@ def test_truncation_cuts_the_prompt_from_the_left_behind_its_bos_and_answers_nev
 def test_truncation_leaves_a_token_of_the_prompt_or_drops_the_row(style):
     tokenizer, _ = STYLES[style]
     whole = PairEncoder(tokenizer).encode(row())
-    longest = max(len(whole.chosen_ids), len(whole.rejected_ids))
+    longest = max(len(whole.chosen_ids), len(whole.rejected[-1].ids))
     bos = int(whole.prompt_ids[0] == tokenizer.bos_token_id)
     least = PairEncoder(tokenizer, max_length=longest + bos + 1, truncate=True).encode(row())
     assert least.prompt_ids.tolist() == [*whole.prompt_ids[:bos], whole.prompt_ids[-1]]
@@ -212,7 +212,7 @@ def test_rows_without_answers_are_encoded_and_measured_by_their_prompt():
     tokenizer, _ = STYLES["chatml"]
     encoded = PairEncoder(tokenizer).encode(row(chosen=None, rejected=None))
     assert encoded.chosen_ids is None
-    assert encoded.rejected_ids is None
+    assert encoded.rejected == ()
     assert PairEncoder(tokenizer, max_length=len(encoded.prompt_ids)).encode(row(chosen=None, rejected=None))
     assert (
         PairEncoder(tokenizer, max_length=len(encoded.prompt_ids) - 1).encode(row(chosen=None, rejected=None))

@@ -64,8 +64,7 @@ def score(row, tokenizer, rng, top_k=20):
     sizes = np.full(len(ids), top_k, np.uint16)
     tails = [tail_logprobs(values, sizes, vocab_size=size) for values in kept]
     tokens = [model[np.arange(len(ids)), row.scored_ids].astype(np.float32) for model in logprobs]
-    return dataclasses.replace(
-        row,
+    return row.with_signals(
         support_sizes=sizes,
         topk_ids=ids.ravel(),
         teacher_logprobs=kept[0],

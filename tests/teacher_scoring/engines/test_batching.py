@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from teacher_scoring.engines.batching import plan_batches
+from teacher_scoring.engines.transformers.engine import plan_batches
 
 SEQUENCES = st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size=40)
 

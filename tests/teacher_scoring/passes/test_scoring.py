@@ -1,16 +1,17 @@
 """A pass reads and writes beside its engine."""
 
+import functools
 import threading
 
 import numpy as np
 import pytest
 
-from data.signals.schema import ResponseSignals
+from data.signals.schema import ResponseIds
 from teacher_scoring.engines.contract import SupportScores
 from teacher_scoring.passes import scoring as passes
 from teacher_scoring.passes.cache import PassPlan, read_teacher
 from teacher_scoring.passes.scoring import score_support
-from teacher_scoring.passes.tasks import write_encoded_shards
+from teacher_scoring.passes.tasks import write_encoded_shards, write_responses
 
 # Seconds until a test gives up on what should have happened long before.
 PATIENCE_S = 120
@@ -39,8 +40,9 @@ class ScriptedEngine:
 def files(tmp_path):
     """Two shards with one task each."""
     ids = np.array([1, 2, 3], dtype=np.int32)
-    rows = ([ResponseSignals(f"pair-{n}", "chosen", 0, ids, ids + n)] for n in range(4))
-    shards = write_encoded_shards(rows, tmp_path, roles=["chosen"], shard_pairs=2, wanted=range(2))
+    rows = ([ResponseIds(f"pair-{n}", "chosen", 0, ids, ids + n)] for n in range(4))
+    write = functools.partial(write_responses, roles=["chosen"])
+    shards = write_encoded_shards(rows, tmp_path, write=write, shard_pairs=2, wanted=range(2))
     plan = PassPlan(tmp_path / "cache", {"model": "teacher"})
     return [plan.file(shard, task) for shard in shards for task in shard.tasks]
 
