@@ -114,7 +114,9 @@ class RunOptions(Reading):
     gradient_accumulation: int = option(
         1, help="forward passes per optimizer step", minimum=1, group="optimisation"
     )
-    warmup_steps: int = option(0, help="optimizer steps of linear warm-up", minimum=0, group="optimisation")
+    warmup_steps: int = option(
+        0, help="optimizer steps of linear warm-up", minimum=0, group="optimisation", expert=True
+    )
     seed: int = option(0, help="seed of shuffling and dropout", minimum=0, group="optimisation")
     optimizer: str = option(
         "adamw",

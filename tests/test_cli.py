@@ -112,7 +112,9 @@ def help_of(*command: str) -> str:
     return CliRunner().invoke(cli.commands, [*command], catch_exceptions=False).output
 
 
-@pytest.mark.parametrize(("command", "at_most"), [("score-teacher", 15), ("sample-student", 15)])
+@pytest.mark.parametrize(
+    ("command", "at_most"), [("score-teacher", 15), ("sample-student", 15), ("train-student", 25)]
+)
 def test_short_help_shows_common_options_and_names_the_page_with_all(command, at_most):
     short, whole = help_of(command, "--help"), help_of(command, "--help-all")
 

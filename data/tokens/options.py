@@ -18,6 +18,7 @@ def template_arg_option() -> Any:
         (),
         help="KEY=VALUE for the chat template, such as enable_thinking=false; values are read as JSON where they are",
         group="data",
+        expert=True,
     )
 
 
@@ -29,6 +30,7 @@ def thinking_option() -> Any:
         "leaves thoughts out",
         choices=THINKING,
         group="data",
+        expert=True,
     )
 
 
