@@ -79,16 +79,21 @@ def _needs(spec: MethodSpec[Any]) -> Needs:
 def _reads(needs: Needs) -> str:
     """The rows and columns that a method needs: `chosen ids, student signals with advantages, --rollouts`."""
     parts = []
-    if ids := sorted(needs.roles - needs.signals):
-        parts.append(f"{' and '.join(ids)} ids")
+    if ids := needs.roles - needs.signals:
+        parts.append(f"{_listed(ids)} ids")
     if needs.signals:
         advantages = " with advantages" if needs.advantages else ""
-        parts.append(f"{' and '.join(sorted(needs.signals))} signals{advantages}")
+        parts.append(f"{_listed(needs.signals)} signals{advantages}")
     if needs.behavior:
         parts.append("`--rollouts`")
     if needs.initial or needs.initial_support:
         parts.append("one pass over the student first")
     return ", ".join(parts)
+
+
+def _listed(roles: frozenset[str]) -> str:
+    *others, last = sorted(roles)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _spellings(field: dataclasses.Field) -> list[str]:
