@@ -6,7 +6,7 @@ NLL, forward KL with the tail bucket and the clipped expected advantage, with gr
 weight. On a CPU: N = 2,048 positions, d = 1,024, V = 64,000, K = 50, float32, two threads. On CUDA: N = 8,192,
 d = 4,096, V = 128,256, K = 50, bfloat16.
 
-Times are of interleaved rounds in one process, so that a busy machine slows all alike; ratios are given as the
+Times are of interleaved rounds in one process, so that a busy machine slows all equally; ratios are given as the
 median over rounds and of the best times. On a machine that does other work, `--threads 1 --clock cpu` counts the
 seconds that this process had. Memory is the peak in a fresh process, above what the inputs and, on a CPU, the
 weight's gradient take.

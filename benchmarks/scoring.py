@@ -4,7 +4,7 @@
 
 A random Llama with V = 32,000, tied, of 23M parameters (`--width 384`; 512 gives 41M); 200 sequences of 256 tokens,
 the last 192 of them the response; k = 50; float32 on a CPU, bfloat16 on CUDA. All of a round runs in one process on
-one vLLM engine, one after the other, so that a busy machine slows all alike; ratios are of the same round, and their
+one vLLM engine, one after the other, so that a busy machine slows all equally; ratios are of the same round, and their
 median over rounds counts. Rounds may be taken in several runs: with `--json FILE` each adds its own to those in the
 file and prints the table of all. `--context` adds what the ratios do not need: the plain loop at its best, and this
 project's other engine.

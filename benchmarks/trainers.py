@@ -1,4 +1,4 @@
-"""This project's training command and TRL's trainers, set up alike: student, pairs, batch and training arguments."""
+"""This project's training command and TRL's trainers, set up equally: student, pairs, batch and training arguments."""
 
 import importlib
 import os

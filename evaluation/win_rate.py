@@ -1,4 +1,4 @@
-"""`adpa evaluate win-rate`: answers, judgments in both orders, figures; each of the three kept for itself.
+"""`adpa evaluate win-rate`: answers, judgments in both orders, figures; each of the three is stored separately.
 
 An output folder holds `answers.jsonl`, `judgments.jsonl` after a `manifest.json` that says what determined them, and
 `result.json` with `table.md`, which follow from the judgments (`adpa evaluate recompute`). Models may be added to a

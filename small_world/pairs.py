@@ -23,7 +23,7 @@ _JUDGEMENT_NOISE = 0.05  # in units of the reward, whose deviation over answers 
 class Pair:
     """One prompt with two answers of the behaviour distribution.
 
-    `chosen` was judged the best of four, `rejected` is another of them, whichever.
+    `chosen` was judged the best of four, `rejected` is another of them, drawn at random.
     """
 
     prompt: str

@@ -107,7 +107,7 @@ def uses_bf16(options: TrainOptions) -> bool:
 
 
 def _loader_workers(options: TrainOptions) -> int:
-    """One is enough for well over 100,000 positions a second; each further one decodes all blocks once more."""
+    """One is enough for well over 100,000 positions a second; each further one decodes all blocks again."""
     if options.loader_workers is not None:
         return options.loader_workers
     return 1 if _has_accelerator() else 0

@@ -144,7 +144,7 @@ class Harness:
         """Run one task.
 
         Raises:
-            EvaluationError: where the task's data cannot be had, or it has no figure.
+            EvaluationError: where the task's data are not available, or it has no figure.
         """
         from lm_eval import evaluator  # noqa: PLC0415
 

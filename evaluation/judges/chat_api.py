@@ -1,7 +1,7 @@
 """The chat completions of an OpenAI-compatible server: one request with its retries, and what went wrong with it.
 
 The standard library's client is enough: a judge takes seconds a request, and how often and how long to wait has to be
-decided here in any case.
+decided here anyway.
 """
 
 import json

@@ -37,7 +37,7 @@ def strengths(wins: np.ndarray) -> np.ndarray | None:
         hessian = np.diag(curvature.sum(axis=1)) - curvature
         # Strengths are free up to a constant; one of rank one makes the matrix invertible and keeps their mean 0.
         step = np.linalg.solve(hessian + 1 / len(wins), gradient)
-        # Newton's steps may overshoot far from the optimum; the likelihood is concave, so short steps get there.
+        # Newton's steps may overshoot far from the optimum; the likelihood is concave, so short steps reach it.
         theta += step / max(1.0, float(np.abs(step).max()))
         if np.abs(step).max() < 1e-12:
             break

@@ -114,7 +114,7 @@ class PairedDifference:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WinRateMatrix:
-    """Everybody against everybody.
+    """Every model against every other.
 
     Attributes:
         names: rows and columns.

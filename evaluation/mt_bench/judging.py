@@ -54,7 +54,7 @@ def judge_single(
         questions: all of them.
         answers: of any number of models.
         references: reference answers by question.
-        earlier: judgments of an earlier run; those with a score and the same text to judge are taken over.
+        earlier: judgments of an earlier run; those with a score and the same text to judge are kept.
     Returns:
         Judgments in the order of the answers, turn by turn.
     """
@@ -99,7 +99,7 @@ def judge_pairs(
         questions: all of them.
         pairs: the answers of the one and of the other model.
         references: reference answers by question.
-        earlier: judgments of an earlier run; valid ones with the same texts to judge are taken over.
+        earlier: judgments of an earlier run; valid ones with the same texts to judge are kept.
     """
     wanted = []
     for first, second in pairs:
@@ -152,7 +152,7 @@ def _judged(
     prompts_of: Callable[[_Judgment], tuple[str, ...]],
     complete: Callable[..., _Judgment],
 ) -> list[_Judgment]:
-    """The judgments with their verdicts: valid ones with the same prompts are taken over, the others asked for.
+    """The judgments with their verdicts: valid ones with the same prompts are kept, the others asked for.
 
     Args:
         judge: who is asked.

@@ -141,7 +141,7 @@ def _matrix(matrix: Mapping[str, Any]) -> str:
     if matrix["strengths"] is not None:
         head += '<th scope="col" class="number">strength</th>'
     return (
-        "<h3>Everybody against everybody</h3>"
+        "<h3>Every model against every other</h3>"
         '<p class="muted">Win rate of the row against the column, percent. Strength: Bradley-Terry, log-odds.</p>'
         '<div class="scroll" tabindex="0" role="region" aria-label="Matrix of win rates"><table class="matrix">'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"

@@ -29,7 +29,7 @@ class StopRequest:
 
     Attributes:
         number: the signal that came while `deferred`; None before.
-        deferred: whether a signal is noted, because somebody will look; else it ends the command there and then.
+        deferred: whether a signal is only noted, to be acted on after the step; else it ends the command at once.
         consequence: what the user is told to expect of the same command after an end.
     """
 

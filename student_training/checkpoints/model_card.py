@@ -73,7 +73,7 @@ def write_model_card(
     first: Mapping[str, float],
     last: Mapping[str, float],
 ) -> None:
-    """Write the card, unless there is one that somebody has made their own.
+    """Write the card, unless there is one that the user has edited.
 
     Args:
         out: the run's folder.

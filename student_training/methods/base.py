@@ -180,8 +180,8 @@ class MethodSpec(Generic[AnySettings]):
         summary: its loss in one line, for help and documentation.
         settings: frozen dataclass of its hyper-parameters; a setting that it does not have is refused.
         build: turns an instance of `settings` into a `Method`.
-        defaults: its settings with their defaults by name. May be given instead of `settings`, for a method of
-            one's own without help and ranges.
+        defaults: its settings with their defaults by name. May be given instead of `settings`, for a user's
+            own method without help and ranges.
     """
 
     name: str

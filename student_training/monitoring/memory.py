@@ -61,7 +61,7 @@ class MemoryPlan:
 
     @property
     def peak(self) -> int:
-        """Bytes at the worst moment of a step: at the head, or when the backward pass is through."""
+        """Bytes at the worst moment of a step: at the head, or at the end of the backward pass."""
         at_head = self.activations + self.head + self.batch + (self.gradients if self.accumulates else 0)
         return self.parameters + self.optimizer + max(at_head, self.gradients + self.batch)
 
