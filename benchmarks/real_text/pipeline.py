@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 # much as sampling a hundred answers.
 _LENGTHS = {"max_length": 192, "max_num_batched_tokens": 512}
 
+# Methods that learn on the student's own answers.
+_ON_STUDENT_ROWS = ("adpa", "exopd", "hybrid", "opd")
+
 # Standard deviation of what a labeller adds to the reward.
 _LABEL_NOISE = 0.05
 
@@ -130,6 +133,10 @@ class Pipeline:
             if trained.rows != "pairs":
                 self._score_answers(trained.rows, trained.rows, ("student",))
             options["signals"] = (str(self.signals(trained.rows)),)
+            if trained.settings["method"] in _ON_STUDENT_ROWS:
+                # Only for the metric of how stale the answers have become.
+                model = "student" if trained.rows == "pairs" else trained.rows
+                options["rollouts"] = (str(self._rollouts(model, "data", 1.0)),)
         size = self.size
         self._train(
             trained.name,
