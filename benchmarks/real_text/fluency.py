@@ -9,23 +9,24 @@ from transformers import AutoModelForCausalLM
 
 from data.signals.rollouts import Rollout
 
-__all__ = ["mean_logprob"]
+__all__ = ["Fluency"]
 
 _BATCH = 16
 
 
-@torch.no_grad()
-def mean_logprob(reference: Path, answers: Sequence[Rollout]) -> float:
-    """Mean log-probability of answers under the reference, nats a token.
+class Fluency:
+    """Measures answers by the untouched model, which is loaded once."""
 
-    Args:
-        reference: the untouched model.
-        answers: with their prompts.
-    """
-    network = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32).eval()
-    rows = sorted(answers, key=lambda row: len(row.prompt_ids) + len(row.response_ids))
-    parts = [_logprobs(network, rows[start : start + _BATCH]) for start in range(0, len(rows), _BATCH)]
-    return float(torch.cat(parts).mean())
+    def __init__(self, reference: Path) -> None:
+        """Load the untouched model."""
+        self._network = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32).eval()
+
+    @torch.no_grad()
+    def mean_logprob(self, answers: Sequence[Rollout]) -> float:
+        """Mean log-probability of answers, given their prompts, nats a token."""
+        rows = sorted(answers, key=lambda row: len(row.prompt_ids) + len(row.response_ids))
+        batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
+        return float(torch.cat([_logprobs(self._network, batch) for batch in batches]).mean())
 
 
 def _logprobs(network: torch.nn.Module, rows: Sequence[Rollout]) -> torch.Tensor:

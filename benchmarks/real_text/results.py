@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from benchmarks.real_text.fluency import mean_logprob
+from benchmarks.real_text.fluency import Fluency
 from benchmarks.real_text.judging import TEMPERATURES, Judged, judge
 from benchmarks.real_text.pipeline import Pipeline
 from benchmarks.real_text.sizes import COMPARED, Trained
@@ -16,7 +15,7 @@ from student_training.held_out import measure_signals
 
 __all__ = ["check_teacher", "compare", "write_results"]
 
-_FLUENCY_ANSWERS = 64
+_FLUENCY_ANSWERS = 32
 
 _EXAMPLES = 10
 
@@ -128,24 +127,30 @@ def _examples(pipeline: Pipeline, models: Sequence[str]) -> str:
 
 
 def _figures(pipeline: Pipeline, models: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Fluency of every model, and what held-out signals say of it."""
-    signals, found = pipeline.score_held_out(), {}
-    for model in models:
-        file = pipeline.out / "figures" / f"{pipeline.model(model).name}.json"
-        if not file.exists():
-            own = {
-                "fluency, nats": mean_logprob(
-                    pipeline.model("reference"), pipeline.held_out_rows(model)[:_FLUENCY_ANSWERS]
-                )
-            }
-            own |= _held_out(signals, pipeline.model(model), pipeline.model("student"))
-            file.parent.mkdir(exist_ok=True)
-            write_atomic(file, json.dumps(own))
-        found[model] = json.loads(file.read_text())
-    return found
+    """Fluency of every model, and what held-out signals say of it; kept by model."""
+    folder = pipeline.out / "figures"
+    folder.mkdir(exist_ok=True)
+    files = {model: folder / f"{pipeline.model(model).name}.json" for model in models}
+    missing = [model for model in models if not files[model].exists()]
+    if missing:
+        held_out = _held_out(pipeline, missing)
+        fluency = Fluency(pipeline.model("reference"))
+        for model in missing:
+            value = fluency.mean_logprob(pipeline.held_out_rows(model)[:_FLUENCY_ANSWERS])
+            write_atomic(files[model], json.dumps({"fluency, nats": value} | held_out[model]))
+    return {model: json.loads(file.read_text(encoding="utf-8")) for model, file in files.items()}
 
 
-def _held_out(signals: Path, model: Path, student: Path) -> dict[str, float]:
-    options = SignalsEvaluationOptions(signals=str(signals), model=(str(model),), baseline=str(student))
-    figures = evaluate_signals(options, measure_signals).models[-1].figures
-    return {_FIGURES[each.name]: each.value.value for each in figures if each.name in _FIGURES}
+def _held_out(pipeline: Pipeline, models: Sequence[str]) -> dict[str, dict[str, float]]:
+    options = SignalsEvaluationOptions(
+        signals=str(pipeline.score_held_out()),
+        model=tuple(str(pipeline.model(model)) for model in models if model != "student"),
+        baseline=str(pipeline.model("student")),
+    )
+    measured = evaluate_signals(options, measure_signals).models
+    # The baseline comes first.
+    names = ["student", *(model for model in models if model != "student")]
+    return {
+        name: {_FIGURES[each.name]: each.value.value for each in one.figures if each.name in _FIGURES}
+        for name, one in zip(names, measured, strict=True)
+    }
