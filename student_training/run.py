@@ -42,6 +42,7 @@ from student_training.monitoring.memory import TrainingPlan
 from student_training.monitoring.metrics import CountedSteps
 from student_training.options import TrainOptions, resolve_method
 from student_training.preparation import build_trainer, choose_batcher, measure_plan
+from student_training.recommendation import measure_leaning, recommend_method
 from student_training.result import TrainingResult, read_metrics
 from student_training.student import StudentWithObjective
 from student_training.trainer import StudentTrainer
@@ -113,6 +114,8 @@ def train_student(options: TrainOptions) -> TrainingResult:
         continues = options.resume and last_whole_checkpoint(out / _CHECKPOINTS) is not None
         if not continues and arguments.should_save:
             check_saving(model.student, run.tokenizer, out, trust_remote_code=options.trust_remote_code)
+        if arguments.should_save and not continues:
+            _recommend(options, run)
         if found is not Found.SAME:
             record_run(out, run.request, library_versions(), _paths(options))
         trainer = build_trainer(
@@ -224,6 +227,12 @@ def _with_objective(options: TrainOptions, run: _Prepared, student: Any) -> Stud
         end_id=run.inputs.terminator_id,
         has_rollouts=bool(run.inputs.rollouts),
     )
+
+
+def _recommend(options: TrainOptions, run: _Prepared) -> None:
+    """Say so where another method usually won on such signals; it changes nothing."""
+    if (line := recommend_method(options.method, measure_leaning(run.inputs.signals))) is not None:
+        logger.info(line)
 
 
 def _paths(options: TrainOptions) -> dict[str, Any]:

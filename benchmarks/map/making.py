@@ -10,6 +10,7 @@ import numpy as np
 from adpa import SampleOptions, ScoreOptions, TrainOptions, sample_student, score_teacher, train_student
 from benchmarks.map.plan import CHOSEN, METHODS, TEACHERS, Job, Plan
 from benchmarks.map.worlds import WORLDS, draw_conversations, draw_pairs, save_models, write_lines
+from student_training.checkpoints.saving import is_finished
 
 __all__ = ["Workshop"]
 
@@ -53,12 +54,12 @@ class Workshop:
             write_lines(path, draw_conversations(self.world, rng, self._plan.num_conversations))
         return path
 
-    def teacher_pairs(self) -> Path:
-        """The pairs of the teachers' DPO; students do not see them."""
-        path = self._folder / "data" / "teacher-pairs.jsonl"
+    def teacher_pairs(self, count: int) -> Path:
+        """So many pairs for a teacher's DPO; students do not see them."""
+        path = self._folder / "data" / f"teacher-pairs-{count}.jsonl"
         if not path.exists():
             rng = np.random.default_rng((self.seed, 2))
-            prompts = self.world.draw_prompts(rng, self._plan.num_teacher_pairs)
+            prompts = self.world.draw_prompts(rng, count)
             write_lines(path, draw_pairs(self.world, rng, prompts, best_of=4, noise=0.05))
         return path
 
@@ -118,15 +119,16 @@ class Workshop:
     def teacher(self, name: str) -> Path:
         """A teacher: the reference after DPO."""
         self.reference()
-        kind = TEACHERS[name]
+        kind, share = TEACHERS[name], self._plan.teacher_share
         return self._train(
             f"teacher-{name}",
             start="reference",
             method="dpo",
-            data=str(self.teacher_pairs()),
+            data=str(self.teacher_pairs(max(1, round(kind.num_pairs * share)))),
             beta=kind.beta,
-            steps=max(1, round(kind.steps * self._plan.teacher_share)),
+            steps=max(1, round(kind.steps * share)),
             learning_rate=self._plan.teacher_learning_rate,
+            batch_size=kind.batch_size,
         )
 
     def rollouts(self, student: str) -> Path:
@@ -197,7 +199,7 @@ class Workshop:
 
     def _train(self, name: str, *, start: str, steps: int, **more: Any) -> Path:
         out = self.model(name)
-        if (out / "model.safetensors").exists():
+        if is_finished(out):
             return out
         more.setdefault("batch_size", self._plan.batch_size)
         train_student(

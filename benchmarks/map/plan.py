@@ -27,12 +27,11 @@ class Plan:
 
     Attributes:
         num_conversations: supervised conversations, drawn from the behaviour distribution.
-        num_teacher_pairs: preference pairs of the teachers' DPO; no student sees them.
         num_pairs: preference pairs of the students.
         reference_steps: supervised optimizer steps of the reference.
         student_sft_steps: supervised optimizer steps of the student.
         student_steps: optimizer steps of every method.
-        teacher_share: factor on the DPO steps that `TEACHERS` names.
+        teacher_share: factor on the DPO steps and pairs that `TEACHERS` names.
         num_prompts: held-out prompts to measure on.
         num_measured_pairs: held-out pairs for preference accuracy and distances.
         teacher_width: hidden size of reference and teachers.
@@ -40,7 +39,6 @@ class Plan:
     """
 
     num_conversations: int
-    num_teacher_pairs: int
     num_pairs: int
     reference_steps: int
     student_sft_steps: int
@@ -61,7 +59,6 @@ class Plan:
 
 FULL = Plan(
     num_conversations=16_000,
-    num_teacher_pairs=4_000,
     num_pairs=3_000,
     reference_steps=600,
     student_sft_steps=500,
@@ -72,7 +69,6 @@ FULL = Plan(
 
 FAST = Plan(
     num_conversations=1_000,
-    num_teacher_pairs=300,
     num_pairs=200,
     reference_steps=30,
     student_sft_steps=30,
@@ -85,21 +81,27 @@ FAST = Plan(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Teacher:
-    """How a teacher comes from the reference: DPO on best-of-four pairs.
+    """How a teacher comes from the reference: DPO on best-of-four pairs that no student sees.
 
     Attributes:
         beta: of its DPO; a high one keeps it near the reference.
         steps: optimizer steps of its DPO.
+        num_pairs: pairs of its DPO.
+        batch_size: pairs in a step.
     """
 
     beta: float
     steps: int
+    num_pairs: int
+    batch_size: int
 
 
 TEACHERS: Mapping[str, Teacher] = {
-    "weak": Teacher(beta=1.0, steps=25),
-    "middle": Teacher(beta=0.3, steps=100),
-    "strong": Teacher(beta=0.1, steps=300),
+    "weak": Teacher(beta=1.0, steps=25, num_pairs=4_000, batch_size=32),
+    "middle": Teacher(beta=0.3, steps=100, num_pairs=4_000, batch_size=32),
+    "strong": Teacher(beta=0.3, steps=300, num_pairs=12_000, batch_size=64),
+    # Two and a half passes over few pairs with a small beta: confident, and worse than the reference.
+    "overtrained": Teacher(beta=0.1, steps=300, num_pairs=4_000, batch_size=32),
 }
 
 
@@ -151,9 +153,48 @@ METHODS: Mapping[str, MethodRun] = {
     "adpa, gamma 1": MethodRun("adpa", {"gamma": 1.0}),
     "adpa, gamma 3": MethodRun("adpa", {"gamma": 3.0}),
     "adpa+": MethodRun("adpa", {"gamma": 3.0}, after="dckd"),
+    "hybrid": MethodRun("hybrid"),
+    "hybrid, boost 1": MethodRun("hybrid", {"boost": 1.0}),
+    "opd": MethodRun("opd"),
+    "exopd": MethodRun("exopd"),
+    "aligndistil": MethodRun("aligndistil"),
+    "direct": MethodRun("direct"),
+    "w2s": MethodRun("w2s"),
+    "abd on rollouts": MethodRun("abd", {"on": "student"}),
+    "abd, constant": MethodRun("abd", {"advantage": "constant"}),
+    "adpa, constant": MethodRun("adpa", {"gamma": 1.0, "advantage": "constant"}),
+    "adpa 3, top-p 0.95": MethodRun("adpa", {"gamma": 3.0}, scoring={"top_p": 0.95}),
+    "adpa 3, power 0.5": MethodRun("adpa", {"gamma": 3.0, "advantage_power": 0.5}),
+    "adpa 1, power 0.5": MethodRun("adpa", {"gamma": 1.0, "advantage_power": 0.5}),
+    "abd, NLL 0.3": MethodRun("abd", {"nll_weight": 0.3}),
+    "abd, boost 0.5": MethodRun("abd", {"boost": 0.5}),
+    "abd, boost 2": MethodRun("abd", {"boost": 2.0}),
+    "abd, no clip": MethodRun("abd", {"clip": "none"}),
+    "abd, forward on rollouts": MethodRun("abd", {"on": "student", "divergence": "forward"}),
+    "abd, top-k 4": MethodRun("abd", scoring={"top_k": 4}),
+    "abd, top-k 64": MethodRun("abd", scoring={"top_k": 64}),
+    "abd, top-p 0.9": MethodRun("abd", scoring={"top_k": 64, "top_p": 0.9}),
+    "abd, exact": MethodRun("abd", scoring={"precision": "exact"}),
+    "adpa, gamma 0.3": MethodRun("adpa", {"gamma": 0.3}),
+    "adpa, no clip": MethodRun("adpa", {"gamma": 1.0, "clip": "none"}),
+    "adpa, clip 1": MethodRun("adpa", {"gamma": 1.0, "clip": "1"}),
+    "adpa, top-k 4": MethodRun("adpa", {"gamma": 1.0}, scoring={"top_k": 4}),
+    "hybrid, alpha 0.3": MethodRun("hybrid", {"alpha": 0.3}),
+    "hybrid, alpha 3": MethodRun("hybrid", {"alpha": 3.0}),
+    "hybrid, gamma 0.3": MethodRun("hybrid", {"gamma": 0.3}),
 }
 
-CORE = tuple(METHODS)
+"""The core methods first, then their relatives, then one setting at a time."""
+
+CORE = tuple(METHODS)[:9]
+
+KEY = tuple(name for name in CORE if name not in ("dpo", "adpa+"))
+
+BRIEF = ("sft", "abd", "abd, NLL", "adpa, gamma 1", "hybrid")
+
+_RELATIVES_AND_SWEEPS = tuple(METHODS)[9:]
+
+RELATIVES, SWEEPS = _RELATIVES_AND_SWEEPS[:13], _RELATIVES_AND_SWEEPS[13:]
 
 NO_TEACHER = "none"
 
@@ -183,6 +224,10 @@ _ALL_CELLS = tuple((teacher, chosen) for teacher in TEACHERS for chosen in CHOSE
 
 _MIDDLE = tuple(cell for cell in _ALL_CELLS if cell not in _CORNERS)
 
+_OPPOSITE = (("weak", "excellent"), ("strong", "poor"))
+
+_OVERTRAINED = (("overtrained", "poor"), ("overtrained", "excellent"))
+
 _WORLDS = ("topics", "menus")
 
 
@@ -204,11 +249,16 @@ def jobs_in_order(*, fast: bool) -> Iterator[Job]:
 
 def _all_jobs() -> Iterator[Job]:
     yield from _cells(0, _CORNERS, CORE)
-    yield from _cells(0, _MIDDLE, CORE)
-    yield from _cells(1, _CORNERS, CORE)
-    yield from _cells(2, _CORNERS, CORE)
-    yield from _cells(1, _MIDDLE, CORE)
-    yield from _cells(2, _MIDDLE, CORE)
+    yield from _cells(0, _OVERTRAINED, CORE)
+    yield from _cells(1, _CORNERS, KEY)
+    yield from _cells(0, _OPPOSITE, RELATIVES)
+    yield from _cells(2, _CORNERS, KEY)
+    yield from _cells(0, _OPPOSITE, SWEEPS)
+    yield from _cells(0, _MIDDLE, BRIEF)
+    yield from _cells(1, _OVERTRAINED, KEY)
+    yield from _cells(1, _OPPOSITE, RELATIVES)
+    yield from _cells(1, _MIDDLE, BRIEF)
+    yield from _cells(3, _CORNERS, KEY)
 
 
 def _cells(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.map.figures import MEASURES, Cell, collect, mean_of, paired_difference, prompt_rewards
-from benchmarks.map.plan import METHODS, NO_TEACHER
+from benchmarks.map.plan import CORE, KEY, METHODS, NO_TEACHER
 from benchmarks.map.results import Results
 
 __all__ = ["CONTRASTS", "base_table", "contrast_table", "means_table", "signals_table", "write_tables"]
@@ -41,7 +41,9 @@ def write_tables(results: Results, folder: Path) -> Path:
         f"# The map's tables\n\n{len(cells)} cells.",
         f"## Where it starts\n\n{base_table(results)}",
         *(f"## Mean {_TITLES[m]}\n\n{means_table(cells, m)}" for m in MEASURES),
+        f"## What a method loses against the best of its cell\n\n{regret_table(cells)}",
         *(f"## Paired differences, {_TITLES[m]}\n\n{contrast_table(cells, m)}" for m in MEASURES),
+        f"## Relatives and settings, each against the method whose setting it is\n\n{settings_table(cells)}",
         f"## Distances, preferences and length\n\n{distance_table(cells)}",
         f"## The signals before training\n\n{signals_table(results)}",
     ]
@@ -69,7 +71,7 @@ def base_table(lines: Iterable[dict[str, Any]]) -> str:
 
 def means_table(cells: Mapping[Cell, Any], measure: str) -> str:
     """Mean reward of each method by cell, over the seeds that the cell has; the best one in bold."""
-    methods = [name for name in METHODS if any(name in found for found in cells.values())]
+    methods = [name for name in CORE if any(name in found for found in cells.values())]
     rows = []
     for cell, found in cells.items():
         means = {name: mean_of(found[name], measure) for name in methods if name in found}
@@ -78,6 +80,35 @@ def means_table(cells: Mapping[Cell, Any], measure: str) -> str:
         seeds = {len(found[name]) for name in means}
         rows.append([*cell, "-".join(str(n) for n in sorted({min(seeds), max(seeds)})), *texts])
     return _markdown(("world", "teacher", "chosen", "seeds", *methods), rows)
+
+
+def regret_table(cells: Mapping[Cell, Any]) -> str:
+    """For each core method: how far below the best core method of the same cell and seed, mean and worst case.
+
+    Only over cells and seeds in which all the methods were measured that the table shows.
+    """
+    lines = []
+    for methods in (KEY, CORE):
+        cases = [
+            (cell, seed)
+            for cell, found in cells.items()
+            for seed in found.get("abd", {})
+            if all(seed in found.get(name, {}) for name in methods)
+        ]
+        rows = []
+        for name in methods:
+            texts = []
+            for measure in MEASURES:
+                scores = np.array(
+                    [[mean_of(cells[c][m], measure, [s]) for m in methods] for c, s in cases]
+                ).reshape(len(cases), len(methods))
+                lost = scores.max(axis=1, initial=0) - scores[:, methods.index(name)]
+                texts.append(f"{lost.mean():.3f} / {lost.max():.3f}" if cases else "")
+            rows.append([name, *texts])
+        lines.append(
+            f"{len(cases)} cells and seeds; mean / worst.\n\n{_markdown(('method', *MEASURES), rows)}"
+        )
+    return "\n\n".join(lines)
 
 
 def contrast_table(
@@ -95,12 +126,45 @@ def contrast_table(
     return _markdown(("world", "teacher", "chosen", *titles), rows)
 
 
+def settings_table(cells: Mapping[Cell, Any]) -> str:
+    """Methods beside the core, by world and cell: best and greedy reward minus those of the method they vary."""
+    others = [name for name in METHODS if name not in CORE]
+    columns = [cell for cell, found in cells.items() if any(name in found for name in others)]
+    rows = []
+    for name in others:
+        base = _base_of(name)
+        texts = []
+        for cell in columns:
+            ours, theirs = cells[cell].get(name, {}), cells[cell].get(base, {})
+            found = [paired_difference(ours, theirs, measure) for measure in ("best", "greedy")]
+            texts.append(
+                " / ".join("" if one is None else f"{one.mean:+.3f} ± {one.half_width:.3f}" for one in found)
+            )
+        if any(text.strip(" /") for text in texts):
+            rows.append([name, base, *texts])
+    return _markdown(("method", "minus", *(" ".join(cell) for cell in columns)), rows)
+
+
+def _base_of(name: str) -> str:
+    """The core method that another one varies; abd for relatives of other names."""
+    first = name.partition(",")[0]
+    bases = {
+        "adpa": "adpa, gamma 1",
+        "adpa 1": "adpa, gamma 1",
+        "adpa 3": "adpa, gamma 3",
+        "hybrid": "hybrid",
+    }
+    return bases.get(first, "abd")
+
+
 def distance_table(cells: Mapping[Cell, Any]) -> str:
     """Entropy, distances, preference accuracy and length of each method by cell, means over seeds."""
     names = ("entropy", "kl_teacher", "kl_initial", "preference_accuracy", "length")
     rows = []
     for cell, found in cells.items():
         for method, seeds in found.items():
+            if method not in CORE:
+                continue
             values = [[one[name] for one in seeds.values() if name in one] for name in names]
             rows.append([*cell, method, *(f"{np.mean(each):.2f}" if each else "" for each in values)])
     return _markdown(("world", "teacher", "chosen", "method", *names), rows)

@@ -1,0 +1,102 @@
+"""Which method the signals themselves speak for, before anything is trained: one line, or nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.signals.dataset import SignalDataset
+
+__all__ = ["Leaning", "measure_leaning", "recommend_method"]
+
+_NUM_PAIRS = 1000
+
+_NUM_BLOCKS = 8
+
+#: Between the cells of the map in which adpa won and those in which abd did (docs/results/map.md).
+_SHARE_OF_BETTER_CHOSEN = -0.35
+
+#: No teacher of the map that was worth imitating reached it, every overtrained one did.
+_MOST_EXPECTED_NATS = 0.7
+
+_IMITATING = frozenset({"dckd", "vanilla-kd", "abd", "opd", "exopd", "aligndistil", "dpkd"})
+
+_LEARNING_FROM_CHOSEN = frozenset({"adpa", "sft", "hybrid"})
+
+
+@dataclass(frozen=True, slots=True)
+class Leaning:
+    """How far chosen answers go the teacher's way, in nats per position.
+
+    Attributes:
+        chosen: mean advantage of the chosen answers' own tokens.
+        expected: the teacher's expected advantage at the same positions, over its support: what tokens of its own
+            would have. It is the teacher's distance from its reference, as far as the support goes.
+        num_pairs: pairs that were read.
+    """
+
+    chosen: float
+    expected: float
+    num_pairs: int
+
+    @property
+    def share(self) -> float:
+        """`chosen` as a share of `expected`: 1 for answers that the teacher itself gave."""
+        return self.chosen / max(self.expected, 1e-6)
+
+
+def measure_leaning(datasets: Sequence[SignalDataset]) -> Leaning | None:
+    """Measure the chosen answers of up to a thousand pairs, from blocks spread evenly over each dataset.
+
+    Args:
+        datasets: signal datasets of one run.
+    Returns:
+        None where no chosen answer was scored with a reference.
+    """
+    chosen_sum, expected_sum, num_positions, num_pairs = 0.0, 0.0, 0, 0
+    for dataset in datasets:
+        if "chosen" not in dataset.roles or not dataset.has_advantages:
+            continue
+        count = min(_NUM_BLOCKS, len(dataset.blocks))
+        blocks = np.unique(np.linspace(0, len(dataset.blocks) - 1, count).astype(int))
+        for block in blocks.tolist():
+            group = dataset.group(block)
+            for pair in range(min(group.num_pairs, _NUM_PAIRS // len(blocks) + 1)):
+                for row in group.pair(pair):
+                    if row.role != "chosen" or row.advantages is None or row.teacher_logprobs is None:
+                        continue
+                    assert row.teacher_token_logprobs is not None
+                    assert row.reference_token_logprobs is not None
+                    chosen_sum += float((row.teacher_token_logprobs - row.reference_token_logprobs).sum())
+                    expected_sum += float((np.exp(row.teacher_logprobs) * row.advantages).sum())
+                    num_positions += row.num_scored
+                    num_pairs += 1
+    if num_positions == 0:
+        return None
+    return Leaning(chosen_sum / num_positions, expected_sum / num_positions, num_pairs)
+
+
+def recommend_method(method: str, leaning: Leaning | None) -> str | None:
+    """One line where another method than the chosen one usually won on such signals; None otherwise.
+
+    Args:
+        method: name of the run's method.
+        leaning: of its signals.
+    """
+    if leaning is None:
+        return None
+    seen = f"chosen tokens have an advantage of {leaning.chosen:+.2f} nats, the teacher's own {leaning.expected:+.2f}"
+    source = "on toy worlds (docs/choosing_a_method.md)"
+    if method in _IMITATING and leaning.expected > _MOST_EXPECTED_NATS:
+        return (
+            f"{seen}: a teacher that far from its reference was overtrained, and adpa --gamma 1 won {source}"
+        )
+    if method in _IMITATING and leaning.share > _SHARE_OF_BETTER_CHOSEN:
+        return f"{seen}: where the two are this close, adpa --gamma 1 won over {method} {source}"
+    if (
+        method in _LEARNING_FROM_CHOSEN
+        and leaning.share <= _SHARE_OF_BETTER_CHOSEN
+        and leaning.expected <= _MOST_EXPECTED_NATS
+    ):
+        return f"{seen}: where the two are this far apart, abd won over {method} {source}"
+    return None
