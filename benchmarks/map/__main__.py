@@ -18,7 +18,7 @@ import torch
 from benchmarks.map.before_training import describe_signals
 from benchmarks.map.making import Workshop
 from benchmarks.map.measures import Measurer
-from benchmarks.map.plan import FAST, FULL, NO_TEACHER, Job, Plan, jobs_in_order
+from benchmarks.map.plan import FAST, FULL, NO_TEACHER, TEACHERS, Job, Plan, jobs_in_order
 from benchmarks.map.results import Results
 
 __all__ = ["MapMaker", "main"]
@@ -50,7 +50,7 @@ class MapMaker:
         self._measure_base(job, workshop, measurer)
         folder = workshop.trained(job)
         trained = time.monotonic()
-        teacher = workshop.teacher(job.teacher) if job.teacher != NO_TEACHER else None
+        teacher = workshop.teacher(job.teacher, job.chosen) if job.teacher != NO_TEACHER else None
         found = measurer.measure(folder, initial=student, teacher=teacher)
         self.results.add(about, found)
         logger.info(
@@ -87,8 +87,10 @@ class MapMaker:
         if job.teacher == NO_TEACHER:
             return
         about = {**base, "teacher": job.teacher, "method": "teacher"}
+        if TEACHERS[job.teacher].num_pairs is None:
+            about["chosen"] = job.chosen
         if about not in self.results:
-            teacher = workshop.teacher(job.teacher)
+            teacher = workshop.teacher(job.teacher, job.chosen)
             self.results.add(about, measurer.measure(teacher, initial=workshop.reference()))
         about = {**base, "kind": "signals", "teacher": job.teacher, "chosen": job.chosen, "method": "signals"}
         if about not in self.results:

@@ -116,15 +116,24 @@ class Workshop:
             batch_size=self._plan.sft_batch_size,
         )
 
-    def teacher(self, name: str) -> Path:
-        """A teacher: the reference after DPO."""
+    def teacher(self, name: str, chosen: str) -> Path:
+        """A teacher: the reference after DPO.
+
+        Args:
+            name: a name of `TEACHERS`.
+            chosen: the students' pairs; only a teacher that learns from these depends on it.
+        """
         self.reference()
         kind, share = TEACHERS[name], self._plan.teacher_share
+        if kind.num_pairs is None:
+            folder, pairs = f"teacher-{_plain(name)}-{chosen}", self.pairs(chosen)
+        else:
+            folder, pairs = f"teacher-{name}", self.teacher_pairs(max(1, round(kind.num_pairs * share)))
         return self._train(
-            f"teacher-{name}",
+            folder,
             start="reference",
             method="dpo",
-            data=str(self.teacher_pairs(max(1, round(kind.num_pairs * share)))),
+            data=str(pairs),
             beta=kind.beta,
             steps=max(1, round(kind.steps * share)),
             learning_rate=self._plan.teacher_learning_rate,
@@ -156,10 +165,10 @@ class Workshop:
             **scoring: settings of score-teacher that differ from the map's.
         """
         suffix = "".join(f"-{name}-{value}" for name, value in sorted(scoring.items()))
-        out = self._folder / "signals" / f"{student}-{teacher}-{chosen}{suffix}"
+        out = self._folder / "signals" / f"{student}-{_plain(teacher)}-{chosen}{suffix}"
         score_teacher(
             ScoreOptions(
-                teacher=str(self.teacher(teacher)),
+                teacher=str(self.teacher(teacher, chosen)),
                 reference=str(self.reference()),
                 data=str(self.pairs(chosen)),
                 rollouts=str(self.rollouts(student)),
@@ -176,13 +185,13 @@ class Workshop:
         """The student of a job."""
         self.student()
         run = METHODS[job.method]
-        name = f"{job.teacher}-{job.chosen}-{_plain(job.method)}"
+        name = f"{_plain(job.teacher)}-{job.chosen}-{_plain(job.method)}"
         if not run.needs_teacher:
             return self._method(name, run.method, data=str(self.pairs(job.chosen)), **run.settings)
         steps, start = self._plan.student_steps, "student"
         if run.after is not None:
             first = METHODS[run.after]
-            start = f"{job.teacher}-{job.chosen}-{_plain(run.after)}-half"
+            start = f"{_plain(job.teacher)}-{job.chosen}-{_plain(run.after)}-half"
             signals = self.signals(job.teacher, job.chosen)
             self._method(start, first.method, signals=(str(signals),), steps=steps // 2, **first.settings)
             steps -= steps // 2
@@ -217,6 +226,6 @@ class Workshop:
         return out
 
 
-def _plain(method: str) -> str:
-    """A method's name as a part of a folder's name."""
-    return method.replace(", ", "-").replace(" ", "-")
+def _plain(name: str) -> str:
+    """A name of a method or teacher as a part of a folder's name."""
+    return name.replace(", ", "-").replace(" ", "-")

@@ -81,18 +81,18 @@ FAST = Plan(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Teacher:
-    """How a teacher comes from the reference: DPO on best-of-four pairs that no student sees.
+    """How a teacher comes from the reference: by DPO.
 
     Attributes:
         beta: of its DPO; a high one keeps it near the reference.
         steps: optimizer steps of its DPO.
-        num_pairs: pairs of its DPO.
+        num_pairs: best-of-four pairs of its DPO, which no student sees; None for the students' own pairs.
         batch_size: pairs in a step.
     """
 
     beta: float
     steps: int
-    num_pairs: int
+    num_pairs: int | None
     batch_size: int
 
 
@@ -102,6 +102,8 @@ TEACHERS: Mapping[str, Teacher] = {
     "strong": Teacher(beta=0.3, steps=300, num_pairs=12_000, batch_size=64),
     # Two and a half passes over few pairs with a small beta: confident, and worse than the reference.
     "overtrained": Teacher(beta=0.1, steps=300, num_pairs=4_000, batch_size=32),
+    # As in the paper: teacher and student learn from one dataset, of whatever quality it is.
+    "same pairs": Teacher(beta=0.3, steps=188, num_pairs=None, batch_size=32),
 }
 
 
@@ -190,7 +192,16 @@ CORE = tuple(METHODS)[:9]
 
 KEY = tuple(name for name in CORE if name not in ("dpo", "adpa+"))
 
-BRIEF = ("sft", "abd", "abd, NLL", "adpa, gamma 1", "hybrid")
+BRIEF = ("sft", "abd", "adpa, gamma 1", "hybrid")
+
+CONTROLS = (
+    "abd, constant",
+    "adpa, constant",
+    "adpa 3, top-p 0.95",
+    "adpa 3, power 0.5",
+    "exopd",
+    "abd on rollouts",
+)
 
 _RELATIVES_AND_SWEEPS = tuple(METHODS)[9:]
 
@@ -220,7 +231,9 @@ class Job:
 
 _CORNERS = tuple((teacher, chosen) for teacher in ("weak", "strong") for chosen in ("poor", "excellent"))
 
-_ALL_CELLS = tuple((teacher, chosen) for teacher in TEACHERS for chosen in CHOSEN)
+_SAME_PAIRS = tuple(("same pairs", chosen) for chosen in CHOSEN)
+
+_ALL_CELLS = tuple((t, chosen) for t in TEACHERS if t != "same pairs" for chosen in CHOSEN)
 
 _MIDDLE = tuple(cell for cell in _ALL_CELLS if cell not in _CORNERS)
 
@@ -251,10 +264,14 @@ def _all_jobs() -> Iterator[Job]:
     yield from _cells(0, _CORNERS, CORE)
     yield from _cells(0, _OVERTRAINED, CORE)
     yield from _cells(1, _CORNERS, KEY)
-    yield from _cells(0, _OPPOSITE, RELATIVES)
-    yield from _cells(2, _CORNERS, KEY)
-    yield from _cells(0, _OPPOSITE, SWEEPS)
+    yield from _cells(0, _SAME_PAIRS, BRIEF, worlds=("topics",))
+    yield from _cells(0, _OPPOSITE, CONTROLS)
+    yield from _cells(0, _SAME_PAIRS, BRIEF)
     yield from _cells(0, _MIDDLE, BRIEF)
+    yield from _cells(0, _OPPOSITE, RELATIVES)
+    yield from _cells(0, _OPPOSITE, SWEEPS)
+    yield from _cells(2, _CORNERS, KEY)
+    yield from _cells(1, _SAME_PAIRS, BRIEF)
     yield from _cells(1, _OVERTRAINED, KEY)
     yield from _cells(1, _OPPOSITE, RELATIVES)
     yield from _cells(1, _MIDDLE, BRIEF)

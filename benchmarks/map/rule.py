@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.map.figures import Cell, collect, prompt_rewards
 from benchmarks.map.results import Results
 
-__all__ = ["FIGURES", "Case", "Threshold", "cases_of", "fit_threshold", "leave_one_cell_out", "main"]
+__all__ = ["FIGURES", "Case", "Threshold", "cases_of", "fit_threshold", "leave_one_cell_out", "rule_table"]
 
 Figures = Mapping[str, float]
 
@@ -85,13 +85,12 @@ def cases_of(results: Results, first: str, second: str, measures: Sequence[str])
 
 def fit_threshold(figures: Sequence[float], gains: Sequence[float]) -> Threshold:
     """The threshold that loses least reward: halfway between two neighbouring figures, or outside all of them."""
-    values, gains = np.array(figures), np.array(gains)
-    order = np.sort(np.unique(values))
+    order = np.unique(np.array(figures))
     candidates = [order[0] - 1, *((order[:-1] + order[1:]) / 2), order[-1] + 1]
     options = [Threshold(float(value), above) for value in candidates for above in (True, False)]
 
     def earned(option: Threshold) -> float:
-        return float(sum(g for v, g in zip(values, gains, strict=True) if option.takes_first(v)))
+        return float(sum(g for v, g in zip(figures, gains, strict=True) if option.takes_first(v)))
 
     return max(options, key=earned)
 
@@ -113,6 +112,8 @@ def leave_one_cell_out(cases: Sequence[Case], figure: Callable[[Figures], float]
 def rule_table(results: Results, first: str, second: str, measures: Sequence[str]) -> str:
     """One row for each figure, and one for always taking either method."""
     cases = cases_of(results, first, second, measures)
+    if len({case.cell for case in cases}) < 2:
+        return "Fewer than two cells: nothing to leave out."
     gains = np.array([case.gain for case in cases])
     num_cells = len({case.cell for case in cases})
     lines = [
@@ -141,7 +142,8 @@ def main() -> None:
     parser.add_argument("--measures", nargs="+", default=["sampled", "best", "greedy"])
     arguments = parser.parse_args()
     results = Results(arguments.out / "results.jsonl")
-    print(rule_table(results, *arguments.methods, arguments.measures))
+    first, second = arguments.methods
+    print(rule_table(results, first, second, arguments.measures))
 
 
 if __name__ == "__main__":

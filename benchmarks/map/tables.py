@@ -1,6 +1,10 @@
-"""The map's results as Markdown tables."""
+"""The map's results as Markdown tables.
+
+python -m benchmarks.map.tables OUT [--page docs/results/map.md]
+"""
 
 import argparse
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.map.figures import MEASURES, Cell, collect, mean_of, paired_difference, prompt_rewards
-from benchmarks.map.plan import CORE, KEY, METHODS, NO_TEACHER
+from benchmarks.map.plan import CORE, KEY, METHODS
 from benchmarks.map.results import Results
+from benchmarks.map.rule import rule_table
 
-__all__ = ["CONTRASTS", "base_table", "contrast_table", "means_table", "signals_table", "write_tables"]
+__all__ = ["CONTRASTS", "fill_page", "make_tables", "write_tables"]
 
 CONTRASTS = (
     ("abd", "dckd"),
@@ -26,47 +31,69 @@ CONTRASTS = (
 
 """Pairs of methods whose difference is shown for every cell."""
 
-_TITLES = {
-    "sampled": "reward at temperature 1",
-    "best": "reward at each method's best temperature",
-    "greedy": "reward of greedy answers",
-    "matched": "reward at the world's common entropy",
-}
+
+def make_tables(results: Results) -> dict[str, str]:
+    """Every table by name, from what has been measured so far."""
+    cells = collect(results)
+    return {
+        "start": base_table(results),
+        **{f"means-{measure}": means_table(cells, measure) for measure in MEASURES},
+        "losses": regret_table(cells),
+        **{f"differences-{measure}": contrast_table(cells, measure) for measure in MEASURES},
+        "settings": settings_table(cells),
+        "distances": distance_table(cells),
+        "signals": signals_table(results),
+        "rule": rule_table(results, "abd", "adpa, gamma 1", ("sampled", "best", "greedy")),
+    }
 
 
 def write_tables(results: Results, folder: Path) -> Path:
-    """Write every table into one file, `tables.md`, from what has been measured so far."""
-    cells = collect(results)
-    parts = [
-        f"# The map's tables\n\n{len(cells)} cells.",
-        f"## Where it starts\n\n{base_table(results)}",
-        *(f"## Mean {_TITLES[m]}\n\n{means_table(cells, m)}" for m in MEASURES),
-        f"## What a method loses against the best of its cell\n\n{regret_table(cells)}",
-        *(f"## Paired differences, {_TITLES[m]}\n\n{contrast_table(cells, m)}" for m in MEASURES),
-        f"## Relatives and settings, each against the method whose setting it is\n\n{settings_table(cells)}",
-        f"## Distances, preferences and length\n\n{distance_table(cells)}",
-        f"## The signals before training\n\n{signals_table(results)}",
-    ]
+    """Write every table into one file, `tables.md`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tables.md"
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    parts = [f"## {name}\n\n{table}" for name, table in make_tables(results).items()]
+    path.write_text("\n\n".join(["# The map's tables", *parts]) + "\n", encoding="utf-8")
     return path
 
 
+def fill_page(results: Results, page: Path) -> None:
+    """Renew the tables of a page: what is between `<!-- table: NAME -->` and `<!-- end of table -->`.
+
+    Raises:
+        KeyError: for a name that is no table's.
+    """
+    tables = make_tables(results)
+    text = re.sub(
+        r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)",
+        lambda found: f"{found[1]}{tables[found[2]]}\n{found[3]}",
+        page.read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
+    page.write_text(text, encoding="utf-8")
+
+
 def base_table(lines: Iterable[dict[str, Any]]) -> str:
-    """Rewards of student, reference and teachers before anything is distilled, and of the chosen answers."""
-    rows = []
-    for line in sorted(lines, key=lambda line: (line["world"], line["seed"])):
-        about = [line["world"], str(line["seed"])]
+    """Rewards of student, reference, teachers and chosen answers, means over seeds."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for line in lines:
         if line["kind"] == "chosen":
-            found = line["found"]
-            rows.append([*about, f"answers, {line['chosen']}", f"{found['chosen']:.3f}", "", "", "", ""])
+            groups.setdefault((line["world"], f"chosen answers, {line['chosen']}"), []).append(line["found"])
         elif line["kind"] == "model" and line["method"] in ("initial", "reference", "teacher"):
-            found = line["found"]
-            name = f"teacher, {line['teacher']}" if line["teacher"] != NO_TEACHER else line["method"]
-            means = [f"{prompt_rewards(found, measure).mean():.3f}" for measure in MEASURES]
-            rows.append([*about, name, *means, f"{found['entropy']:.2f}"])
-    return _markdown(("world", "seed", "what", *MEASURES, "entropy"), rows)
+            name = {"initial": "student SFT", "reference": "reference"}.get(line["method"])
+            groups.setdefault((line["world"], name or f"teacher, {line['teacher']}"), []).append(
+                line["found"]
+            )
+    rows = []
+    for (world, name), found in sorted(groups.items(), reverse=True):
+        if "chosen" in found[0]:
+            means = [f"{np.mean([one['chosen'] for one in found]):.3f}", "", "", "", ""]
+        else:
+            means = [
+                *(f"{np.mean([prompt_rewards(one, m).mean() for one in found]):.3f}" for m in MEASURES),
+                f"{np.mean([one['entropy'] for one in found]):.2f}",
+            ]
+        rows.append([world, name, str(len(found)), *means])
+    return _markdown(("world", "what", "seeds", *MEASURES, "entropy"), rows)
 
 
 def means_table(cells: Mapping[Cell, Any], measure: str) -> str:
@@ -194,10 +221,16 @@ def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def main() -> None:
     """Draw the tables of a map that is made or being made."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path, help="the map's folder")
+    parser.add_argument("--page", type=Path, help="a page whose tables to renew, such as docs/results/map.md")
     arguments = parser.parse_args()
-    print(write_tables(Results(arguments.out / "results.jsonl"), arguments.out / "tables"))
+    results = Results(arguments.out / "results.jsonl")
+    print(write_tables(results, arguments.out / "tables"))
+    if arguments.page is not None:
+        fill_page(results, arguments.page)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ __all__ = ["ADPA", "ADPASettings", "expected_advantage_term"]
 class ADPASettings(MethodSettings):
     """Settings of adpa."""
 
-    gamma: float = setting(3.0, help="weight of the expected advantage", minimum=0)
+    gamma: float = setting(1.0, help="weight of the expected advantage", minimum=0)
     clip: str = clip_setting("0:1", presets={"paper": "none", "published-code": "0:1"})
     nll_weight: float = setting(1.0, help="weight of NLL(chosen)", minimum=0)
     advantage_tail: str = tail_setting(presets={"paper": "zero", "published-code": "zero"})

@@ -242,7 +242,7 @@ FORMULAS = {
         {},
         lambda r: r.mean("chosen", nll) + 5 * (r.mean("chosen", kl) + r.mean("rejected", kl)),
     ),
-    "adpa": ({}, lambda r: r.mean("chosen", nll) - 3 * r.mean("student", advantage((0, 1)))),
+    "adpa": ({}, lambda r: r.mean("chosen", nll) - r.mean("student", advantage((0, 1)))),
     "dckd renormalized": (
         {"kl_tail": "renormalize", "alpha": 2.0, "nll_weight": 0.0},
         lambda r: 2 * (r.mean("chosen", renormalized_kl) + r.mean("rejected", renormalized_kl)),
@@ -278,7 +278,7 @@ FORMULAS = {
     "aligndistil": ({}, lambda r: 0.1 * r.mean("student", aligned)),
     "adpa with a constant": (
         {"advantage": "constant", "constant_advantage": 0.5},
-        lambda r: r.mean("chosen", nll) + 3 * 0.5 * r.mean("student", mass_of_unlikely),
+        lambda r: r.mean("chosen", nll) + 0.5 * r.mean("student", mass_of_unlikely),
     ),
     "hybrid": (
         {"alpha": 0.7, "gamma": 2.0, "nll_weight": 0.3, "boost": 0.5},
@@ -467,13 +467,13 @@ PRESETS = {
     ),
     ("paper", "adpa"): lambda r: (
         r.mean("chosen", nll, "sequence")
-        - 3 * r.mean("student", advantage((-math.inf, math.inf)), "sequence")
+        - r.mean("student", advantage((-math.inf, math.inf)), "sequence")
     ),
     ("published-code", "dckd"): lambda r: (
         r.mean("chosen", nll) + 5 * (r.mean("chosen", published_kl) + r.mean("rejected", published_kl))
     ),
     ("published-code", "vanilla-kd"): lambda r: r.mean("chosen", nll) + 5 * r.mean("chosen", published_kl),
-    ("published-code", "adpa"): lambda r: r.mean("chosen", nll) - 3 * r.mean("student", published_advantage),
+    ("published-code", "adpa"): lambda r: r.mean("chosen", nll) - r.mean("student", published_advantage),
 }
 
 
