@@ -66,6 +66,7 @@ class Plan:
     student_learning_rate: float = 5e-3
     dpo_beta: float = 0.3
     kl_weight: float = 5.0
+    # Not the method's default of 1: docs/decisions/0007-gamma-of-adpa.md.
     advantage_weight: float = 3.0
     advantage_clip: str = "0:1"
     boost: float = 1.0
