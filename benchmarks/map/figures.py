@@ -31,8 +31,8 @@ class Difference:
 
     Attributes:
         mean: over seeds, each of which is a mean over the same prompts for both.
-        half_width: of the 95% interval. With one seed, 1.96 standard errors over prompts, which does not cover the
-            variation between trainings. With more, Student's t over the seeds' means.
+        half_width: of the 95% interval. With one or two seeds, 1.96 standard errors over prompts, which does not cover
+            the variation between trainings. With more, Student's t over the seeds' means.
         num_seeds: how many seeds.
         num_positive: how many of these have a positive difference.
     """
@@ -47,7 +47,7 @@ class Difference:
 
 
 # Two-sided 95% quantiles of Student's t by degrees of freedom.
-_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
+_T = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
 
 
 def collect(lines: Iterable[dict[str, Any]]) -> dict[Cell, dict[str, dict[int, dict[str, Any]]]]:
@@ -99,8 +99,8 @@ def paired_difference(ours: Found, theirs: Found, measure: str) -> Difference | 
         return None
     each = [prompt_rewards(ours[s], measure) - prompt_rewards(theirs[s], measure) for s in seeds]
     means = np.array([values.mean() for values in each])
-    if len(seeds) == 1:
-        half_width = 1.96 * float(each[0].std(ddof=1)) / math.sqrt(len(each[0]))
+    if len(seeds) < 3:
+        half_width = 1.96 * math.sqrt(sum(values.var(ddof=1) / len(values) for values in each)) / len(seeds)
     else:
         half_width = _T[len(seeds) - 1] * float(means.std(ddof=1)) / math.sqrt(len(seeds))
     return Difference(float(means.mean()), half_width, len(seeds), int((means > 0).sum()))

@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.map.figures import Cell, collect, mean_of, paired_difference
 from benchmarks.map.plan import CHOSEN, METHODS, TEACHERS
 from benchmarks.map.results import Results
+from benchmarks.map.rule import FIGURES
 
 __all__ = ["plot_map", "plot_rule"]
 
@@ -45,7 +46,7 @@ def plot_map(results: Results, path: Path, *, ours: str, theirs: str) -> None:
 
 
 def plot_rule(results: Results, path: Path, *, figure_name: str, ours: str, theirs: str) -> None:
-    """Difference of two methods against one figure of the signals; one point for each world, seed and cell."""
+    """Difference of two methods against one of `FIGURES`; one point for each world, seed and cell."""
     cells = collect(results)
     figure, axes = plt.subplots(1, len(_MEASURES), figsize=(10, 3.4), layout="constrained", sharex=True)
     for axis, measure in zip(axes, _MEASURES, strict=True):
@@ -60,12 +61,12 @@ def plot_rule(results: Results, path: Path, *, figure_name: str, ours: str, thei
                     first, second = ({seed: found[name][seed]} for name in (ours, theirs))
                     difference = paired_difference(first, second, measure)
                     assert difference is not None
-                    points.append((line["found"][figure_name], difference.mean))
+                    points.append((FIGURES[figure_name](line["found"]), difference.mean))
             if points:
                 axis.scatter(*np.array(points).T, marker=marker, s=22, label=world)
         axis.axhline(0, color="grey", linewidth=0.8)
         axis.set_title(measure)
-        axis.set_xlabel(figure_name)
+        axis.set_xlabel("chosen tokens' advantage / teacher's own", fontsize=8)
     axes[0].set_ylabel(f"{ours} minus {theirs}")
     axes[0].legend()
     _save(figure, path)
@@ -112,7 +113,7 @@ def main() -> None:
     plot_rule(
         results,
         arguments.to / "map_rule.svg",
-        figure_name="ranking_accuracy",
+        figure_name="that share, and 1 for teachers beyond 0.7 nats",
         ours="adpa, gamma 1",
         theirs="abd",
     )

@@ -23,6 +23,9 @@ FIGURES: Mapping[str, Callable[[Figures], float]] = {
     "its share of the teacher's own expected advantage": lambda f: (
         f["advantage_chosen"] / max(f["expected_advantage"], 1e-6)
     ),
+    "that share, and 1 for teachers beyond 0.7 nats": lambda f: (
+        f["advantage_chosen"] / max(f["expected_advantage"], 1e-6) if f["expected_advantage"] <= 0.7 else 1.0
+    ),
     "teacher's expected advantage": lambda f: f["expected_advantage"],
     "advantage of chosen minus rejected": lambda f: f["advantage_chosen"] - f["advantage_rejected"],
     "teacher's NLL of chosen minus its entropy": lambda f: f["nll_chosen"] - f["entropy_teacher"],

@@ -466,8 +466,7 @@ PRESETS = {
         r.mean("chosen", nll, "sequence") + 5 * r.mean("chosen", kl, "sequence")
     ),
     ("paper", "adpa"): lambda r: (
-        r.mean("chosen", nll, "sequence")
-        - r.mean("student", advantage((-math.inf, math.inf)), "sequence")
+        r.mean("chosen", nll, "sequence") - r.mean("student", advantage((-math.inf, math.inf)), "sequence")
     ),
     ("published-code", "dckd"): lambda r: (
         r.mean("chosen", nll) + 5 * (r.mean("chosen", published_kl) + r.mean("rejected", published_kl))
