@@ -43,6 +43,14 @@ OWN_FAMILY = ("student", "sft-on-chosen", "dckd", "abd")
 
 _BATCH = 16
 
+#: What each family's models are compared with.
+_BEGINNINGS = {
+    "Gemma": "Gemma, untouched",
+    "SmolLM2": "SmolLM2, student",
+    "reference": "reference",
+    "teacher": "reference",
+}
+
 _COLUMNS = ("chosen", "rejected", "chosen_bytes")
 
 
@@ -84,7 +92,7 @@ def main() -> None:
     models = {f"Gemma, {name}": folder for name, folder in students.items()}
     own = {f"SmolLM2, {name}": options.run / "models" / name for name in OWN_FAMILY}
     models |= {name: folder for name, folder in own.items() if (folder / "config.json").exists()}
-    models["teacher"] = options.run / "models" / "teacher"
+    models |= {name: options.run / "models" / name for name in ("reference", "teacher")}
     pairs = data(options, "held-out-pairs")
     kept = options.out / "measured"
     print_table({name: measure(folder, pairs, kept / f"{name}.json") for name, folder in models.items()})
@@ -196,16 +204,16 @@ def print_table(measured: dict[str, Measured]) -> None:
     bootstrap = PromptBootstrap(len(first.chosen))
     print(f"\n{len(first.chosen)} held-out pairs, {first.chosen_bytes.sum():,} bytes of chosen answers\n")
     print(
-        "| model | parameters | NLL, nats a byte | against the untouched | prefers chosen | reward prefers chosen |"
+        "| model | parameters | NLL, nats a byte | against its beginning | prefers chosen | reward prefers chosen |"
     )
     print("| --- | --- | --- | --- | --- | --- |")
     size = first.chosen_bytes / first.chosen_bytes.mean()
     for name, one in measured.items():
-        start = measured.get("SmolLM2, student" if name.startswith("SmolLM2") else "Gemma, untouched", one)
+        start = measured.get(_BEGINNINGS[name.partition(",")[0]], one)
         nll = -one.chosen / first.chosen_bytes.mean()
         before = -start.chosen / first.chosen_bytes.mean()
         cells = [name, f"{one.parameters / 1e6:.1f} M", _ratio(nll, size, bootstrap)]
-        is_start = one is start or name == "teacher"
+        is_start = one is start
         cells.append("" if is_start else _ratio(nll - before, size, bootstrap, sign="+"))
         cells.append(_share(one.chosen > one.rejected))
         # What DPO would call its implicit reward: the margin gained since the student began.
