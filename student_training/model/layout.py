@@ -47,7 +47,7 @@ def with_layers(
         configuration: of the whole model.
         num_layers: how many of its layers.
         trust_remote_code: run code that comes with it.
-        drawn: whether the weights are random numbers; else they are whatever is there, which is faster.
+        drawn: whether the weights are random numbers; else they are zeros, which is faster.
 
     Raises:
         ConfigurationError: for a configuration that no causal language model is made of.
@@ -63,7 +63,11 @@ def with_layers(
     if drawn:
         return _make(shallow, trust_remote_code)
     with no_init_weights():
-        return _make(shallow, trust_remote_code)
+        model = _make(shallow, trust_remote_code)
+    # What was in that memory before may be no numbers at all.
+    for weight in model.parameters():
+        weight.data.zero_()
+    return model
 
 
 def _make(configuration: Any, trust_remote_code: bool) -> PreTrainedModel:

@@ -81,6 +81,9 @@ def test_a_student_without_weights_has_the_parameters_of_one_with_them():
     assert lay_out(CONFIG).device.type == "meta"
     shallow = with_layers(CONFIG, 1)
     assert len(shallow.model.layers) == 1
+    # Never what was in the memory before: that may be NaN, at which the check of the head would stop a plan.
+    assert not any(weight.any() for weight in shallow.parameters())
+    assert any(weight.any() for weight in with_layers(CONFIG, 1, drawn=True).parameters())
     assert CONFIG.num_hidden_layers == 2
 
 
