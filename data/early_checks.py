@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data.errors import DataError
 from data.model_identity import (
     CONFIG_NAMES,
     hub_folder,
@@ -33,7 +34,23 @@ _MODELS = (
 #: Of those, the ones that are asked from the hub where they are no folder here, and the option with their revision.
 _HUB_MODELS = {"teacher": "teacher_revision", "reference": "reference_revision", "student": "revision"}
 
+#: Models that need not be causal language models.
+_JUDGES = ("judge_reward_model", "judge_teacher", "judge_reference")
+
 _DATASETS = ("signals", "eval_signals", "rollouts")
+
+#: Files of other tools.
+_FILES = (
+    "annotations",
+    "answers",
+    "baseline_outputs",
+    "difficulty",
+    "gamed",
+    "judgments",
+    "outputs",
+    "questions",
+    "reference_answers",
+)
 
 
 def check_inputs(options: Any) -> None:
@@ -43,18 +60,25 @@ def check_inputs(options: Any) -> None:
         options: of any command; fields that it does not have are not asked for.
     Raises:
         ConfigurationError: a model that is neither here nor on the hub, or no causal language model.
-        DataError: a data file that is not there.
+        DataError: a file that is not there.
         ShardError: a dataset that is not there.
     """
-    for name in _MODELS:
+    for name in (*_MODELS, *_JUDGES):
         for value in _values(options, name):
             if is_local_name(value) and not Path(value).exists():
                 raise missing_folder(value, flag_name(name))
-            refuse_other_models(Path(value), flag_name(name))
+            if name in _MODELS:
+                refuse_other_models(Path(value), flag_name(name))
     for name in _DATASETS:
         for value in _values(options, name):
             if not is_address(value):
                 local_folder(value)
+    for name in _FILES:
+        for value in _values(options, name):
+            if not Path(value).exists():
+                raise DataError(
+                    f"{flag_name(name)}: {value}: no such file; paths are relative to where the command runs"
+                )
     if data := getattr(options, "data", None):
         refuse_missing_source(data)
     for name, revision in _HUB_MODELS.items():

@@ -112,7 +112,8 @@ def _usable_config(folder: Path, trust_remote_code: bool) -> Any:
     """
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     text: Any = config.get_text_config()
-    if text.pad_token_id is not None and not 0 <= text.pad_token_id < text.vocab_size:
+    # RWKV's configuration has no such field.
+    if not 0 <= (getattr(text, "pad_token_id", None) or 0) < text.vocab_size:
         text.pad_token_id = None
     return config
 

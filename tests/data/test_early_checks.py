@@ -32,6 +32,12 @@ def test_is_local_name_leaves_hub_names_to_the_hub(name):
         ({"model": ("gpt2", "./nope")}, ConfigurationError, "--model: ./nope: no such folder"),
         ({"signals": ("/nope",)}, ShardError, "no such dataset folder"),
         ({"data": "/nope.jsonl"}, DataError, "no such file or folder"),
+        ({"annotations": ("/nope.json",)}, DataError, "--annotations: /nope.json: no such file"),
+        (
+            {"judge_reward_model": "./nope"},
+            ConfigurationError,
+            "--judge-reward-model: ./nope: no such folder",
+        ),
         (
             {"teacher": "org/nope"},
             ConfigurationError,

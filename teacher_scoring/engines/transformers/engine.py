@@ -65,7 +65,7 @@ def _load_model(options: EngineOptions) -> PreTrainedModel:
         try:
             config = transformers.AutoConfig.from_pretrained(options.model, **source)
             text: Any = config.get_text_config()
-            if not 0 <= (text.pad_token_id or 0) < text.vocab_size:
+            if not 0 <= (getattr(text, "pad_token_id", None) or 0) < text.vocab_size:
                 # A padding token without an embedding; no answer depends on what is at padded places.
                 text.pad_token_id = None
             if getattr(text, "attn_logit_softcapping", None):

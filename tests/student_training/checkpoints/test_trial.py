@@ -10,7 +10,14 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, Mamba2Config, Mamba2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Mamba2Config,
+    Mamba2ForCausalLM,
+    RwkvConfig,
+    RwkvForCausalLM,
+)
 
 from data.errors import ConfigurationError, TrainingError
 from student_training.checkpoints.checkpoints import last_whole_checkpoint
@@ -92,6 +99,17 @@ def test_a_padding_token_that_the_embedding_lacks_does_not_matter(scored, studen
     assert (tmp_path / "outside" / "model.safetensors").read_bytes() == (
         tmp_path / "inside" / "model.safetensors"
     ).read_bytes()
+
+
+def test_a_student_whose_configuration_has_no_padding_field_trains(scored, tmp_path):
+    torch.manual_seed(0)
+    config = RwkvConfig(
+        vocab_size=128, hidden_size=16, attention_hidden_size=16, num_hidden_layers=2, eos_token_id=2
+    )
+    assert not hasattr(config, "pad_token_id")
+    RwkvForCausalLM(config).save_pretrained(tmp_path / "rwkv")
+    AutoTokenizer.from_pretrained(scored.student).save_pretrained(tmp_path / "rwkv")
+    assert scored.train("sft", tmp_path / "run", student=str(tmp_path / "rwkv"), max_steps=1).steps == 1
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo"])
