@@ -55,7 +55,8 @@ def with_layers(
     shallow = copy.deepcopy(configuration)
     text = shallow.get_text_config()
     if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:num_layers]
+        # A model with fewer layers is asked for more, too.
+        text.layer_types = (text.layer_types * num_layers)[:num_layers]
     text.num_hidden_layers = num_layers
     text.vocab_size = _PROBE_VOCABULARY
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
