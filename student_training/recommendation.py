@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.signals.dataset import SignalDataset
+from data.signals.schema import ResponseSignals
 
 __all__ = ["Leaning", "measure_leaning", "recommend_method"]
 
@@ -62,9 +63,8 @@ def measure_leaning(datasets: Sequence[SignalDataset]) -> Leaning | None:
             group = dataset.group(block)
             for pair in range(min(group.num_pairs, _NUM_PAIRS // len(blocks) + 1)):
                 for row in group.pair(pair):
-                    if row.role != "chosen" or row.advantages is None or row.teacher_logprobs is None:
+                    if row.role != "chosen" or not isinstance(row, ResponseSignals) or row.advantages is None:
                         continue
-                    assert row.teacher_token_logprobs is not None
                     assert row.reference_token_logprobs is not None
                     chosen_sum += float((row.teacher_token_logprobs - row.reference_token_logprobs).sum())
                     expected_sum += float((np.exp(row.teacher_logprobs) * row.advantages).sum())
