@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 # Prompts have up to 70 tokens. vLLM tries a whole batch out whenever it starts: 4,096 tokens, its default here, cost as
 # much as sampling a hundred answers.
-_LENGTHS = {"max_length": 192, "max_num_batched_tokens": 512}
+_LENGTHS: dict[str, Any] = {"max_length": 192, "max_num_batched_tokens": 512}
 
 # Methods that learn on the student's own answers.
 _ON_STUDENT_ROWS = ("adpa", "exopd", "hybrid", "opd")
