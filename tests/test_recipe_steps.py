@@ -213,6 +213,13 @@ SMALL = {
 }
 
 
+#: What --dry-run says of a step besides, the first of its command.
+PRICES = {
+    "train-student": ((), "on one card: h100-sxm "),
+    "score-teacher": (("--card", "l4", "--engine", "transformers"), " on one l4 "),
+}
+
+
 def run(words, *arguments):
     result = CliRunner().invoke(commands, [*words, *arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -226,7 +233,13 @@ def test_all_steps_of_a_recipe_run_on_small_models_of_its_architecture(pair, tmp
     monkeypatch.setenv("ADPA_HOME", str(tmp_path / "home"))
     make_datasets()
     make_models(pair)
+    priced = set()
     for step in STEPS[pair]:
         words = command_of(step)
+        if words[0] in PRICES and words[0] not in priced:
+            priced.add(words[0])
+            arguments, said = PRICES[words[0]]
+            assert said in run(words, "--config", str(step), "--dry-run", *arguments)
         run(words, "--config", str(step), *SMALL[words[0]], "--quiet")
         assert (tmp_path / names(step, "out")[0]).is_dir()
+    assert priced == PRICES.keys()
