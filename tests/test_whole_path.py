@@ -90,7 +90,7 @@ def dense_loss(method, tiny_world, signals, student):
     return {
         "dckd": mean["nll"] + 5 * mean["kl"],
         "abd": mean["kl"],
-        "adpa": mean["nll"] - 3 * mean["advantage"],
+        "adpa": mean["nll"] - mean["advantage"],
     }[method]
 
 
