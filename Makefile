@@ -39,7 +39,7 @@ demo-fast: .venv/installed-run  ## the same path with fewer steps, under 2 minut
 test: .venv/installed-dev  ## all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-fast: .venv/installed-dev  ## the tests without engines, clusters, browsers and whole runs: under a minute on two cores
+test-fast: .venv/installed-dev  ## the tests without engines, clusters, browsers and whole runs: about a minute on two cores
 	$(BIN)/python -m pytest -q -n auto --maxprocesses=4 -m 'not slow and not vllm and not chromium' $(PYTEST_ARGS)
 
 check: lint types test  ## everything that a commit has to pass
