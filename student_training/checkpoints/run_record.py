@@ -13,6 +13,7 @@ import tomli_w
 from data.errors import TrainingError
 from data.files import make_folder, write_atomic
 from data.signals.fingerprint import explain_differences
+from student_training.methods import MethodSettings, find_method
 from student_training.options import TrainOptions
 
 __all__ = ["RUN_RECORD", "Found", "determining_request", "find_run", "library_versions", "record_run"]
@@ -98,7 +99,7 @@ def find_run(out: Path, request: dict[str, Any]) -> Found:
             f"{record}: not TOML ({error}); choose another --out or remove the folder"
         ) from error
     recorded = {key: found.get(key, {}) for key in request}
-    # An option that did not exist when the run began had what is its default now.
+    # An option or a setting that did not exist when the run began had what is its default now.
     recorded["options"] = _defaults(request["options"]) | recorded["options"]
     differences = explain_differences(recorded, request)
     if differences and _is_longer(recorded, request):
@@ -111,8 +112,11 @@ def find_run(out: Path, request: dict[str, Any]) -> Found:
 
 
 def _defaults(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that have the default of their field."""
-    fields = {field.name: field.default for field in dataclasses.fields(TrainOptions)}
+    """The options, the method's settings among them, that have the default of their field."""
+    settings = find_method(options["method"]).settings if "method" in options else MethodSettings
+    fields = {
+        field.name: field.default for owner in (TrainOptions, settings) for field in dataclasses.fields(owner)
+    }
     return {
         name: value
         for name, value in options.items()
