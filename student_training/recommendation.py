@@ -8,7 +8,7 @@ import numpy as np
 from data.signals.dataset import SignalDataset
 from data.signals.schema import ResponseSignals
 
-__all__ = ["Leaning", "measure_leaning", "recommend_method"]
+__all__ = ["COMPARED_METHODS", "Leaning", "measure_leaning", "recommend_method"]
 
 _NUM_PAIRS = 1000
 
@@ -20,8 +20,10 @@ _SHARE_OF_BETTER_CHOSEN = -0.4
 #: Only the one teacher of the map that was worse than its reference had more.
 _MOST_EXPECTED_NATS = 0.7
 
-#: What was compared there; nothing is said to other methods.
 _IMITATING, _LEARNING_FROM_CHOSEN = frozenset({"abd", "dckd"}), frozenset({"adpa", "sft"})
+
+COMPARED_METHODS = _IMITATING | _LEARNING_FROM_CHOSEN
+"""What was compared there; nothing is said to other methods."""
 
 
 @dataclass(frozen=True, slots=True)

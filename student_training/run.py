@@ -42,7 +42,7 @@ from student_training.monitoring.memory import TrainingPlan
 from student_training.monitoring.metrics import CountedSteps
 from student_training.options import TrainOptions, resolve_method
 from student_training.preparation import build_trainer, choose_batcher, measure_plan
-from student_training.recommendation import measure_leaning, recommend_method
+from student_training.recommendation import COMPARED_METHODS, measure_leaning, recommend_method
 from student_training.result import TrainingResult, read_metrics
 from student_training.student import StudentWithObjective
 from student_training.trainer import StudentTrainer
@@ -231,6 +231,8 @@ def _with_objective(options: TrainOptions, run: _Prepared, student: Any) -> Stud
 
 def _recommend(options: TrainOptions, run: _Prepared) -> None:
     """Say so where another method usually won on such signals; it changes nothing."""
+    if options.method not in COMPARED_METHODS:
+        return  # nothing would be said, so nothing is read
     if (line := recommend_method(options.method, measure_leaning(run.inputs.signals))) is not None:
         logger.info(line)
 

@@ -105,7 +105,7 @@ def main() -> None:
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--fast", action="store_true", help="the smallest cell alone")
     size.add_argument("--full", action="store_true", help="the whole map, what matters most first")
-    parser.add_argument("--minutes", type=float, help="begin nothing new after so many [no limit]")
+    parser.add_argument("--minutes", type=float, help="begin nothing new after this many minutes [no limit]")
     parser.add_argument("--out", type=Path, required=True, help="folder for everything")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Workshop:
-    """One world and seed in a folder of its own.
+    """One world and seed in a separate folder.
 
     Every step is a call of `train_student`, `score_teacher` or `sample_student` with the options that the commands
     of the same names take; in one process, which saves the commands' start. What a folder holds is not made again.
@@ -55,7 +55,7 @@ class Workshop:
         return path
 
     def teacher_pairs(self, count: int) -> Path:
-        """So many pairs for a teacher's DPO; students do not see them."""
+        """Pairs for a teacher's DPO; students do not see them."""
         path = self._folder / "data" / f"teacher-pairs-{count}.jsonl"
         if not path.exists():
             rng = np.random.default_rng((self.seed, 2))

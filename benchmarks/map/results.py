@@ -37,7 +37,7 @@ class Results:
         line = {**about, "found": found}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            # A line of its own, even after one that a killed process did not finish.
+            # A separate line, even after one that a killed process did not finish.
             file.write(("" if _ends_line(self._path) else "\n") + json.dumps(line) + "\n")
         self._lines[_key(line)] = line
 

@@ -79,7 +79,7 @@ def tokenizations_svg(example: Mapping[str, Any], *, is_file: bool = False) -> s
     Args:
         example: `teacher` and `student`, each a list of (text of the token, its number of bytes), and `aligned`: for
             each of the student's tokens whether it begins with one of the teacher.
-        is_file: for a file of its own, which has ground and ink of its own.
+        is_file: for a separate file, which needs its own background and text colours.
     """
     teacher, student = _placed(example["teacher"]), _placed(example["student"])
     common = sorted({start for start, _, _ in teacher} & {start for start, _, _ in student})

@@ -30,7 +30,7 @@ class Work:
     positions: float
 
     def times(self, factor: float) -> "Work":
-        """So many of it."""
+        """The work of doing this `factor` times."""
         return Work(
             tokens=factor * self.tokens, attended=factor * self.attended, positions=factor * self.positions
         )

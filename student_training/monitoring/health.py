@@ -139,13 +139,12 @@ def _lost_mass(lines: Sequence[Mapping[str, Any]]) -> str | None:
     has moved to tokens that it samples too rarely for any to be among the rollouts.
     """
     masses = [line["rollout_mass"] for line in lines[-_LINES_OF_MASS:] if "rollout_mass" in line]
-    if len(masses) < _LINES_OF_MASS or sum(masses) / len(masses) >= _LEAST_ROLLOUT_MASS:
+    if len(masses) < _LINES_OF_MASS or (mass := sum(masses) / len(masses)) >= _LEAST_ROLLOUT_MASS:
         return None
-    lost = 1 - sum(masses) / len(masses)
     return (
-        f"the student puts {lost:.0%} of its probability on tokens that its rollouts do not hold, that is, on what it "
-        "did not write when it was sampled: a sign of collapse onto accidents of the advantage; take a smaller --gamma "
-        "or --boost, give --initial-kl, or sample and score the student again"
+        f"the student puts {1 - mass:.0%} of its probability on tokens that its rollouts do not hold, that is, on what "
+        "it did not write when it was sampled: a sign of collapse onto accidents of the advantage; take a smaller "
+        "--gamma or --boost, give --initial-kl, or sample and score the student again"
     )
 
 

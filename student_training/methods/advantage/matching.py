@@ -34,7 +34,6 @@ __all__ = [
     "divergence_terms",
     "matching_method",
     "on_setting",
-    "symmetric_bound",
 ]
 
 
@@ -136,7 +135,7 @@ def boosted_by(boost: float, shaping: Shaping, *, method: str, anchor: str = "te
     Raises:
         ConfigurationError: for a clip that is not symmetric.
     """
-    bound = symmetric_bound(shaping.clip, method)
+    bound = _symmetric_bound(shaping.clip, method)
 
     def target(positions: Positions) -> tuple[torch.Tensor, torch.Tensor]:
         base = (
@@ -155,7 +154,7 @@ def boosted_by(boost: float, shaping: Shaping, *, method: str, anchor: str = "te
     return target
 
 
-def symmetric_bound(clip: tuple[float, float] | None, method: str) -> float | None:
+def _symmetric_bound(clip: tuple[float, float] | None, method: str) -> float | None:
     """The largest absolute advantage, nats; None for no bound.
 
     Raises:
