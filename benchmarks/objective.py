@@ -30,7 +30,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.resident import peak_above_now
-from student_training.head.fused import SparseLogprobs, default_chunk_size, fused_objective, sparse_logprobs
+from student_training.head.chunks import default_chunk_size
+from student_training.head.fused import (
+    SparseLogprobs,
+    fused_objective,
+    sparse_logprobs,
+)
 from student_training.head.lm_head import LMHead
 from student_training.objectives import expected_advantage, forward_kl
 

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-__all__ = ["gpt2_tokenizer", "llama_form_tokenizer"]
-
 
 def gpt2_tokenizer(out: Path) -> Path:
     """GPT-2's tokenizer.

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["peak_above_now"]
-
 
 def peak_above_now(work: Callable[[], object]) -> int:
     """Run something and return how many bytes its peak is above what was resident before.

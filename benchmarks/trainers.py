@@ -16,8 +16,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from student_training.run import TrainOptions, train_student
 from teacher_scoring.score import ScoreOptions, score_teacher
 
-__all__ = ["TRAINERS", "Task"]
-
 PAD, END = 0, 1
 FIRST_WORD = 2
 SHAPES: dict[str, dict[str, Any]] = {

@@ -15,8 +15,6 @@ from teacher_scoring.passes.cache import PassFile, PassPlan
 from teacher_scoring.passes.scoring import PassResult, score_given_ids, score_support
 from teacher_scoring.passes.tasks import SupportRule, write_encoded_shards, write_responses
 
-__all__ = ["WrittenPasses", "make_sequences"]
-
 
 def make_sequences(num: int, length: int, num_prompt: int, vocab_size: int) -> list[TokenSequence]:
     """Random ids; what they are changes nothing about the time."""

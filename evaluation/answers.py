@@ -23,20 +23,6 @@ from data.tokens.encoder import PairEncoder
 from evaluation.language_model import LanguageModel
 from evaluation.line_cache import LineCache, content_key
 
-__all__ = [
-    "Answer",
-    "AnswerSet",
-    "GenerationSettings",
-    "PromptSet",
-    "answer_settings",
-    "generate_answers",
-    "prompt_key",
-    "prompt_messages",
-    "prompt_text",
-    "read_prompts",
-]
-
-
 logger = logging.getLogger(__name__)
 
 # Prompts that an engine gets in one call. Answers are kept after each, so this is what a crash can lose.

@@ -19,9 +19,6 @@ from evaluation.answers import Answer, GenerationSettings
 from evaluation.language_model import LanguageModel, ModelOpener, model_labels
 from evaluation.options import ChatOptions
 
-__all__ = ["run_chat", "side_by_side", "typed_lines"]
-
-
 logger = logging.getLogger(__name__)
 
 _HELP = "/new starts a new conversation, /quit ends (so does the end of the input)"

@@ -13,9 +13,6 @@ from evaluation.judges.contract import Judge, JudgeRequest, Verdict
 from evaluation.judgments import AnswerFacts, Judgment, JudgmentFile, Order
 from evaluation.metrics.refusals import is_refusal
 
-__all__ = ["Question", "answer_questions", "labelled_questions", "pair_questions"]
-
-
 logger = logging.getLogger(__name__)
 
 

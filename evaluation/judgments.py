@@ -16,22 +16,6 @@ from data.errors import ConfigurationError, EvaluationError
 from data.files import make_folder, write_atomic
 from data.signals.fingerprint import explain_differences, fingerprint
 
-__all__ = [
-    "JUDGE_CHECK_FILE",
-    "JUDGMENTS_FILE",
-    "MANIFEST_FILE",
-    "AnswerFacts",
-    "JudgeIdentity",
-    "Judgment",
-    "JudgmentFile",
-    "JudgmentKey",
-    "Order",
-    "claim_folder",
-    "read_judgments",
-    "read_request",
-]
-
-
 Order = Literal["model_first", "baseline_first", "separate"]
 
 JudgmentKey = tuple[str, str, str, str]

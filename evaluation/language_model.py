@@ -14,8 +14,6 @@ import numpy as np
 
 from data.errors import ConfigurationError
 
-__all__ = ["LanguageModel", "ModelOpener", "Sampled", "Scored", "model_labels"]
-
 
 class Sampled(Protocol):
     """One drawn response."""

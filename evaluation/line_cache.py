@@ -15,9 +15,6 @@ from data.errors import ShardError
 from data.files import adpa_home, make_folder
 from data.storage.usage import note_use, register_user
 
-__all__ = ["LineCache", "content_key"]
-
-
 _KEY_DIGITS = 32
 
 

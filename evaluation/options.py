@@ -10,17 +10,6 @@ from data.tokens.thoughts import THINKING
 from evaluation.answers import GenerationSettings
 from evaluation.judges.pairwise import STYLES
 
-__all__ = [
-    "ChatOptions",
-    "JudgeFlags",
-    "ModelFlags",
-    "RecomputeOptions",
-    "ReportOptions",
-    "SignalsEvaluationOptions",
-    "WinRateOptions",
-    "thinking_of_answers_option",
-]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFlags:

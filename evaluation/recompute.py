@@ -20,8 +20,6 @@ from evaluation.mt_bench.command import count_judgments
 from evaluation.result_files import RESULT_FILE, read_result
 from evaluation.win_rate import write_win_rates
 
-__all__ = ["Recomputed", "recompute"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recomputed:

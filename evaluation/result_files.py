@@ -11,9 +11,6 @@ from typing import Any
 from data.errors import EvaluationError
 from data.files import make_folder, write_atomic
 
-__all__ = ["RESULT_FILE", "TABLE_FILE", "as_json", "read_result", "stored_path", "write_result"]
-
-
 RESULT_FILE = "result.json"
 TABLE_FILE = "table.md"
 

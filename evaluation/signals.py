@@ -26,9 +26,6 @@ from evaluation.options import SignalsEvaluationOptions
 from evaluation.result_files import as_json, write_result
 from evaluation.tables import markdown_table, with_interval
 
-__all__ = ["Figure", "HeldOut", "ModelFigures", "SignalsEvaluation", "evaluate_signals"]
-
-
 logger = logging.getLogger(__name__)
 
 

@@ -8,9 +8,6 @@ from evaluation.metrics.judge_trust import JudgeAgreement
 from evaluation.metrics.statistics import Estimate
 from evaluation.metrics.win_rate import Comparison, WinRateResult
 
-__all__ = ["comparison_table", "grouped_findings", "judge_label", "markdown_table", "with_interval"]
-
-
 # Comparisons that are named beside a finding; the others are counted.
 _MOST_NAMED = 3
 

@@ -45,9 +45,6 @@ from evaluation.options import WinRateOptions
 from evaluation.result_files import RESULT_FILE, write_result
 from evaluation.tables import comparison_table
 
-__all__ = ["ANSWERS_FILE", "WinRates", "evaluate_win_rate", "write_win_rates"]
-
-
 logger = logging.getLogger(__name__)
 
 ANSWERS_FILE = "answers.jsonl"

@@ -16,8 +16,6 @@ from small_world.steps import FAST, FULL, DemoSteps, Plan, ProcessPool, Step, wr
 from small_world.table import Row, make_rows, summary, write_results
 from small_world.world import World
 
-__all__ = ["DemoOptions", "DemoResult", "check_teacher", "hidden_folders", "run_demo", "unhide_folders"]
-
 logger = logging.getLogger(__name__)
 
 # Models in the table's order, by the names of their folders.

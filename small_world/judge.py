@@ -15,18 +15,6 @@ from data.model_identity import resolve_model
 from small_world.sampling import Answers, answer_prompts
 from small_world.world import World, prompt_text, rewards
 
-__all__ = [
-    "COMMON_ENTROPY",
-    "Estimate",
-    "Judge",
-    "Verdict",
-    "judge_cached",
-    "matched_temperature",
-    "mean_with_interval",
-    "win_rate",
-]
-
-
 COMMON_ENTROPY = 2.0
 
 """Nats per position at which models are compared with equal sharpness."""

@@ -12,16 +12,6 @@ from transformers.utils import logging as transformers_logging
 
 from small_world.world import ANSWER_WORDS, PROMPT_WORDS, TOPICS
 
-__all__ = [
-    "MAX_ANSWER_TOKENS",
-    "build_tokenizer",
-    "save_untrained",
-    "save_untrained_student",
-    "save_untrained_teacher",
-    "word_tokenizer",
-]
-
-
 MAX_ANSWER_TOKENS = 17
 
 """Room for the longest answer that people write, fifteen words, a terminator and one token to spare."""

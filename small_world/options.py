@@ -4,8 +4,6 @@ import dataclasses
 
 from data.options.fields import check_options, option
 
-__all__ = ["DemoOptions"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class DemoOptions:

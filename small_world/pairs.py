@@ -11,9 +11,6 @@ import numpy as np
 from data.files import write_atomic
 from small_world.world import World, prompt_text, rewards
 
-__all__ = ["Pair", "draw_conversations", "draw_pairs", "write_conversations", "write_pairs", "write_prompts"]
-
-
 _ANSWERS_PER_PROMPT = 4
 
 _JUDGEMENT_NOISE = 0.05  # in units of the reward, whose deviation over answers is about 0.13

@@ -8,8 +8,6 @@ import torch
 
 from small_world.models import MAX_ANSWER_TOKENS
 
-__all__ = ["Answers", "answer_prompts"]
-
 
 @dataclass(frozen=True, slots=True)
 class Answers:

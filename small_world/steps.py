@@ -26,8 +26,6 @@ from teacher_scoring.options import SampleOptions, ScoreOptions
 from teacher_scoring.sample import sample_student
 from teacher_scoring.score import score_teacher
 
-__all__ = ["FAST", "FULL", "DemoSteps", "Plan", "ProcessPool", "Step", "write_initial_data"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -11,8 +11,6 @@ from evaluation.tables import markdown_table
 from small_world.judge import COMMON_ENTROPY, Estimate, Verdict, mean_with_interval, win_rate
 from small_world.steps import DemoSteps
 
-__all__ = ["Row", "as_json", "as_markdown", "make_rows", "summary", "write_results"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:

@@ -5,24 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = [
-    "ANSWER_WORDS",
-    "BEST_LENGTH",
-    "NUM_HELD_OUT_PROMPTS",
-    "NUM_TOPICS_PER_PROMPT",
-    "PROMPT_WORDS",
-    "TOPICS",
-    "UNGRAMMATICAL_FACTOR",
-    "WORD_CLASSES",
-    "World",
-    "class_of_word",
-    "prompt_text",
-    "reward",
-    "rewards",
-    "topics_of_prompt",
-]
-
-
 _TOPICS = """apples birds books boats bread bridges clouds clocks deserts farms fish forests gardens glass
     gold horses ice islands kings letters maps mills moons music rain rivers roads ships silk snow stars
     trains"""

@@ -13,9 +13,6 @@ from student_training.batching.transport import BATCHES_AHEAD
 from student_training.model.loading import require_bitsandbytes, training_dtype
 from student_training.options import TrainOptions
 
-__all__ = ["check_machine", "training_arguments", "uses_bf16"]
-
-
 #: How long processes wait for each other: one of them may run the initial student over all pairs in the meantime.
 _LONGEST_WAIT_S = 4 * 3600
 

@@ -26,9 +26,6 @@ from student_training.methods.base import Needs
 from student_training.model.loading import load_student, load_tokenizer
 from student_training.objectives import expected_advantage, forward_kl
 
-__all__ = ["HeldOutFigures", "measure_signals"]
-
-
 logger = logging.getLogger(__name__)
 
 

@@ -26,9 +26,6 @@ from student_training.methods import (
 from student_training.methods.settings import preset_settings, settings_options
 from student_training.run_options import RunOptions
 
-__all__ = ["RunOptions", "TrainOptions", "resolve_method"]
-
-
 _METHOD_OPTIONS = settings_options(METHODS.values())
 
 

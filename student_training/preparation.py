@@ -43,8 +43,6 @@ from student_training.result import METRICS_FILE
 from student_training.student import StudentWithObjective
 from student_training.trainer import StudentTrainer
 
-__all__ = ["build_trainer", "choose_batcher", "measure_plan"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -8,8 +8,6 @@ import numpy as np
 from data.signals.dataset import SignalDataset
 from data.signals.schema import ResponseSignals
 
-__all__ = ["COMPARED_METHODS", "Leaning", "measure_leaning", "recommend_method"]
-
 _NUM_PAIRS = 1000
 
 _NUM_BLOCKS = 8

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["METRICS_FILE", "TrainingResult", "read_metrics"]
-
 METRICS_FILE = "metrics.jsonl"
 
 #: What a line says of its last step alone.

@@ -47,16 +47,6 @@ from student_training.result import TrainingResult, read_metrics
 from student_training.student import StudentWithObjective
 from student_training.trainer import StudentTrainer
 
-__all__ = [
-    "TrainOptions",
-    "TrainingPlan",
-    "TrainingResult",
-    "plan_training",
-    "resolve_method",
-    "train_student",
-]
-
-
 logger = logging.getLogger(__name__)
 
 _CHECKPOINTS = "checkpoints"

@@ -9,8 +9,6 @@ from data.tokens.options import template_arg_option, thinking_option, train_on_o
 from student_training.methods import METHODS
 from student_training.methods.settings import PRESETS
 
-__all__ = ["RunOptions"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions(Reading):

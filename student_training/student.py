@@ -18,8 +18,6 @@ from student_training.monitoring.health import (
     staleness_values,
 )
 
-__all__ = ["StudentWithObjective"]
-
 
 class StudentWithObjective(nn.Module):
     """A causal language model whose forward returns a method's loss and its metrics.

@@ -26,9 +26,6 @@ from student_training.monitoring.health import derived, warnings_of
 from student_training.monitoring.throughput import Speed, StepFlops, peak_flops
 from student_training.student import StudentWithObjective
 
-__all__ = ["StudentTrainer", "set_sharding_precision"]
-
-
 logger = logging.getLogger(__name__)
 
 #: Pairs that a message names.

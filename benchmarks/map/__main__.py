@@ -21,8 +21,6 @@ from benchmarks.map.measures import Measurer
 from benchmarks.map.plan import FAST, FULL, NO_TEACHER, TEACHERS, Job, Plan, jobs_in_order
 from benchmarks.map.results import Results
 
-__all__ = ["MapMaker", "main"]
-
 logger = logging.getLogger("benchmarks.map")
 
 

@@ -7,8 +7,6 @@ import numpy as np
 from adpa import DataError, SignalDataset
 from data.signals.schema import ResponseIds
 
-__all__ = ["describe_signals"]
-
 
 def describe_signals(folder: Path) -> dict[str, float]:
     """Figures of one signal dataset with chosen, rejected and student rows, all scored with a reference.

@@ -14,22 +14,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = [
-    "FAMILIES",
-    "GUESTS",
-    "INGREDIENTS",
-    "LANGUAGE",
-    "MAX_MENU_TOKENS",
-    "METHODS_OF_FAMILY",
-    "NUMBERS",
-    "OCCASIONS",
-    "Dinners",
-    "family_of_ingredient",
-    "family_of_method",
-    "first_course",
-    "menu_reward",
-]
-
 _GUESTS = "anna boris carla david elena felix greta hugo irene jonas karin leo maria nils olga paul rosa sven"
 
 _OCCASIONS = "birthday breakfast concert funeral harvest picnic reunion wedding"

@@ -10,8 +10,6 @@ import numpy as np
 from benchmarks.map.measures import TEMPERATURES
 from benchmarks.map.plan import CHOSEN, METHODS, NO_TEACHER, TEACHERS
 
-__all__ = ["MEASURES", "Cell", "Difference", "Found", "collect", "paired_difference", "prompt_rewards"]
-
 MEASURES = ("sampled", "best", "greedy", "matched")
 
 """Mean rewards: at temperature 1, at a method's best temperature, of greedy answers, at a common entropy."""

@@ -12,8 +12,6 @@ from benchmarks.map.plan import CHOSEN, METHODS, TEACHERS, Job, Plan
 from benchmarks.map.worlds import WORLDS, draw_conversations, draw_pairs, save_models, write_lines
 from student_training.checkpoints.saving import is_finished
 
-__all__ = ["Workshop"]
-
 logger = logging.getLogger(__name__)
 
 

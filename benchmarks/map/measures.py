@@ -11,8 +11,6 @@ from benchmarks.map.worlds import ToyWorld
 from small_world.judge import matched_temperature
 from small_world.sampling import answer_prompts
 
-__all__ = ["TEMPERATURES", "Measurer", "mean_rewards"]
-
 TEMPERATURES = (1.0, 0.75, 0.5, 0.25, 0.0)
 
 """At which answers are sampled; 0 is greedy."""

@@ -4,22 +4,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = [
-    "CHOSEN",
-    "CORE",
-    "FAST",
-    "FULL",
-    "METHODS",
-    "NO_TEACHER",
-    "TEACHERS",
-    "Chosen",
-    "Job",
-    "MethodRun",
-    "Plan",
-    "Teacher",
-    "jobs_in_order",
-]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:

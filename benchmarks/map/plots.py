@@ -18,8 +18,6 @@ from benchmarks.map.plan import CHOSEN, METHODS, TEACHERS
 from benchmarks.map.results import Results
 from benchmarks.map.rule import FIGURES
 
-__all__ = ["plot_map", "plot_rule"]
-
 _MEASURES = ("sampled", "best", "greedy")
 
 _WORLDS = ("topics", "menus")

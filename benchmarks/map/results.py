@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Results"]
-
 
 class Results:
     """Lines of one file, appended as they come; a line that a killed process left unfinished is passed over.

@@ -13,8 +13,6 @@ import numpy as np
 from benchmarks.map.figures import Cell, collect, prompt_rewards
 from benchmarks.map.results import Results
 
-__all__ = ["FIGURES", "Case", "Threshold", "cases_of", "fit_threshold", "leave_one_cell_out", "rule_table"]
-
 Figures = Mapping[str, float]
 
 FIGURES: Mapping[str, Callable[[Figures], float]] = {

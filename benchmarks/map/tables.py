@@ -16,8 +16,6 @@ from benchmarks.map.plan import CORE, KEY, METHODS
 from benchmarks.map.results import Results
 from benchmarks.map.rule import rule_table
 
-__all__ = ["CONTRASTS", "fill_page", "make_tables", "write_tables"]
-
 CONTRASTS = (
     ("abd", "dckd"),
     ("abd, NLL", "abd"),

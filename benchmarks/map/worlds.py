@@ -11,8 +11,6 @@ from benchmarks.map.dinners import LANGUAGE, MAX_MENU_TOKENS, Dinners
 from small_world.models import MAX_ANSWER_TOKENS, build_tokenizer, save_untrained, word_tokenizer
 from small_world.world import World, prompt_text, rewards
 
-__all__ = ["WORLDS", "Menus", "Topics", "ToyWorld", "draw_conversations", "draw_pairs", "write_lines"]
-
 Messages = list[dict[str, str]]
 
 

@@ -9,8 +9,6 @@ from transformers import AutoModelForCausalLM
 
 from data.signals.rollouts import Rollout
 
-__all__ = ["Fluency"]
-
 _BATCH = 16
 
 

@@ -9,8 +9,6 @@ from benchmarks.real_text.pipeline import Pipeline
 from benchmarks.real_text.worlds.pairs import Answer
 from evaluation.metrics.statistics import Estimate, mean_estimate
 
-__all__ = ["TEMPERATURES", "Judged", "judge", "win_rate"]
-
 TEMPERATURES = (1.0, 0.5, 0.0)
 
 

@@ -19,8 +19,6 @@ from benchmarks.real_text.worlds.world import Prompt, World
 from data.files import write_atomic
 from data.signals.rollouts import Rollout, RolloutDataset
 
-__all__ = ["Pipeline"]
-
 logger = logging.getLogger(__name__)
 
 # Prompts have up to 70 tokens. vLLM tries a whole batch out whenever it starts: 4,096 tokens, its default here, cost as

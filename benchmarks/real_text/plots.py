@@ -17,8 +17,6 @@ import matplotlib.pyplot as plt
 
 from evaluation.metrics.statistics import mean_estimate
 
-__all__ = ["plot_entropy", "plot_rewards"]
-
 # The same figure from the same numbers, to the byte.
 matplotlib.rcParams["svg.hashsalt"] = "adpa"
 _METADATA: dict[str, Any] = {"Date": None}

@@ -13,8 +13,6 @@ from evaluation.options import SignalsEvaluationOptions
 from evaluation.signals import evaluate_signals
 from student_training.held_out import measure_signals
 
-__all__ = ["check_teacher", "compare", "write_results"]
-
 _FLUENCY_ANSWERS = 32
 
 _EXAMPLES = 10

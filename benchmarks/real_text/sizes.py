@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["AGAIN", "COMPARED", "FAST", "FULL", "METHODS", "Size", "Trained"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:

@@ -11,8 +11,6 @@ from typing import Any
 
 from data.options.command_line import command_line
 
-__all__ = ["Steps"]
-
 logger = logging.getLogger(__name__)
 
 

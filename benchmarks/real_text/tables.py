@@ -8,8 +8,6 @@ from benchmarks.real_text.judging import TEMPERATURES, Judged, win_rate
 from evaluation.metrics.statistics import Estimate
 from evaluation.tables import markdown_table
 
-__all__ = ["cost_table", "difference_table", "guard_table", "reward_table", "win_table"]
-
 
 def reward_table(judged: Mapping[str, Mapping[float, Judged]], *, baseline: str) -> str:
     """Mean rewards by temperature, and the difference to the student before training."""

@@ -13,8 +13,6 @@ import numpy as np
 
 from data.translation.token_bytes import TokenBytes
 
-__all__ = ["Alignment", "align"]
-
 # Templates differ in the blanks that they put around an answer; those carry nothing of it.
 _BLANKS = b" \t\r\n"
 

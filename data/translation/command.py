@@ -13,8 +13,6 @@ from data.storage.transfer import open_signals
 from data.tokens.options import parse_template_args, template_arg_option, thinking_option
 from data.translation.dataset import TranslationResult, translate_dataset
 
-__all__ = ["SignalsTranslateOptions", "translate_signals"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SignalsTranslateOptions:

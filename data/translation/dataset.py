@@ -36,8 +36,6 @@ from data.storage.store import reserve_dataset
 from data.translation.rows import TranslationCounts
 from data.translation.shard import ShardTranslator, TokenizerLoader, TranslationJob
 
-__all__ = ["TranslationResult", "translate_dataset"]
-
 logger = logging.getLogger(__name__)
 
 #: Below these shares `translate` warns: less than half of the positions, or a tenth of the mass lost.

@@ -18,8 +18,6 @@ import numpy as np
 
 from data.translation.token_bytes import TokenBytes
 
-__all__ = ["FirstPieces", "ProjectedSupport", "project_support"]
-
 _UNKNOWN = -2
 _NOWHERE = -1
 

@@ -21,8 +21,6 @@ from data.translation.alignment import align
 from data.translation.projection import FirstPieces, ProjectedSupport, project_support
 from data.translation.token_bytes import TokenBytes
 
-__all__ = ["AlignedRow", "RowTranslator", "StudentResponse", "TranslationCounts", "mask_runs"]
-
 # Tokens without a place that are listed for the user.
 _MOST_UNPLACED = 10_000
 

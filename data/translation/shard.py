@@ -24,8 +24,6 @@ from data.tokens.encoder import PairEncoder
 from data.translation.rows import AlignedRow, RowTranslator, StudentResponse, TranslationCounts
 from data.translation.token_bytes import TokenBytes
 
-__all__ = ["RULE", "ShardTranslator", "TokenizerLoader", "TranslationJob"]
-
 #: Names the rule of alignment and projection in requests; a change of the rule is a change of this name.
 RULE = "first piece of the same bytes, version 1"
 

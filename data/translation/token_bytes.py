@@ -20,8 +20,6 @@ from tokenizers import Tokenizer
 
 from data.errors import DataError
 
-__all__ = ["TokenBytes", "byte_letters"]
-
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 # Texts that a continuation is encoded after, so that no space is put before it and none of it is cut off.

@@ -34,9 +34,6 @@ from evaluation.language_model import ModelOpener, model_labels
 from evaluation.result_files import stored_path, write_result
 from evaluation.tables import markdown_table
 
-__all__ = ["AlpacaEval", "count_annotations", "evaluate_alpaca_eval", "leaderboard_table"]
-
-
 logger = logging.getLogger(__name__)
 
 OUTPUTS_FILE = "model_outputs.json"

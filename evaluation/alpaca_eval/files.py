@@ -14,18 +14,6 @@ from data.errors import EvaluationError
 from data.files import write_atomic
 from evaluation.metrics.length_control import GamedRows
 
-__all__ = [
-    "Annotation",
-    "Output",
-    "read_annotations",
-    "read_difficulty",
-    "read_gamed_rows",
-    "read_outputs",
-    "write_annotations",
-    "write_outputs",
-]
-
-
 #: Columns that every annotation has.
 _ANNOTATED = ("instruction", "output_1", "output_2", "generator_1", "generator_2")
 

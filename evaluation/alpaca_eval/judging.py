@@ -14,9 +14,6 @@ from data.errors import EvaluationError
 from evaluation.alpaca_eval.files import Annotation, Output
 from evaluation.judges.contract import ChatModel, Choice
 
-__all__ = ["is_switched", "judge_outputs", "preference_from_logprobs"]
-
-
 logger = logging.getLogger(__name__)
 
 #: The names of the answer shown first and of the one shown second.

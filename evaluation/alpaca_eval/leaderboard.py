@@ -11,9 +11,6 @@ from evaluation.alpaca_eval.files import Annotation, Output
 from evaluation.metrics.length_control import GamedRows, LengthControlled, alpaca_length_control
 from evaluation.metrics.statistics import FEW_PROMPTS, Estimate, mean_estimate, standard_error
 
-__all__ = ["Join", "LeaderboardRow", "leaderboard_row"]
-
-
 Join = Literal["instruction", "position"]
 
 

@@ -6,8 +6,6 @@ from data.errors import ConfigurationError
 from data.options.fields import check_options, option
 from evaluation.options import GenerationFlags, JudgeFlags
 
-__all__ = ["AlpacaEvalOptions"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class AlpacaEvalOptions(GenerationFlags, JudgeFlags):

@@ -13,9 +13,6 @@ from data.errors import ConfigurationError, EvaluationError
 from evaluation.benchmarks.options import BenchmarkOptions
 from evaluation.benchmarks.tasks import Benchmark, main_metric
 
-__all__ = ["Harness", "TaskFigures", "harness_version"]
-
-
 logger = logging.getLogger(__name__)
 
 # Resamples of the harness for figures whose error has no formula.

@@ -7,8 +7,6 @@ from typing import Any
 from data.errors import ConfigurationError
 from data.options.fields import check_options, option
 
-__all__ = ["BenchmarkOptions"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkOptions:

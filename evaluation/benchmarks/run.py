@@ -25,15 +25,6 @@ from evaluation.metrics.statistics import Estimate, PromptBootstrap
 from evaluation.result_files import write_result
 from evaluation.tables import markdown_table
 
-__all__ = [
-    "BenchmarkDifference",
-    "Benchmarks",
-    "benchmark_table",
-    "evaluate_benchmarks",
-    "recompute_benchmarks",
-]
-
-
 logger = logging.getLogger(__name__)
 
 

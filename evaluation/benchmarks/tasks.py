@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 from data.errors import ConfigurationError
 
-__all__ = ["LEADERBOARD", "Benchmark", "main_metric", "parse_benchmarks"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Benchmark:

@@ -20,9 +20,6 @@ from typing import Any
 
 from data.errors import ConfigurationError, EvaluationError
 
-__all__ = ["Api", "ApiSettings", "Completion", "Token"]
-
-
 logger = logging.getLogger(__name__)
 
 _TOP_LOGPROBS = 5

@@ -13,9 +13,6 @@ from data.preferences.messages import PreferenceRow
 from evaluation.answers import Answer
 from evaluation.judgments import JudgeIdentity, Order
 
-__all__ = ["BOTH_ORDERS", "SEPARATE", "ChatModel", "Choice", "Judge", "JudgeRequest", "Reply", "Verdict"]
-
-
 BOTH_ORDERS: tuple[Order, ...] = ("model_first", "baseline_first")
 
 SEPARATE: tuple[Order, ...] = ("separate",)

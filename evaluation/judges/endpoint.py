@@ -21,9 +21,6 @@ from evaluation.judges.contract import ChatModel, Choice, Reply
 from evaluation.judgments import JudgeIdentity
 from evaluation.line_cache import LineCache, content_key
 
-__all__ = ["EndpointChatModel", "Price", "bare_word", "read_choice"]
-
-
 # A chat template's header and the first words of a reply; a letter needs one, but some begin with a space or a quote.
 _CHOICE_TOKENS = 4
 

@@ -14,8 +14,6 @@ from evaluation.answers import prompt_messages
 from evaluation.judges.contract import BOTH_ORDERS, Judge, JudgeRequest, Verdict
 from evaluation.judgments import JudgeIdentity
 
-__all__ = ["FunctionJudge"]
-
 
 class FunctionJudge(Judge):
     """A Python function as a judge.

@@ -14,9 +14,6 @@ from evaluation.judgments import JudgeIdentity
 from evaluation.language_model import LanguageModel
 from evaluation.line_cache import LineCache, content_key
 
-__all__ = ["LocalChatModel", "model_details"]
-
-
 _QUESTIONS_AT_ONCE = 64
 
 

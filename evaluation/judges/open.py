@@ -12,8 +12,6 @@ from evaluation.judges.scorers import ImplicitReward, ScoringJudge
 from evaluation.language_model import ModelOpener
 from evaluation.options import JudgeFlags
 
-__all__ = ["open_chat_model", "open_judge"]
-
 
 def open_judge(flags: JudgeFlags, open_model: ModelOpener, *, trust_remote_code: bool = False) -> Judge:
     """Open the judge that the options name.

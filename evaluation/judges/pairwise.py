@@ -9,9 +9,6 @@ from evaluation.judges.contract import BOTH_ORDERS, ChatModel, Choice, Judge, Ju
 from evaluation.judgments import JudgeIdentity
 from evaluation.line_cache import content_key
 
-__all__ = ["STYLES", "PairwiseJudge", "choice_preference"]
-
-
 #: How the judge gives its verdict: one letter at once, or after a text that weighs both answers.
 STYLES = ("letter", "reasoned")
 

@@ -14,9 +14,6 @@ from evaluation.judges.scorers import AnswerEncoder, ScoredAnswer, Scorer, answe
 from evaluation.judgments import JudgeIdentity
 from evaluation.line_cache import LineCache
 
-__all__ = ["RewardModel"]
-
-
 _ANSWERS_AT_ONCE = 32
 
 

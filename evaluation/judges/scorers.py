@@ -21,9 +21,6 @@ from evaluation.judgments import JudgeIdentity
 from evaluation.language_model import LanguageModel
 from evaluation.line_cache import LineCache, content_key
 
-__all__ = ["AnswerEncoder", "ImplicitReward", "ScoredAnswer", "Scorer", "ScoringJudge", "answer_key"]
-
-
 _ANSWERS_AT_ONCE = 32
 
 

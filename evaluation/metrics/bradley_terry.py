@@ -2,9 +2,6 @@
 
 import numpy as np
 
-__all__ = ["strengths"]
-
-
 # Half a draw for each pair that met: without it a model that never lost has no finite strength.
 _PRIOR_GAMES = 0.5
 

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 
 from evaluation.judgments import Judgment
 
-__all__ = ["JudgeAgreement", "JudgeTrust", "judge_agreement", "judge_trust"]
-
-
 # Above this share of verdicts for one position the position has decided, not the answers.
 _ONE_SIDED = 0.95
 

@@ -18,16 +18,6 @@ import numpy as np
 from evaluation.metrics.logistic import choose_c, fit_logistic, sigmoid
 from evaluation.metrics.statistics import Estimate, PromptBootstrap
 
-__all__ = [
-    "GamedRows",
-    "LengthControlled",
-    "LengthWeights",
-    "alpaca_length_control",
-    "length_feature",
-    "own_prompts_length_control",
-]
-
-
 #: Sum of the weights of the rows that regularise, in units of the model's own rows.
 _GAMED_SHARE = 0.2
 

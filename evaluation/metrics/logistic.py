@@ -8,9 +8,6 @@ import math
 
 import numpy as np
 
-__all__ = ["C_GRID", "choose_c", "fit_logistic", "sigmoid"]
-
-
 #: Inverse strengths of the regularisation to choose from.
 C_GRID = np.logspace(-4, 4, 10)
 

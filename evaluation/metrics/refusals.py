@@ -7,9 +7,6 @@ it" is none, and is not taken for one; a polite refusal in other words is missed
 
 import re
 
-__all__ = ["is_refusal"]
-
-
 _OPENING_CHARS = 160
 
 _CANNOT = r"(?:can(?:no|')t|can not|won't|will not|(?:am|'m) (?:not able|unable|not allowed) to)"

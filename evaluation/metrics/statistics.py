@@ -14,9 +14,6 @@ from statistics import NormalDist
 
 import numpy as np
 
-__all__ = ["FEW_PROMPTS", "Estimate", "PromptBootstrap", "mean_estimate", "standard_error", "t_quantile"]
-
-
 #: Below this many prompts a result says so beside its interval.
 FEW_PROMPTS = 30
 

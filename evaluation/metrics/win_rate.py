@@ -18,17 +18,6 @@ from evaluation.metrics.statistics import (
     standard_error,
 )
 
-__all__ = [
-    "AnswerSummary",
-    "Comparison",
-    "PairedDifference",
-    "WinRateMatrix",
-    "WinRateResult",
-    "compare_models",
-    "prompt_preferences",
-]
-
-
 # A share of malformed verdicts above which the figures are about the prompts that a judge can handle.
 _MANY_MALFORMED = 0.1
 

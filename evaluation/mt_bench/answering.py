@@ -11,9 +11,6 @@ from evaluation.answers import GenerationSettings, generate_answers
 from evaluation.language_model import LanguageModel
 from evaluation.mt_bench.files import ModelAnswer, Question
 
-__all__ = ["TEMPERATURES", "answer_questions", "temperature_of"]
-
-
 logger = logging.getLogger(__name__)
 
 #: As FastChat has them; what is not here is answered at 0.7.

@@ -34,8 +34,6 @@ from evaluation.mt_bench.scores import ModelScores, PairTable, pair_tables, scor
 from evaluation.result_files import stored_path, write_result
 from evaluation.tables import markdown_table, with_interval
 
-__all__ = ["MtBench", "count_judgments", "evaluate_mt_bench", "mt_bench_table"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MtBench:

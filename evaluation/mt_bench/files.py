@@ -9,20 +9,6 @@ from typing import Any
 from data.errors import EvaluationError
 from data.files import write_atomic
 
-__all__ = [
-    "ModelAnswer",
-    "PairJudgment",
-    "Question",
-    "SingleJudgment",
-    "category_of",
-    "read_answers",
-    "read_judgments",
-    "read_questions",
-    "write_answers",
-    "write_judgments",
-]
-
-
 NUM_TURNS = 2
 
 # The public question file has ten questions of each category, in this order from number 81 on.

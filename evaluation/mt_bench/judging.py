@@ -13,9 +13,6 @@ from evaluation.judges.contract import ChatModel
 from evaluation.mt_bench.files import ModelAnswer, PairJudgment, Question, SingleJudgment
 from evaluation.mt_bench.scores import parse_score, parse_winner
 
-__all__ = ["REFERENCE_CATEGORIES", "judge_pairs", "judge_single"]
-
-
 _Judgment = TypeVar("_Judgment", SingleJudgment, PairJudgment)
 
 #: Categories whose answers are compared with a reference.

@@ -6,8 +6,6 @@ from data.errors import ConfigurationError
 from data.options.fields import check_options, option
 from evaluation.options import JudgeFlags, ModelFlags, thinking_of_answers_option
 
-__all__ = ["MtBenchOptions"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class MtBenchOptions(ModelFlags, JudgeFlags):

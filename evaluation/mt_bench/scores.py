@@ -15,17 +15,6 @@ import numpy as np
 from evaluation.metrics.statistics import FEW_PROMPTS, Estimate, PromptBootstrap, mean_estimate
 from evaluation.mt_bench.files import PairJudgment, Question, SingleJudgment, category_of
 
-__all__ = [
-    "Duplicates",
-    "ModelScores",
-    "PairTable",
-    "pair_tables",
-    "parse_score",
-    "parse_winner",
-    "score_models",
-]
-
-
 Duplicates = Literal["once", "all"]
 
 _Row = TypeVar("_Row", SingleJudgment, PairJudgment)

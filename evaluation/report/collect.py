@@ -21,9 +21,6 @@ from evaluation.metrics.win_rate import prompt_preferences
 from evaluation.report.samples import SamplePrompt, add_signals, read_samples
 from evaluation.result_files import read_result
 
-__all__ = ["Collection", "Evaluation", "TrainingRun", "collect_runs"]
-
-
 _METRICS = "metrics.jsonl"
 
 #: Columns of metrics.jsonl that are not drawn as curves.

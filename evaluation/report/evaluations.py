@@ -8,8 +8,6 @@ from typing import Any
 from evaluation.report.collect import Evaluation
 from evaluation.tables import grouped_findings, judge_label
 
-__all__ = ["describe_evaluation"]
-
 
 def describe_evaluation(evaluation: Evaluation, number: int) -> str:
     """The section's HTML.

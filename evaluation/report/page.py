@@ -19,9 +19,6 @@ from evaluation.options import ReportOptions
 from evaluation.report.collect import Collection, Evaluation, TrainingRun, collect_runs
 from evaluation.report.evaluations import describe_evaluation
 
-__all__ = ["RunReport", "render_page", "write_run_report"]
-
-
 _GENERATOR = '<meta name="generator" content="adpa report">'
 
 # Points that a curve keeps; more than the pixels it is drawn on.

@@ -9,9 +9,6 @@ from data.signals.dataset import SignalDataset
 from data.signals.schema import ResponseIds, ResponseSignals
 from data.tokens.token_text import TokenText
 
-__all__ = ["SampleAnswer", "SamplePrompt", "add_signals", "read_samples"]
-
-
 # Comparisons of one answer that are listed; of more the mean is shown.
 _MOST_NAMED = 2
 

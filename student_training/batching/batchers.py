@@ -9,8 +9,6 @@ import numpy as np
 
 from student_training.inputs.pairs import PairSource
 
-__all__ = ["Batcher", "FixedSize", "PairSizes", "TokenBudget", "even_out", "pair_sizes"]
-
 
 @dataclass(frozen=True, slots=True)
 class PairSizes:

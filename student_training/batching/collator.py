@@ -18,9 +18,6 @@ from student_training.inputs.initial_supports import InitialSupports
 from student_training.inputs.pairs import PairSource, TokenLogprobs
 from student_training.methods.base import Needs
 
-__all__ = ["COUNT_NAMES", "PairCollator", "PairDataset", "model_inputs", "packed_rows", "padded_rows"]
-
-
 #: What a batch counts, in the order of its `counts` tensor; losses are divided by these, summed over the step.
 COUNT_NAMES = (*(f"positions/{role}" for role in ROLES), *(f"responses/{role}" for role in ROLES), "pairs")
 

@@ -11,8 +11,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from student_training.batching.batchers import Batcher, even_out
 from student_training.batching.order import EpochOrder
 
-__all__ = ["EpochBatches", "SetEpoch"]
-
 
 class EpochBatches(torch.utils.data.Sampler[list[int]]):
     """Batches as lists of pair indices; they depend on order and batcher alone, so that a run can continue anywhere.

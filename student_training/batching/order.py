@@ -7,8 +7,6 @@ import numpy as np
 
 from data.signals.shuffle import shuffled_pairs
 
-__all__ = ["EpochOrder"]
-
 
 class EpochOrder:
     """Pair indices of each epoch; they depend on the datasets, their weights, the seed and the epoch alone.

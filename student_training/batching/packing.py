@@ -8,9 +8,6 @@ import torch
 from data.errors import ConfigurationError
 from student_training.head.lm_head import split_model
 
-__all__ = ["check_packing", "use_varlen_attention"]
-
-
 #: Lengths of the rows that are tried; the later ones would see the earlier ones if nothing kept them apart.
 _PROBE_LENGTHS = (5, 3, 4)
 

@@ -7,8 +7,6 @@ import numpy as np
 
 from data.signals.dataset import SignalDataset
 
-__all__ = ["RewardMeans", "reward_means"]
-
 
 @dataclass(frozen=True, slots=True)
 class RewardMeans:

@@ -9,9 +9,6 @@ from typing import Self
 
 import torch
 
-__all__ = ["BATCHES_AHEAD", "Batch"]
-
-
 #: Batches that a loader process may be ahead by: long enough to decode a block of storage meanwhile.
 BATCHES_AHEAD = 4
 

@@ -11,15 +11,6 @@ from transformers.trainer_utils import sort_checkpoints
 from data.errors import TrainingError
 from data.files import write_atomic
 
-__all__ = [
-    "last_whole_checkpoint",
-    "mark_whole",
-    "remove_torn_checkpoints",
-    "restore_weights",
-    "rotate_whole_checkpoints",
-]
-
-
 #: Written last, so that its presence means that everything before it is on the disk.
 _MARK = "complete"
 

@@ -10,8 +10,6 @@ import yaml
 from data.files import write_atomic
 from data.signals.dataset import SignalDataset
 
-__all__ = ["write_model_card"]
-
 #: A card that has this line was written by a run, and is written again when the run is extended.
 _OWN = "<!-- written by train-student; remove this line to keep your own text -->"
 

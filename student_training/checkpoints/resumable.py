@@ -19,9 +19,6 @@ from data.files import write_atomic
 from student_training.batching.epoch_batches import EpochBatches
 from student_training.checkpoints.checkpoints import mark_whole, restore_weights, rotate_whole_checkpoints
 
-__all__ = ["ResumableTrainer"]
-
-
 logger = logging.getLogger(__name__)
 
 #: In a checkpoint: sums of the metrics since the last line of metrics.jsonl.

@@ -16,9 +16,6 @@ from data.signals.fingerprint import explain_differences
 from student_training.methods import MethodSettings, find_method
 from student_training.options import TrainOptions
 
-__all__ = ["RUN_RECORD", "Found", "determining_request", "find_run", "library_versions", "record_run"]
-
-
 RUN_RECORD = "run.toml"
 
 #: How long a run is: what may grow when it is extended.

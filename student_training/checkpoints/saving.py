@@ -7,9 +7,6 @@ from typing import Any
 from student_training.model.lora import merge_lora
 from student_training.trainer import StudentTrainer
 
-__all__ = ["is_finished", "reopen", "save_student"]
-
-
 _STAGING = ".saving"
 
 _ADAPTER = "adapter"

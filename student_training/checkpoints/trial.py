@@ -12,8 +12,6 @@ from data.errors import AdpaError, TrainingError
 from data.files import make_folder
 from student_training.model.loading import load_student
 
-__all__ = ["check_saving"]
-
 _SCRATCH = ".trial"
 
 #: Bytes of AdamW's two states per trained parameter: what a resumable checkpoint holds beside the weights.

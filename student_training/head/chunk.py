@@ -8,9 +8,6 @@ from torch import Tensor
 from student_training.head.lm_head import LMHead
 from student_training.head.tail import tail_of
 
-__all__ = ["HeadChunk", "SparseLogprobs"]
-
-
 REMOVED_LOGIT = -1e30
 
 """Added to the logits of the support to take them out of the tail; finite, so that 0·x stays 0."""

@@ -18,9 +18,6 @@ from student_training.head.lm_head import LMHead
 from student_training.head.products import HeadProducts
 from student_training.head.weight_gradient import WeightSum
 
-__all__ = ["GradientSums", "HeadCall", "HeadPass", "default_chunk_size"]
-
-
 CHUNK_BYTES = 128 * 2**20
 
 """Memory of one chunk's float32 logits: large enough for the matrix products to run at full speed."""

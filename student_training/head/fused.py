@@ -15,17 +15,9 @@ import torch
 from torch import Tensor
 
 from student_training.head.chunk import SparseLogprobs
-from student_training.head.chunks import GradientSums, HeadCall, HeadPass, default_chunk_size
+from student_training.head.chunks import GradientSums, HeadCall, HeadPass
 from student_training.head.lm_head import LMHead
 from student_training.head.products import operand_dtype
-
-__all__ = [
-    "SparseLogprobs",
-    "default_chunk_size",
-    "fused_objective",
-    "sparse_logprobs",
-]
-
 
 Objective = Callable[[slice, SparseLogprobs], Tensor]
 

@@ -14,9 +14,6 @@ from torch import Tensor, nn
 
 from data.errors import TrainingError
 
-__all__ = ["LMHead", "read_head", "split_model"]
-
-
 NUM_PROBE_TOKENS = 4
 
 

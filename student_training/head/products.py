@@ -9,9 +9,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["HeadProducts", "operand_dtype"]
-
-
 UPCAST_ROWS = 4096
 
 """Vocabulary rows upcast at a time where a product in float32 of bfloat16 inputs has no kernel."""

@@ -15,9 +15,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["BlockedTail", "FusedTail", "tail_of"]
-
-
 LOWEST_SHIFT = -1e15
 
 """Between any real logit and a removed one: keeps exp() of removed logits at 0 where no tail is left."""

@@ -10,9 +10,6 @@ from torch import Tensor
 
 from student_training.head.products import HeadProducts
 
-__all__ = ["WeightSum"]
-
-
 _ROUNDED_BLOCKS = 8
 
 """Blocks of the vocabulary in which a sum is rounded: only one block exists in both precisions at a time."""

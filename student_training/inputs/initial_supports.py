@@ -5,9 +5,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["SCHEMA", "InitialSupports"]
-
-
 SCHEMA = pa.schema(
     [
         ("pair", pa.int64()),

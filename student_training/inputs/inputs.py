@@ -31,8 +31,6 @@ from student_training.inputs.pairs import (
 from student_training.methods import Needs
 from student_training.options import TrainOptions
 
-__all__ = ["Inputs", "behavior_logprobs", "open_inputs"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -20,9 +20,6 @@ from data.preferences.reader import read_preferences
 from data.signals.schema import ResponseIds
 from data.tokens.encoder import PairEncoder
 
-__all__ = ["ConcatenatedPairs", "EncodedPairs", "PairSource", "TokenLogprobs", "read_encoded_pairs"]
-
-
 #: (pair index, role, sample index) -> log-probabilities of the response tokens, nats, shape (T,).
 TokenLogprobs = dict[tuple[int, str, int], np.ndarray]
 

@@ -11,8 +11,6 @@ if TYPE_CHECKING:  # The help of train-student reads methods, and must not wait 
 
     from student_training.head.chunk import SparseLogprobs
 
-__all__ = ["Method", "MethodSpec", "Needs", "Positions", "Responses", "SequenceTerm", "Term"]
-
 AnySettings = TypeVar("AnySettings")
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from student_training.head.chunk import SparseLogprobs
 
-__all__ = ["DCKD", "VANILLA_KD", "KDSettings"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class KDSettings(MethodSettings):

@@ -9,8 +9,6 @@ from data.options.fields import flag_name, option_type
 from student_training.methods.base import MethodSpec, Needs
 from student_training.methods.settings import PRESETS, display
 
-__all__ = ["describe_method", "methods_table", "presets_table", "settings_tables"]
-
 
 def describe_method(spec: MethodSpec[Any]) -> str:
     """What a method minimises, what it reads and each of its settings, as lines for a terminal."""

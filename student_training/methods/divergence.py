@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     Divergence = Callable[..., torch.Tensor]
 
-__all__ = ["DIVERGENCE_METRICS", "divergence_function", "divergence_setting", "jsd_weight_setting"]
-
 #: Divergence -> how its terms are named in metrics.jsonl; the role follows.
 DIVERGENCE_METRICS = {"forward": "loss/kl", "reverse": "loss/reverse_kl", "jsd": "loss/jsd"}
 

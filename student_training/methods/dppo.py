@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from student_training.head.chunk import SparseLogprobs
 
-__all__ = ["DPPO_SEQUENCE", "DPPO_TOKEN", "DPPOSettings"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DPPOSettings(MethodSettings):

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from student_training.head.chunk import SparseLogprobs
 
-__all__ = ["initial_kl_terms"]
-
 
 def _values(positions: Positions, student: SparseLogprobs) -> torch.Tensor:
     """ρ − 1 − log ρ with ρ = p / p_initial of the sampled token, per position.

@@ -12,18 +12,6 @@ from typing import Any, Protocol
 from data.errors import ConfigurationError
 from data.options.fields import check_options, flag_name, option, option_type
 
-__all__ = [
-    "PRESETS",
-    "MethodSettings",
-    "NamedSettings",
-    "display",
-    "fill_settings",
-    "parse_clip",
-    "preset_settings",
-    "setting",
-    "settings_options",
-]
-
 #: Preset -> how it averages a loss. What it sets of a method's own settings is written at their fields.
 PRESETS = {"paper": "sequence", "published-code": "token"}
 

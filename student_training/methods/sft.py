@@ -3,8 +3,6 @@
 from student_training.methods.base import Method, MethodSpec, Needs, Term
 from student_training.methods.settings import MethodSettings
 
-__all__ = ["SFT", "nll_term"]
-
 
 def nll_term(weight: float, role: str = "chosen") -> Term:
     """The negative log-likelihood of a role's responses, nats per position."""

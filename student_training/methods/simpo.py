@@ -12,8 +12,6 @@ from student_training.methods.settings import MethodSettings, setting
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SIMPO", "SimPOSettings"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SimPOSettings(MethodSettings):

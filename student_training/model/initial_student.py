@@ -18,9 +18,6 @@ from student_training.head.lm_head import split_model
 from student_training.inputs.initial_supports import SCHEMA, InitialSupports
 from student_training.inputs.pairs import TokenLogprobs
 
-__all__ = ["InitialPass"]
-
-
 _TOKEN_SCHEMA = pa.schema(
     [
         ("pair", pa.int64()),

@@ -10,8 +10,6 @@ from transformers.initialization import no_init_weights
 
 from data.errors import ConfigurationError
 
-__all__ = ["lay_out", "read_configuration", "with_layers"]
-
 #: Enough for any id that a probe has; what the layers keep does not depend on the vocabulary.
 _PROBE_VOCABULARY = 256
 

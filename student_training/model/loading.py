@@ -23,16 +23,6 @@ from transformers.utils import logging as transformers_logging
 from data.errors import ConfigurationError
 from data.model_identity import unusable_tokenizer
 
-__all__ = [
-    "load_student",
-    "load_tokenizer",
-    "refuse_adapter",
-    "require_bitsandbytes",
-    "stop_at",
-    "training_dtype",
-]
-
-
 logger = logging.getLogger(__name__)
 
 _GENERATION_CONFIG = "generation_config.json"

@@ -10,8 +10,6 @@ from transformers import PreTrainedModel
 from data.errors import ConfigurationError
 from student_training.model.loading import load_student
 
-__all__ = ["add_lora", "merge_lora"]
-
 
 def add_lora(student: PreTrainedModel, rank: int, targets: Sequence[str] = ()) -> Any:
     """Put LoRA adapters of the given rank on the named layers, or on every linear layer but the LM head.

@@ -9,8 +9,6 @@ from data.hardware import CARDS, UTILISATION, Card, describe_hours
 from student_training.batching.batchers import PairSizes
 from student_training.monitoring.throughput import StepFlops
 
-__all__ = ["PRICED_CARDS", "TrainingCost", "Work", "count_work", "estimate_cost"]
-
 #: A large card of a data centre, a consumer's, and a small one that is rented by the hour.
 PRICED_CARDS = ("h100-sxm", "rtx-4090", "l4")
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from data.errors import ConfigurationError
 
-__all__ = ["GLOSSARY", "HELD_OUT_PREFIX", "MetricEntry", "explain_metric", "metrics_table"]
-
 #: Before the name of a metric on the held-out pairs.
 HELD_OUT_PREFIX = "eval_"
 

@@ -13,15 +13,6 @@ from torch import Tensor
 from student_training.head.chunk import SparseLogprobs
 from student_training.methods.base import Positions
 
-__all__ = [
-    "EXPECTED_ADVANTAGE",
-    "TEACHER_EXPECTED_ADVANTAGE",
-    "derived",
-    "sharpness_values",
-    "staleness_values",
-    "warnings_of",
-]
-
 EXPECTED_ADVANTAGE = "expected_advantage"
 
 TEACHER_EXPECTED_ADVANTAGE = "teacher_expected_advantage"

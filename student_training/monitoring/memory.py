@@ -13,14 +13,11 @@ from torch import Tensor
 
 from data.hardware import CARDS
 from student_training.batching.batchers import PairSizes
-from student_training.head.fused import default_chunk_size
+from student_training.head.chunks import default_chunk_size
 from student_training.head.lm_head import read_head, split_model
 from student_training.head.products import STACKED_CHUNKS
 from student_training.head.tail import SCRATCH_BYTES
 from student_training.monitoring.cost import TrainingCost
-
-__all__ = ["MemoryPlan", "TrainingPlan", "largest_batch", "plan_memory"]
-
 
 #: Memory of cards too small for stage one, GiB; the others are in data/hardware.py.
 _SMALL_CARDS_GIB = (8, 16)

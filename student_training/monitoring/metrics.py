@@ -12,16 +12,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from data.files import write_atomic
 from data.progress import Progress
 
-__all__ = [
-    "CountedSteps",
-    "EvaluateFirst",
-    "LineAtEveryCheckpoint",
-    "MetricsFile",
-    "ProgressBar",
-    "ProgressLines",
-]
-
-
 logger = logging.getLogger(__name__)
 
 _LINES_PER_RUN = 10

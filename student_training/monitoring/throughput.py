@@ -9,8 +9,6 @@ import torch
 from data.hardware import active_expert_share, attention_width, find_card
 from student_training.head.lm_head import read_head
 
-__all__ = ["Speed", "StepFlops", "peak_flops"]
-
 
 class Speed:
     """Clock of the time between two lines of metrics.jsonl; saving and evaluating do not count.

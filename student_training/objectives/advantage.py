@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-__all__ = ["expected_advantage"]
-
 
 def expected_advantage(
     student_logprobs: Tensor,

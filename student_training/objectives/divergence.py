@@ -5,8 +5,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["boosted_target", "forward_kl", "jensen_shannon", "reverse_kl"]
-
 EMPTY_TAIL_LOGPROB = math.log(1e-7)
 """Stands for a tail that is exactly empty on one side only: the floor that stored tails have anyway."""
 

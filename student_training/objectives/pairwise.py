@@ -3,8 +3,6 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["dpkd_loss", "dpo_loss", "simpo_loss"]
-
 
 def dpo_loss(
     policy_chosen: Tensor,

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-__all__ = ["published_expected_advantage", "published_forward_kl"]
-
 LOWEST, HIGHEST = 1e-8, 1.0 - 1e-8
 LOWEST_STUDENT_PROBABILITY = 1e-7
 

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-__all__ = ["constant_advantages", "power_advantages", "teacher_shift"]
-
 
 def power_advantages(teacher_logprobs: Tensor, advantages: Tensor, *, power: float) -> Tensor:
     """(π^α − r^α) / α, with r = π·exp(−A): an advantage of the same sign that cannot leave [−1/α, 1/α], elementwise.

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-__all__ = ["clipped_surrogate"]
-
 LOG_RATIO_LIMIT = 60.0
 """exp() of this is still finite in float32. Without it an overflowing ratio that the minimum rejects would
 come back as 0·inf in the gradient."""

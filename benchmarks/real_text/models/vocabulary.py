@@ -15,8 +15,6 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-__all__ = ["trim_vocabulary"]
-
 #: Ids of the original tokens, in the order of the new ids.
 KEPT_FILE = "kept_ids.json"
 

@@ -12,8 +12,6 @@ from benchmarks.real_text.models.vocabulary import trim_vocabulary
 from benchmarks.real_text.worlds.constraints import CONSTRAINTS
 from benchmarks.real_text.worlds.friendly import COLD, FRIENDLY, WARM
 
-__all__ = ["WORLDS", "cut_student", "extract_gemma", "extract_smollm2", "reference_model"]
-
 WORLDS = {world.name: world for world in (FRIENDLY, CONSTRAINTS)}
 
 # At temperature 1 the quantised model of 135M parameters often breaks its sentences; at 0.7 it mostly does not.

@@ -5,8 +5,6 @@ import re
 
 from benchmarks.real_text.worlds.world import Prompt, World
 
-__all__ = ["CONSTRAINTS"]
-
 _WORD = re.compile(r"[a-z']+")
 
 _TOPICS = [

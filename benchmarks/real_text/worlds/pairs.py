@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 from benchmarks.real_text.worlds.world import Prompt, World
 
-__all__ = ["Answer", "best_and_worst"]
-
 
 class Answer(NamedTuple):
     """One answer of a model.

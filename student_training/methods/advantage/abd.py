@@ -22,8 +22,6 @@ from student_training.methods.base import Method, MethodSpec
 from student_training.methods.divergence import divergence_setting, jsd_weight_setting
 from student_training.methods.settings import MethodSettings, setting
 
-__all__ = ["ABD", "ABDSettings"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ABDSettings(MethodSettings):

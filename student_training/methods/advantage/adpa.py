@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from student_training.head.chunk import SparseLogprobs
 
-__all__ = ["ADPA", "ADPASettings", "expected_advantage_term"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ADPASettings(MethodSettings):

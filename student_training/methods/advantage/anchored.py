@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from student_training.head.chunk import SparseLogprobs
 
-__all__ = ["DIRECT", "W2S", "DirectSettings", "W2SSettings"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class W2SSettings(MatchingSettings):

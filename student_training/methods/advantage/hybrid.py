@@ -23,8 +23,6 @@ from student_training.methods.initial_kl import initial_kl_terms
 from student_training.methods.settings import MethodSettings, parse_clip, setting
 from student_training.methods.sft import nll_term
 
-__all__ = ["HYBRID", "HybridSettings"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HybridSettings(MethodSettings):

@@ -27,16 +27,6 @@ if TYPE_CHECKING:
     Target = Callable[[Positions], tuple[torch.Tensor, torch.Tensor]]
     Weights = Callable[[Positions], torch.Tensor]
 
-__all__ = [
-    "PAIR_ROLES",
-    "MatchingSettings",
-    "boosted_by",
-    "divergence_terms",
-    "matching_method",
-    "on_setting",
-]
-
-
 PAIR_ROLES = ("chosen", "rejected")
 
 _ROWS = {"pairs": PAIR_ROLES, "student": ("student",), "all": (*PAIR_ROLES, "student")}

@@ -19,8 +19,6 @@ from student_training.methods.settings import setting
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ALIGNDISTIL", "EXOPD", "OPD", "AlignDistilSettings", "ExOPDSettings", "OPDSettings"]
-
 _LEAST_BOOST = 1e-3
 """Of AlignDistil's λ, as in its published code: where the teacher has not moved, its loss divides by this."""
 

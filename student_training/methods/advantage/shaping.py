@@ -13,17 +13,6 @@ from student_training.methods.settings import parse_clip, setting
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "Shaping",
-    "advantage_setting",
-    "clip_setting",
-    "constant_advantage_setting",
-    "power_setting",
-    "scale_setting",
-    "tail_setting",
-    "unlikely_mass_setting",
-]
-
 
 def clip_setting(default: str, *, presets: Mapping[str, str] | None = None) -> Any:
     """The setting `--clip`."""

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from student_training.head import chunk as head_chunk
 from student_training.head.chunk import HeadChunk
+from student_training.head.chunks import default_chunk_size
 from student_training.head.fused import (
     SparseLogprobs,
-    default_chunk_size,
     fused_objective,
     sparse_logprobs,
 )
