@@ -18,7 +18,7 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from adpa import ScoreOptions, SignalDataset, score_teacher
-from benchmarks.packaged_tokenizers import gpt2_tokenizer, llama_form_tokenizer
+from benchmarks.cross_tokenizer.packaged import gpt2_tokenizer, llama_form_tokenizer
 from data.report.translated import tokenizations_svg
 from data.signals.manifest import write_manifest
 from data.signals.shards import write_signal_shard

@@ -1,6 +1,6 @@
 """What translated signals are worth: a student of another family beside one of the teacher's own, of about equal size.
 
-    python -m benchmarks.cross_tokenizer_training --run runs/real-text/friendly-0-fast --gemma GEMMA --out runs/cross
+    python -m benchmarks.cross_tokenizer.training --run runs/real-text/friendly-0-fast --gemma GEMMA --out runs/cross
 
 The run is one of `benchmarks.real_text`: its teacher (SmolLM2-135M-Instruct after DPO), pairs, signals, held-out pairs
 and students of the teacher's own family. Gemma 3 270M (base) is cut to a few layers and a small vocabulary, taught the
