@@ -22,18 +22,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adpa import SignalDataset, TrainOptions, read_preferences, train_student
-from benchmarks.real_text.models.vocabulary import trim_vocabulary
+from benchmarks.real_text.models.gemma import small_gemma
 from benchmarks.real_text.models.weights import cut_student
 from data.tokens.encoder import PairEncoder
 from data.translation.dataset import translate_dataset
 from evaluation.metrics.statistics import PromptBootstrap, mean_estimate
-
-#: As the instruction-tuned Gemma 3 writes conversations; the base model comes without a template.
-TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}{% if m.content %}<start_of_turn>"
-    "{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}<end_of_turn>\n{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
-)
 
 #: What is trained from the healed student: the method, and whether it reads signals.
 METHODS = {"sft": False, "dckd": True, "abd": True}
@@ -105,16 +98,11 @@ def data(options: argparse.Namespace, name: str) -> Path:
 
 def heal(options: argparse.Namespace) -> Path:
     """The student: some layers and tokens of Gemma, taught the reference's answers to the training prompts."""
-    with_template = options.out / "gemma"
-    if not (with_template / "chat_template.jinja").exists():
-        shutil.copytree(options.gemma, with_template, dirs_exist_ok=True)
-        (with_template / "chat_template.jinja").write_text(TEMPLATE)
     files = ("answers", "data", "held-out")
     rows = [json.loads(line) for name in files for line in data(options, name).read_text().splitlines()]
     texts = {turn["content"] for row in rows for turn in row["prompt"]}
     texts |= {row[name] for row in rows for name in ("chosen", "rejected") if name in row}
-    turns = [f"<start_of_turn>{role}\n{text}<end_of_turn>\n" for text in texts for role in ("user", "model")]
-    small = trim_vocabulary(with_template, options.out / "gemma-small", turns, common=8000)
+    small = small_gemma(options.gemma, options.out, texts, common=8000)
     cut = cut_student(small, options.out / "gemma-cut", tuple(options.layers))
     source = {"data": str(data(options, "answers"))}
     return train(options, "sft", cut, source, options.heal_steps, 1e-3, 8, name="untouched")

@@ -3,9 +3,10 @@
     python -m benchmarks.real_text --fast --world friendly --out runs/real-text
     python -m benchmarks.real_text --full --world constraints --seed 1 --out runs/real-text
 
-SmolLM2-135M-Instruct is the reference; the teacher is DPO from it on pairs of its own answers, labelled by a reward
-that a program computes; students are layers cut out of it, healed on its answers. Everything goes through the
-functions behind the public commands; a run that is interrupted continues with the same line.
+The reference is SmolLM2-135M-Instruct, or Gemma 3 270M after SFT in the world of constraints; the teacher is DPO from
+it on pairs of its own answers, labelled by a reward that a program computes; students are layers cut out of it, healed
+on its answers. Everything goes through the functions behind the public commands; a run that is interrupted continues
+with the same line.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 from benchmarks.real_text.models.weights import WORLDS
 from benchmarks.real_text.pipeline import Pipeline
 from benchmarks.real_text.results import compare, write_results
-from benchmarks.real_text.sizes import AGAIN, FAST, FULL, METHODS
+from benchmarks.real_text.sizes import AGAIN, PLANS
 
 
 def main() -> None:
@@ -38,10 +39,11 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     folder = options.out / f"{options.world}-{options.seed}-{'fast' if options.fast else 'full'}"
-    pipeline = Pipeline(folder, WORLDS[options.world], options.seed, FAST if options.fast else FULL)
+    fast, full, rows = PLANS[options.world]
+    pipeline = Pipeline(folder, WORLDS[options.world], options.seed, fast if options.fast else full)
     methods = [
         method
-        for method in METHODS + (AGAIN if options.again else ())
+        for method in rows + (AGAIN if options.again else ())
         if options.only is None or method.name in options.only
     ]
     write_results(pipeline, compare(pipeline, methods))

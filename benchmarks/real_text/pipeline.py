@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from adpa import SampleOptions, ScoreOptions, TrainOptions, sample_student, score_teacher, train_student
-from benchmarks.real_text.models.weights import cut_student, reference_model
+from benchmarks.real_text.models.gemma import gemma_reference
+from benchmarks.real_text.models.weights import cut_student, smollm2_reference
 from benchmarks.real_text.sizes import Size, Trained
 from benchmarks.real_text.steps import Steps
 from benchmarks.real_text.worlds.pairs import Answer, best_and_worst
@@ -27,6 +28,8 @@ _LENGTHS: dict[str, Any] = {"max_length": 192, "max_num_batched_tokens": 512}
 
 # Methods that learn on the student's own answers.
 _ON_STUDENT_ROWS = ("adpa", "exopd", "hybrid", "opd")
+
+_REFERENCES = {"friendly": smollm2_reference, "constraints": gemma_reference}
 
 # Standard deviation of what a labeller adds to the reward.
 _LABEL_NOISE = 0.05
@@ -87,7 +90,8 @@ class Pipeline:
     def make_teacher(self) -> None:
         """Reference, pairs of its answers, and the teacher by DPO from it."""
         size, weights = self.size, self.out.parent / "weights"
-        reference = reference_model(weights, common=size.common_tokens, source=self._source)
+        make_reference = _REFERENCES[self.world.name]
+        reference = make_reference(weights, common=size.common_tokens, source=self._source)
         if not self.model("reference").exists():
             self.model("reference").parent.mkdir(parents=True, exist_ok=True)
             self.model("reference").symlink_to(reference.resolve())
@@ -110,8 +114,9 @@ class Pipeline:
     def make_student(self) -> None:
         """The student, cut out of the reference and healed; and what it is trained from."""
         size = self.size
+        reference = self.model("reference").resolve()
         cut = cut_student(
-            self.model("reference"), self.out.parent / f"weights/cut-{len(size.layers)}", size.layers
+            reference, reference.with_name(f"{reference.name}-cut-{len(size.layers)}"), size.layers
         )
         # By the answers and by the reference's distributions at them: from the texts of some hundred answers alone, a
         # model that has lost most of its layers does not learn to speak again.
@@ -156,7 +161,7 @@ class Pipeline:
     def answers(self, model: str, temperature: float, samples: int | None = None) -> dict[str, list[Answer]]:
         """A model's answers to the held-out prompts, by the prompt's id."""
         if samples is None:
-            samples = self.size.judged_samples if temperature else 1
+            samples = {1.0: self.size.judged_samples, 0.0: 1}.get(temperature, 2)
         self.sample(model, "held-out", samples, temperature)
         return self._read(model, "held-out", temperature)
 
@@ -186,9 +191,12 @@ class Pipeline:
             found[row.pair_id].append(Answer(row.response_text.strip(), finished, len(row.response_ids), nll))
         return found
 
-    def held_out_rows(self, model: str) -> list[Rollout]:
-        """A model's answers to the held-out prompts at temperature 1 with their ids, sampled before."""
-        return list(RolloutDataset.open(self._rollouts(model, "held-out", 1.0)).iterate())
+    def held_out_rows(self, model: str, temperature: float) -> list[Rollout]:
+        """A model's first answers to the held-out prompts with their ids, sampled before."""
+        first: dict[str, Rollout] = {}
+        for row in RolloutDataset.open(self._rollouts(model, "held-out", temperature)).iterate():
+            first.setdefault(row.pair_id, row)
+        return list(first.values())
 
     def _write_prompts(self, name: str, prompts: Iterable[Prompt]) -> None:
         if not self._data(name).exists():

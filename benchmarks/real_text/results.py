@@ -1,19 +1,20 @@
 """The whole comparison: make every model, judge it as soon as it is there, write tables and numbers."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from benchmarks.real_text.fluency import Fluency
-from benchmarks.real_text.judging import TEMPERATURES, Judged, judge
+from benchmarks.real_text.distributions import Distributions
+from benchmarks.real_text.judging import TEMPERATURES, Comparison, Judged, judge
 from benchmarks.real_text.pipeline import Pipeline
-from benchmarks.real_text.sizes import COMPARED, Trained
-from benchmarks.real_text.tables import cost_table, difference_table, guard_table, reward_table, win_table
+from benchmarks.real_text.sizes import Trained
+from benchmarks.real_text.tables import COOLED, COOLED_ENTROPY, all_tables
 from data.files import write_atomic
 from evaluation.options import SignalsEvaluationOptions
 from evaluation.signals import evaluate_signals
 from student_training.held_out import measure_signals
 
-_FLUENCY_ANSWERS = 32
+# Each to another prompt.
+_FLUENCY_ANSWERS, _ENTROPY_ANSWERS = 32, 64
 
 _EXAMPLES = 10
 
@@ -22,8 +23,6 @@ _FIGURES = {
     "kl/chosen": "KL to teacher, nats",
     "implicit_accuracy": "implicit accuracy",
 }
-
-Comparison = Mapping[str, Mapping[float, Judged]]
 
 
 def compare(pipeline: Pipeline, methods: Sequence[Trained], *, any_teacher: bool = False) -> Comparison:
@@ -77,18 +76,6 @@ def _say(pipeline: Pipeline, model: str) -> None:
 def write_results(pipeline: Pipeline, judged: Comparison) -> None:
     """Write table.md and results.json, and print the table."""
     figures = _figures(pipeline, list(judged))
-    sizes = {
-        (command, folder.name): sum(file.stat().st_size for file in folder.glob("*.parquet"))
-        for command, kind in (("score-teacher", "signals"), ("sample-student", "rollouts"))
-        for folder in (pipeline.out / kind).iterdir()
-    }
-    parts = [
-        reward_table(judged, baseline="student"),
-        difference_table(judged, COMPARED),
-        guard_table(judged, figures),
-        win_table(judged, 1.0),
-        cost_table(pipeline.out / "seconds.jsonl", sizes),
-    ]
     numbers = {
         model: {
             **figures.get(model, {}),
@@ -105,9 +92,10 @@ def write_results(pipeline: Pipeline, judged: Comparison) -> None:
         for model, found in judged.items()
     }
     write_atomic(pipeline.out / "results.json", json.dumps(numbers) + "\n")
-    write_atomic(pipeline.out / "table.md", "\n\n".join(parts) + "\n")
     write_atomic(pipeline.out / "examples.md", _examples(pipeline, list(judged)))
-    print("\n\n".join(parts))
+    tables = "\n\n".join(all_tables([pipeline.out]).values())
+    write_atomic(pipeline.out / "table.md", tables + "\n")
+    print(tables)
 
 
 def _examples(pipeline: Pipeline, models: Sequence[str]) -> str:
@@ -125,17 +113,22 @@ def _examples(pipeline: Pipeline, models: Sequence[str]) -> str:
 
 
 def _figures(pipeline: Pipeline, models: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Fluency of every model, and what held-out signals say of it; kept by model."""
+    """Fluency and entropy of every model, and what held-out signals say of it; kept by model."""
     folder = pipeline.out / "figures"
     folder.mkdir(exist_ok=True)
     files = {model: folder / f"{pipeline.model(model).name}.json" for model in models}
     missing = [model for model in models if not files[model].exists()]
     if missing:
         held_out = _held_out(pipeline, missing)
-        fluency = Fluency(pipeline.model("reference"))
+        untouched = Distributions(pipeline.model("reference"))
         for model in missing:
-            value = fluency.mean_logprob(pipeline.held_out_rows(model)[:_FLUENCY_ANSWERS])
-            write_atomic(files[model], json.dumps({"fluency, nats": value} | held_out[model]))
+            answers = pipeline.held_out_rows(model, 1.0)[:_FLUENCY_ANSWERS]
+            cooled = pipeline.held_out_rows(model, COOLED)[:_ENTROPY_ANSWERS]
+            found = {
+                "fluency, nats": untouched.mean_logprob(answers),
+                COOLED_ENTROPY: Distributions(pipeline.model(model)).mean_entropy(cooled, COOLED),
+            }
+            write_atomic(files[model], json.dumps(found | held_out[model]))
     return {model: json.loads(file.read_text(encoding="utf-8")) for model, file in files.items()}
 
 

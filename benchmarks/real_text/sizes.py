@@ -20,7 +20,7 @@ class Size:
         student_steps: of every method.
         student_rate: peak learning rate of every method.
         batch_size: pairs in a step.
-        judged_samples: answers to each held-out prompt at temperature 1.
+        judged_samples: answers to each held-out prompt at temperature 1; two below, one greedily.
         layers: of the reference that the student keeps.
     """
 
@@ -51,9 +51,11 @@ FAST = Size(
     student_steps=24,
     student_rate=3e-4,
     batch_size=8,
-    judged_samples=2,
+    judged_samples=4,
     layers=(0, 1, 28, 29),
 )
+#: With Gemma, whose last layer is 17; capital letters and lists take more tokens.
+FAST_CONSTRAINTS = replace(FAST, max_new_tokens=36, layers=(0, 1, 16, 17))
 FULL = Size(
     common_tokens=12000,
     train_prompts=1024,
@@ -69,6 +71,7 @@ FULL = Size(
     judged_samples=4,
     layers=(0, 1, 2, 27, 28, 29),
 )
+FULL_CONSTRAINTS = replace(FULL, max_new_tokens=60, layers=(0, 1, 2, 15, 16, 17))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +105,29 @@ METHODS = (
     Trained(name="ABD with NLL", settings={"method": "abd", "nll_weight": 1.0}),
     Trained(name="ExOPD", settings={"method": "exopd"}),
     Trained(name="OPD", settings={"method": "opd"}),
-    Trained(name="constant advantage", settings={"method": "adpa", "advantage": "constant"}),
+    Trained(name="constant advantage", settings={"method": "adpa", "gamma": 3.0, "advantage": "constant"}),
     Trained(name="SimPO", rows="data", settings={"method": "simpo"}),
     Trained(name="vanilla KD", settings={"method": "vanilla-kd"}),
 )
+
+#: The main ones for the second world, with the default gamma throughout.
+CONSTRAINTS_METHODS = (
+    *(
+        method
+        for method in METHODS
+        if method.name
+        in ("DCKD", "SFT on chosen", "ADPA, gamma 1", "DPO", "ABD", "ABD with NLL", "vanilla KD")
+    ),
+    Trained(name="constant, gamma 1", settings={"method": "adpa", "gamma": 1.0, "advantage": "constant"}),
+    Trained(name="ADPA+, gamma 1", start="DCKD", rows="DCKD", settings={"method": "adpa", "gamma": 1.0}),
+    Trained(name="hybrid", settings={"method": "hybrid"}),
+)
+
+#: By world: sizes of `--fast` and `--full`, and the rows of the table.
+PLANS = {
+    "friendly": (FAST, FULL, METHODS),
+    "constraints": (FAST_CONSTRAINTS, FULL_CONSTRAINTS, CONSTRAINTS_METHODS),
+}
 
 #: The main ones once more, from the same student on the same rows in another order: how much training alone varies.
 AGAIN = tuple(
@@ -127,7 +149,46 @@ COMPARED = (
     ("ADPA, gamma 3", "SimPO"),
     ("ADPA, gamma 3", "teacher"),
     ("hybrid", "ADPA, gamma 3"),
+    ("ADPA, gamma 1", "DCKD"),
+    ("ADPA, gamma 1", "SFT on chosen"),
+    ("ADPA, gamma 1", "DPO"),
+    ("ADPA, gamma 1", "teacher"),
+    ("ADPA, gamma 1", "constant, gamma 1"),
+    ("ADPA+, gamma 1", "ADPA, gamma 1"),
+    ("hybrid", "ADPA, gamma 1"),
     ("ABD", "DCKD"),
+    ("ABD with NLL", "DCKD"),
     ("ABD with NLL", "ABD"),
     ("ExOPD", "OPD"),
+)
+
+#: Where gains could be those of sharpening: the less sharp one is cooled to the other's entropy.
+MATCHED = (
+    ("ADPA, gamma 3", "DCKD"),
+    ("ADPA, gamma 3", "teacher"),
+    ("ADPA, gamma 3", "SFT on chosen"),
+    ("ADPA, gamma 3", "DPO"),
+    ("ADPA, gamma 3", "constant advantage"),
+    ("ADPA, gamma 1", "DCKD"),
+    ("ADPA, gamma 1", "teacher"),
+    ("ADPA, gamma 1", "SFT on chosen"),
+    ("ADPA, gamma 1", "DPO"),
+    ("ADPA, gamma 1", "constant, gamma 1"),
+    ("ABD with NLL", "DCKD"),
+)
+
+#: In the matrix of wins.
+SHOWN = (
+    "teacher",
+    "student",
+    "SFT on chosen",
+    "DPO",
+    "DCKD",
+    "ABD",
+    "ADPA, gamma 3",
+    "ADPA, gamma 1",
+    "ADPA+",
+    "constant advantage",
+    "constant, gamma 1",
+    "ADPA+, gamma 1",
 )

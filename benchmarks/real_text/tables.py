@@ -1,91 +1,199 @@
-"""The benchmark's tables: rewards with intervals, guards beside them, the matrix of wins, the cost of every step."""
+"""The benchmark's tables over one or several seeds: rewards, differences, matched entropy, guards, wins, costs.
 
+    python -m benchmarks.real_text.tables runs/real-text/friendly-[0-2]-fast --page docs/results/real_text.md
+
+writes each table into a page where `<!-- table: NAME -->` and `<!-- end of table -->` are.
+"""
+
+import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.real_text.judging import TEMPERATURES, Judged, win_rate
-from evaluation.metrics.statistics import Estimate
+import numpy as np
+
+from benchmarks.real_text.costs import cost_table
+from benchmarks.real_text.judging import (
+    TEMPERATURES,
+    Comparison,
+    Judged,
+    at_entropy,
+    pooled,
+    win_rate,
+)
+from benchmarks.real_text.sizes import COMPARED, MATCHED, SHOWN
+from data.files import write_atomic
+from evaluation.metrics.statistics import Estimate, mean_estimate
 from evaluation.tables import markdown_table
 
+#: The figure of a model that is its entropy at this temperature.
+COOLED, COOLED_ENTROPY = 0.5, "entropy at T = 0.5, nats"
 
-def reward_table(judged: Mapping[str, Mapping[float, Judged]], *, baseline: str) -> str:
-    """Mean rewards by temperature, and the difference to the student before training."""
-    rows = []
-    for model, found in judged.items():
-        row = [model]
+_MOST_SAMPLES = 4
+
+Figures = Mapping[str, Mapping[str, float]]
+
+
+def read_results(file: Path) -> tuple[dict[str, dict[float, Judged]], dict[str, dict[str, float]]]:
+    """What results.json has: answers judged, and figures, by model."""
+    judged, figures = {}, {}
+    for model, found in json.loads(file.read_text(encoding="utf-8")).items():
+        figures[model] = {name: value for name, value in found.items() if not isinstance(value, dict)}
+        judged[model] = {}
         for temperature in TEMPERATURES:
-            row.append(_with_interval(found[temperature].mean()))
-        sampled = found[1.0]
-        row.append("" if model == baseline else _signed(sampled.against(judged[baseline][1.0])))
-        row.append("" if model == baseline else _signed(found[0.0].against(judged[baseline][0.0])))
-        rows.append([*row, f"{sampled.best:.3f}"])
-    samples = next(iter(judged.values()))[1.0].rewards.shape[1]
-    head = ["model", "T = 1", "T = 0.5", "greedy", f"T = 1 against {baseline}", f"greedy against {baseline}"]
-    return markdown_table([*head, f"best of {samples}, T = 1"], rows)
+            values = {**found[f"{temperature:g}"]}
+            if temperature == COOLED:
+                values["entropy"] = figures[model].get(COOLED_ENTROPY, np.nan)
+            judged[model][temperature] = Judged(**{**values, "rewards": np.array(values["rewards"])})
+    return judged, figures
 
 
-def difference_table(judged: Mapping[str, Mapping[float, Judged]], pairs: Sequence[tuple[str, str]]) -> str:
-    """Differences of mean rewards between two models, paired over prompts, by temperature."""
-    rows = [
-        [f"{ours} − {theirs}", *(_signed(judged[ours][t].against(judged[theirs][t])) for t in TEMPERATURES)]
-        for ours, theirs in pairs
-        if ours in judged and theirs in judged
-    ]
-    return markdown_table(["difference", "T = 1", "T = 0.5", "greedy"], rows)
+def all_tables(folders: Sequence[Path]) -> dict[str, str]:
+    """Every table by its name, over the runs in some folders."""
+    seeds, figures = zip(*(read_results(folder / "results.json") for folder in folders), strict=True)
+    together = pooled(seeds)
+    shown = {model: found for model, found in together.items() if model in SHOWN}
+    return {
+        "rewards": reward_table(seeds, baseline="student"),
+        "differences": difference_table(seeds, COMPARED),
+        "matched entropy": matched_table(seeds, MATCHED),
+        "guards": guard_table(together, figures),
+        "wins": win_table(shown, 1.0),
+        "costs": cost_table(folders[-1]),
+    }
 
 
-def guard_table(
-    judged: Mapping[str, Mapping[float, Judged]], figures: Mapping[str, Mapping[str, float]]
-) -> str:
-    """What must not break while the reward rises: length, endings, entropy, fluency; and how near the teacher is."""
-    names = list(dict.fromkeys(name for found in figures.values() for name in found))
+def reward_table(seeds: Sequence[Comparison], *, baseline: str) -> str:
+    """Mean rewards by temperature, of every seed where there are several, and the difference to the student before."""
     rows = []
-    for model, found in judged.items():
+    for model, found in (together := pooled(seeds)).items():
+        row = [model, *(_with_interval(found[temperature].mean()) for temperature in TEMPERATURES)]
+        if len(seeds) > 1:
+            row += [_by_seed([seed[model][t].per_prompt for seed in seeds]) for t in (1.0, 0.0)]
+        row += [
+            "" if model == baseline else _signed(found[t].against(together[baseline][t])) for t in (1.0, 0.0)
+        ]
+        best = found[1.0].best(_MOST_SAMPLES)
+        rows.append([*row, "" if np.isnan(best) else _figure(best)])
+    head = ["model", "T = 1", "T = 0.5", "greedy"]
+    head += ["T = 1 by seed", "greedy by seed"] if len(seeds) > 1 else []
+    head += [f"T = 1 against {baseline}", f"greedy against {baseline}"]
+    return markdown_table([*head, f"best of {_MOST_SAMPLES}, T = 1"], rows)
+
+
+def difference_table(seeds: Sequence[Comparison], pairs: Sequence[tuple[str, str]]) -> str:
+    """Differences of mean rewards between two models, paired over prompts, by temperature."""
+    rows, together = [], pooled(seeds)
+    for ours, theirs in pairs:
+        if ours in together and theirs in together:
+            row = [f"{ours} − {theirs}"]
+            row += [_signed(together[ours][t].against(together[theirs][t])) for t in TEMPERATURES]
+            if len(seeds) > 1:
+                for t in (1.0, 0.0):
+                    found = [seed[ours][t].per_prompt - seed[theirs][t].per_prompt for seed in seeds]
+                    row.append(_by_seed(found, sign="+"))
+            rows.append(row)
+    head = ["difference", "T = 1", "T = 0.5", "greedy"]
+    return markdown_table([*head, *(["T = 1 by seed", "greedy by seed"] if len(seeds) > 1 else [])], rows)
+
+
+def matched_table(seeds: Sequence[Comparison], pairs: Sequence[tuple[str, str]]) -> str:
+    """Differences where the less sharp one of two models is cooled to the entropy that the other has at T = 1."""
+    rows = []
+    for ours, theirs in pairs:
+        found = [_matched(seed[ours], seed[theirs]) for seed in seeds if ours in seed and theirs in seed]
+        known = [each for each in found if each is not None]
+        if known and len(known) == len(found):
+            differences = [difference for difference, _ in known]
+            entropies = " ".join(f"{entropy:.2f}" for _, entropy in known)
+            row = [f"{ours} − {theirs}", entropies, _signed(mean_estimate(np.concatenate(differences)))]
+            rows.append([*row, *([_by_seed(differences, sign="+")] if len(seeds) > 1 else [])])
+    head = ["difference", "both at, nats", "reward"]
+    return markdown_table([*head, *(["by seed"] if len(seeds) > 1 else [])], rows)
+
+
+def _matched(ours: Mapping[float, Judged], theirs: Mapping[float, Judged]) -> tuple[np.ndarray, float] | None:
+    """Difference of every prompt's rewards, and the entropy that both have."""
+    entropy = min(ours[1.0].nll, theirs[1.0].nll)
+    first, second = at_entropy(ours, entropy), at_entropy(theirs, entropy)
+    return None if first is None or second is None else (first - second, entropy)
+
+
+def guard_table(together: Comparison, figures: Sequence[Figures]) -> str:
+    """What must not break while the reward rises: length, endings, entropy, fluency; and how near the teacher is."""
+    names = list(dict.fromkeys(name for seed in figures for found in seed.values() for name in found))
+    rows = []
+    for model, found in together.items():
         sampled = found[1.0]
         row = [model, f"{sampled.tokens:.1f}", f"{sampled.finished:.0%}", f"{sampled.nll:.2f}"]
-        own = figures.get(model, {})
-        rows.append([*row, *(f"{own[name]:.3f}" if name in own else "" for name in names)])
+        for name in names:
+            values = [seed[model][name] for seed in figures if name in seed[model]]
+            row.append(f"{np.mean(values):.2f}" if values else "")
+        rows.append(row)
     return markdown_table(["model", "tokens", "finished", "entropy, nats", *names], rows)
 
 
-def win_table(judged: Mapping[str, Mapping[float, Judged]], temperature: float) -> str:
+def win_table(judged: Comparison, temperature: float) -> str:
     """How often the row's answers earn more than the column's, percent; ties are half."""
     models = list(judged)
-    rows = [
-        [
-            ours,
-            *(
-                ""
-                if ours == theirs
-                else f"{100 * win_rate(judged[ours][temperature], judged[theirs][temperature]).value:.0f}"
-                for theirs in models
-            ),
-        ]
-        for ours in models
-    ]
+    rows = []
+    for ours in models:
+        row = [ours]
+        for theirs in models:
+            wins = win_rate(judged[ours][temperature], judged[theirs][temperature]).value
+            row.append("" if ours == theirs else f"{100 * wins:.0f}")
+        rows.append(row)
     return markdown_table(["wins of ↓ against →, %", *models], rows)
 
 
-def cost_table(seconds: Path, sizes: Mapping[tuple[str, str], int]) -> str:
-    """Seconds of every step, and bytes of what it wrote where that counts."""
-    lines = [json.loads(line) for line in seconds.read_text(encoding="utf-8").splitlines()]
-    rows: Sequence[list[str]] = [
-        [
-            line["command"],
-            line["out"],
-            f"{line['seconds']:.0f}",
-            f"{line['cpu_seconds']:.0f}",
-            f"{sizes[key]:,}" if (key := (line["command"], line["out"])) in sizes else "",
-        ]
-        for line in lines
-    ]
-    return markdown_table(["command", "out", "seconds", "CPU seconds", "bytes"], rows)
+def _figure(value: float, *, sign: str = "") -> str:
+    """Rewards are below 1: without the zero, wide tables stay readable."""
+    return f"{value:{sign}.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:{sign}.3f}"
 
 
 def _with_interval(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ± {(estimate.high - estimate.low) / 2:.3f}"
+    return f"{_figure(estimate.value)} ± {_figure((estimate.high - estimate.low) / 2)}"
 
 
 def _signed(estimate: Estimate) -> str:
-    return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
+    ends = (_figure(each, sign="+") for each in (estimate.low, estimate.high))
+    return f"{_figure(estimate.value, sign='+')} ({' to '.join(ends)})"
+
+
+def _by_seed(values: Sequence[np.ndarray], *, sign: str = "") -> str:
+    return " ".join(_figure(float(each.mean()), sign=sign) for each in values)
+
+
+def fill_page(page: str, tables: Mapping[str, str]) -> str:
+    """A page with each table where its markers are.
+
+    Raises:
+        SystemExit: for a marker without a table.
+    """
+
+    def table(marker: re.Match[str]) -> str:
+        if marker[1] not in tables:
+            raise SystemExit(f"no table {marker[1]!r}; there are {', '.join(tables)}")
+        return f"<!-- table: {marker[1]} -->\n{tables[marker[1]]}\n<!-- end of table -->"
+
+    return re.sub(r"<!-- table: ([^>]+) -->.*?<!-- end of table -->", table, page, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Print the tables, or write them into a page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs, one for each seed")
+    parser.add_argument("--page", type=Path, help="a page with markers")
+    options = parser.parse_args()
+    tables = all_tables(options.runs)
+    if options.page:
+        write_atomic(options.page, fill_page(options.page.read_text(encoding="utf-8"), tables))
+    else:
+        print("\n\n".join(tables.values()))
+
+
+if __name__ == "__main__":
+    main()

