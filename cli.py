@@ -46,8 +46,6 @@ from small_world.options import DemoOptions
 from student_training.options import TrainOptions
 from teacher_scoring.options import MergeOptions, SampleOptions, ScoreOptions
 
-__all__ = ["main"]
-
 logger = logging.getLogger("cli")
 
 _EXIT_DOMAIN, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
@@ -119,7 +117,7 @@ def command(
     target = function(run) if isinstance(run, str) else run
 
     def checked(options: Any) -> Any:
-        check_inputs(options)
+        check_inputs(options, complete=path != "signals verify")  # which reports what is missing
         if path in _SLOW_TO_START:
             logger.info("%s: loading libraries", path)
         return target(options)

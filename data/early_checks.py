@@ -3,20 +3,25 @@
 The commands check all of this themselves, and more. A path with a typing error should not have to wait for them.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
+from data.errors import ConfigurationError, DataError
+from data.files import nearest_existing
 from data.model_identity import (
     CONFIG_NAMES,
+    check_model_folder,
     hub_folder,
     is_local_name,
     missing_folder,
     refuse_other_models,
 )
+from data.options.addresses import check_address
 from data.options.fields import flag_name
 from data.preferences.sources import refuse_missing_source
+from data.signals.manifest import read_manifest
 from data.storage.remote import is_address
 from data.storage.store import local_folder
 
@@ -39,6 +44,9 @@ _JUDGES = ("judge_reward_model", "judge_teacher", "judge_reference")
 
 _DATASETS = ("signals", "eval_signals", "rollouts")
 
+#: Code of the user's by its address; a method has one where it is none of this program's.
+_ADDRESSES = ("judge_function", "method")
+
 #: Files of other tools.
 _FILES = (
     "annotations",
@@ -53,26 +61,34 @@ _FILES = (
 )
 
 
-def check_inputs(options: Any) -> None:
-    """Look for the models, datasets and files that an options object names; of a hub model fetch the configuration.
+def check_inputs(options: Any, *, complete: bool = True) -> None:
+    """Look for all that an options object names: models, datasets, files, a user's code, the place for the output.
+
+    Of a hub model the configuration is fetched.
 
     Args:
         options: of any command; fields that it does not have are not asked for.
+        complete: whether datasets have to be complete.
     Raises:
-        ConfigurationError: a model that is neither here nor on the hub, or no causal language model.
+        ConfigurationError: a model that is neither here nor on the hub, or no causal language model; an output
+            folder where a file is; code that Python does not find.
         DataError: a file that is not there.
-        ShardError: a dataset that is not there.
+        ShardError: a dataset that is not there, or not complete.
     """
     for name in (*_MODELS, *_JUDGES):
         for value in _values(options, name):
             if is_local_name(value) and not Path(value).exists():
                 raise missing_folder(value, flag_name(name))
+            if Path(value).exists():
+                check_model_folder(Path(value), flag_name(name))
             if name in _MODELS:
                 refuse_other_models(Path(value), flag_name(name))
     for name in _DATASETS:
         for value in _values(options, name):
             if not is_address(value):
-                local_folder(value)
+                folder = local_folder(value)
+                if complete:
+                    read_manifest(folder)
     for name in _FILES:
         for value in _values(options, name):
             if not Path(value).exists():
@@ -81,6 +97,11 @@ def check_inputs(options: Any) -> None:
                 )
     if data := getattr(options, "data", None):
         refuse_missing_source(data)
+    for name in _ADDRESSES:
+        for value in _values(options, name):
+            if ":" in value or name != "method":
+                check_address(value, flag_name(name))
+    _check_folders_to_write(options)
     for name, revision in _HUB_MODELS.items():
         for value in _values(options, name):
             if not Path(value).exists():
@@ -89,6 +110,18 @@ def check_inputs(options: Any) -> None:
                     revision=getattr(options, revision, None),
                     option=flag_name(name),
                     allow_patterns=list(CONFIG_NAMES),
+                )
+
+
+def _check_folders_to_write(options: Any) -> None:
+    for field in dataclasses.fields(options) if dataclasses.is_dataclass(options) else ():
+        if not field.metadata.get("folder"):
+            continue
+        for value in _values(options, field.name):
+            if (found := nearest_existing(value)).is_file():
+                raise ConfigurationError(
+                    f"{flag_name(field.name)}: {value}: no folder can be made there, {found} is a file; "
+                    "choose another place"
                 )
 
 

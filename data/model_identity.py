@@ -152,13 +152,7 @@ def resolve_model(
         )
         folder = hub_folder(name, revision=revision, option=option, ignore_patterns=list(unwanted))
         commit = folder.name
-    if folder.suffix == ".gguf" or (folder.is_dir() and _holds_gguf_alone(folder)):
-        raise ConfigurationError(
-            f"{option}: {name}: GGUF is not read here; give the checkpoint that it was made from (a folder with "
-            "config.json and *.safetensors)"
-        )
-    if not folder.is_dir() or not any((folder / config).is_file() for config in CONFIG_NAMES):
-        raise ConfigurationError(f"{option}: {name} is not a model folder: it has no config.json")
+    check_model_folder(folder, option, name)
     weights = sorted(path for path in folder.iterdir() if path.suffix in _WEIGHT_SUFFIXES)
     if not weights and need_weights:
         raise ConfigurationError(
@@ -172,8 +166,25 @@ def resolve_model(
     return folder, identity
 
 
-def _holds_gguf_alone(folder: Path) -> bool:
-    return any(folder.glob("*.gguf")) and not any((folder / config).is_file() for config in CONFIG_NAMES)
+def check_model_folder(folder: Path, option: str, name: str | None = None) -> None:
+    """Check that a folder looks like a model's or an adapter's.
+
+    Args:
+        folder: what is there.
+        option: the option that it came from, for messages.
+        name: as the user named it [the folder].
+    Raises:
+        ConfigurationError: for a file, GGUF weights, or a folder without a configuration.
+    """
+    name = name or str(folder)
+    has_config = any((folder / config).is_file() for config in CONFIG_NAMES)
+    if folder.suffix == ".gguf" or (folder.is_dir() and not has_config and any(folder.glob("*.gguf"))):
+        raise ConfigurationError(
+            f"{option}: {name}: GGUF is not read here; give the checkpoint that it was made from (a folder with "
+            "config.json and *.safetensors)"
+        )
+    if not has_config:
+        raise ConfigurationError(f"{option}: {name} is not a model folder: it has no config.json")
 
 
 def refuse_other_models(folder: Path, option: str) -> None:

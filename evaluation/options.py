@@ -5,45 +5,24 @@ from typing import Any
 
 from data.errors import ConfigurationError
 from data.options.fields import check_options, option
+from data.options.model_flags import ENGINES, ModelFlags
 from data.preferences.options import Reading
 from data.tokens.thoughts import THINKING
 from evaluation.answers import GenerationSettings
+from evaluation.judges.endpoint import Price
 from evaluation.judges.pairwise import STYLES
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ModelFlags:
-    """How checkpoints are held in memory, the same for every command that opens some."""
+# Without slots: a class with two bases can take them from one of the two only.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationModelFlags(ModelFlags):
+    """How checkpoints are held in memory, the same for every command of the evaluation that opens some."""
 
-    engine: str = option(
-        "auto", help="auto (vLLM when it is installed), vllm or transformers", group="engine"
-    )
-    dtype: str = option(
-        "auto", help="weights and activations; auto takes each checkpoint's own", group="engine"
-    )
     max_length: int = option(
         8192,
         help="longest prompt plus answer, tokens, where a model has more positions",
         minimum=2,
         group="engine",
-    )
-    trust_remote_code: bool = option(
-        False, help="run code that comes with a checkpoint", group="engine", expert=True
-    )
-    tensor_parallel_size: int = option(
-        1, help="GPUs that share each layer (vLLM)", minimum=1, determining=False, group="engine"
-    )
-    gpu_memory_utilization: float = option(
-        0.85,
-        help="share of each GPU's memory for vLLM",
-        minimum=0.05,
-        maximum=1.0,
-        determining=False,
-        group="engine",
-        expert=True,
-    )
-    engine_arg: tuple[str, ...] = option(
-        (), help="further KEY=VALUE for the engine; repeat for several", group="engine", expert=True
     )
 
 
@@ -58,7 +37,7 @@ def thinking_of_answers_option() -> Any:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class GenerationFlags(ModelFlags):
+class GenerationFlags(EvaluationModelFlags):
     """How answers are drawn."""
 
     max_new_tokens: int = option(512, help="longest answer, tokens", minimum=1, group="sampling")
@@ -108,6 +87,7 @@ class JudgeFlags:
     judge_price: str | None = option(
         None,
         help="dollars for a million tokens read and written, as READ:WRITTEN",
+        check=Price.parse,
         determining=False,
         group="judge",
     )
@@ -215,7 +195,7 @@ class WinRateOptions(GenerationFlags, JudgeFlags, Reading):
         help="prompts: JSONL or any preference file, folder or hub name; a prompt alone is enough",
         group="data",
     )
-    out: str = option(help="folder for answers, judgments and results", group="saving")
+    out: str = option(folder=True, help="folder for answers, judgments and results", group="saving")
     limit: int | None = option(None, help="prompts to use, from the first on [all]", minimum=1, group="data")
     all_pairs: bool = option(
         False, help="compare every model with every other, also with --baseline", group="evaluation"
@@ -246,7 +226,7 @@ class SignalsEvaluationOptions:
         group="model",
     )
     out: str | None = option(
-        None, help="folder for the result and the figures of every response", group="saving"
+        None, folder=True, help="folder for the result and the figures of every response", group="saving"
     )
     limit: int | None = option(None, help="pairs to use, from the first on [all]", minimum=1, group="data")
     batch_size: int = option(
@@ -303,6 +283,7 @@ class ChatOptions(GenerationFlags):
     engine: str = option(
         "transformers",
         help="transformers, or vllm for one checkpoint: it takes a GPU for itself",
+        choices=ENGINES,
         group="engine",
     )
     system: str | None = option(None, help="system message before the conversation", group="sampling")

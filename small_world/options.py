@@ -10,7 +10,9 @@ class DemoOptions:
     """Run the whole pipeline on a small world. It makes that itself: no network, no GPU."""
 
     out: str = option(
-        "runs/demo", help="folder for everything that it makes; finished steps are not done again"
+        "runs/demo",
+        folder=True,
+        help="folder for everything that it makes; finished steps are not done again",
     )
     seed: int = option(0, help="seed of the world and of all training", minimum=0)
     fast: bool = option(False, help="fewer steps and samples, the same path")

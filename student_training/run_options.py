@@ -3,11 +3,21 @@
 import dataclasses
 
 from data.errors import ConfigurationError
-from data.options.fields import check_options, option
+from data.options.fields import check_options, flag_name, option
 from data.preferences.options import Reading
 from data.tokens.options import template_arg_option, thinking_option, train_on_option
 from student_training.methods import METHODS
 from student_training.methods.settings import PRESETS
+
+#: Options that say how rows of `data` are read and become token ids.
+_ABOUT_ROWS = {
+    *(field.name for field in dataclasses.fields(Reading)),
+    "max_length",
+    "template_arg",
+    "thinking",
+    "train_on",
+    "truncate",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,7 +234,9 @@ class RunOptions(Reading):
         expert=True,
     )
 
-    out: str = option(help="folder for the trained checkpoint, run.toml and metrics.jsonl", group="saving")
+    out: str = option(
+        folder=True, help="folder for the trained checkpoint, run.toml and metrics.jsonl", group="saving"
+    )
     save_steps: int = option(
         500,
         help="optimizer steps between resumable checkpoints",
@@ -326,6 +338,12 @@ def _check_inputs(options: RunOptions) -> None:
         raise ConfigurationError(
             "nothing to train on: give --signals, or --data for a method without a teacher"
         )
+    for field in dataclasses.fields(options) if options.signals else ():
+        if field.name in _ABOUT_ROWS and getattr(options, field.name) != field.default:
+            raise ConfigurationError(
+                f"{flag_name(field.name)} is about rows of --data; --signals hold token ids, made with the options of "
+                "score-teacher: leave it out"
+            )
     if options.signal_weight and len(options.signal_weight) != len(options.signals):
         raise ConfigurationError(
             f"--signal-weight: {len(options.signal_weight)} weights for {len(options.signals)} --signals; "

@@ -3,31 +3,14 @@
 import dataclasses
 
 from data.options.fields import option
-from teacher_scoring.engines.contract import DTYPES, ENGINES, EngineOptions
+from data.options.model_flags import ModelFlags
+from teacher_scoring.engines.contract import EngineOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class EngineFlags:
+class EngineFlags(ModelFlags):
     """The options of an engine, the same for every command that runs one."""
 
-    engine: str = option("auto", help="auto takes vLLM when it is installed", choices=ENGINES, group="engine")
-    dtype: str = option(
-        "auto",
-        help="weights and activations; auto takes each checkpoint's own",
-        choices=DTYPES,
-        group="engine",
-    )
-    trust_remote_code: bool = option(
-        False, help="run code that comes with a checkpoint", group="engine", expert=True
-    )
-    tensor_parallel_size: int = option(
-        1,
-        help="GPUs that share each layer (vLLM)",
-        minimum=1,
-        determining=False,
-        group="engine",
-        aliases=("--tp",),
-    )
     pipeline_parallel_size: int = option(
         1,
         help="GPUs that share the stack of layers (vLLM)",
@@ -51,15 +34,6 @@ class EngineFlags:
         group="engine",
         expert=True,
     )
-    gpu_memory_utilization: float = option(
-        0.85,
-        help="share of each GPU's memory for vLLM",
-        minimum=0.05,
-        maximum=1.0,
-        determining=False,
-        group="engine",
-        expert=True,
-    )
     max_num_batched_tokens: int | None = option(
         None,
         help="tokens that go through the model at once",
@@ -70,9 +44,6 @@ class EngineFlags:
     )
     quantization: str | None = option(
         None, help="vLLM's name of a quantisation method", group="engine", expert=True
-    )
-    engine_arg: tuple[str, ...] = option(
-        (), help="further KEY=VALUE for the engine; repeat for several", group="engine", expert=True
     )
     own_process: bool | None = option(
         None,

@@ -66,6 +66,7 @@ class ScoreOptions(EngineFlags, Reading):
     data: str = data_option()
     out: str | None = option(
         None,
+        folder=True,
         help="folder for the signal dataset [found or made in the store, by what determines it]",
         group="saving",
         aliases=(
@@ -235,6 +236,7 @@ class SampleOptions(EngineFlags, Reading):
     )
     out: str | None = option(
         None,
+        folder=True,
         help="folder for the rollouts [found or made in the store, by what determines them]",
         group="saving",
         aliases=(

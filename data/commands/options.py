@@ -35,21 +35,36 @@ class SignalsVerifyOptions(CommandOptions):
     )
     repair: bool = option(False, help="also print exactly what to run to repair it")
     deep: int = option(
-        0, help="number of responses to score again with the models, on transformers, and compare", minimum=0
+        0,
+        help="number of responses to score again with the models, on transformers, and compare",
+        minimum=0,
+        group="scoring",
     )
     teacher: str | None = option(
-        None, help="for --deep: where the teacher is [where score-teacher read it, by the manifest]"
+        None,
+        help="for --deep: where the teacher is [where score-teacher read it, by the manifest]",
+        group="scoring",
     )
-    reference: str | None = option(None, help="for --deep: where the reference is [likewise]")
-    teacher_adapter: str | None = option(None, help="for --deep: LoRA adapter of the teacher")
-    reference_adapter: str | None = option(None, help="for --deep: LoRA adapter of the reference")
+    reference: str | None = option(
+        None, help="for --deep: where the reference is [likewise]", group="scoring"
+    )
+    teacher_adapter: str | None = option(
+        None, help="for --deep: LoRA adapter of the teacher", group="scoring", expert=True
+    )
+    reference_adapter: str | None = option(
+        None, help="for --deep: LoRA adapter of the reference", group="scoring", expert=True
+    )
     tolerance: float = option(
         0.05,
         help="for --deep: how much a probability may differ, beyond rounding; 16-bit models differ by some 0.02",
         minimum=0,
         maximum=1,
+        group="scoring",
+        expert=True,
     )
-    trust_remote_code: bool = option(False, help="for --deep: run code that comes with a checkpoint")
+    trust_remote_code: bool = option(
+        False, help="for --deep: run code that comes with a checkpoint", group="scoring", expert=True
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -82,7 +97,7 @@ class SignalsPullOptions(CommandOptions):
     """Copy a dataset here from an address. Intact files that are in the folder already stay."""
 
     address: str = option(help=_ADDRESS, positional=True)
-    out: str = option(help="folder for the dataset", positional=True)
+    out: str = option(folder=True, help="folder for the dataset", positional=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -170,6 +170,14 @@ def _help_all() -> click.Option:
 class CommandGroup(click.Group):
     """A group of commands that names the command that was meant, also where it is in another group."""
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each command with the whole first sentence of its help; click would cut it to one line."""
+        rows = [
+            (name, _first_sentence(command.help or "")) for name, command in sorted(self.commands.items())
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -183,6 +191,11 @@ class CommandGroup(click.Group):
             named = " or ".join(f"'{path}'" for path in meant)
             message = f"No such command '{args[0]}'. Did you mean {named}?"
             raise click.UsageError(message, error.ctx) from error
+
+
+def _first_sentence(text: str) -> str:
+    first, full_stop, _ = " ".join(text.split()).partition(". ")
+    return first + full_stop.rstrip()
 
 
 def _leaves(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from data.errors import ConfigurationError
@@ -41,6 +41,8 @@ def option(
     aliases: tuple[str, ...] = (),
     positional: bool = False,
     instead_of: str | None = None,
+    folder: bool = False,
+    check: Callable[[Any], object] | None = None,
 ) -> Any:
     """Declare one command option as a dataclass field.
 
@@ -60,6 +62,8 @@ def option(
             their order; one that is a tuple takes all that are left.
         instead_of: name of another field that may be given instead of this one; a command line with neither is
             refused together with what else it lacks.
+        folder: whether the value is a folder to write into; a file in its way is found before the work begins.
+        check: called with a value; raises what is wrong with it.
     Returns:
         A dataclass field with this description in its metadata.
     """
@@ -77,6 +81,8 @@ def option(
         "aliases": aliases,
         "positional": positional,
         "instead_of": instead_of,
+        "folder": folder,
+        "check": check,
     }
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=metadata)
@@ -122,6 +128,8 @@ def check_options(options: Any) -> None:
             continue
         for item in value if repeats else (value,):
             _check_value(flag_name(field.name), item, scalar, field.metadata)
+        if field.metadata["check"] is not None:
+            field.metadata["check"](value)
 
 
 # Without slots: a class with two bases can take them from one of the two only.

@@ -47,16 +47,22 @@ class PreviewOptions(Reading):
 
     data: str = data_option(positional=True)
     tokenizer: str | None = option(
-        None, help="folder or hub name of a model: show its chat template's text, and lengths in tokens"
+        None,
+        help="folder or hub name of a model: show its chat template's text, and lengths in tokens",
+        group="model",
     )
     template_arg: tuple[str, ...] = template_arg_option()
     thinking: str = thinking_option()
     train_on: str = train_on_option()
     max_length: int = option(
-        2048, help="longest prompt plus response, tokens; longer rows are dropped", minimum=2
+        2048, help="longest prompt plus response, tokens; longer rows are dropped", minimum=2, group="data"
     )
-    truncate: bool = option(False, help="cut prompts from the left instead of dropping long rows")
-    trust_remote_code: bool = option(False, help="run code that comes with the tokenizer")
+    truncate: bool = option(
+        False, help="cut prompts from the left instead of dropping long rows", group="data", expert=True
+    )
+    trust_remote_code: bool = option(
+        False, help="run code that comes with the tokenizer", group="model", expert=True
+    )
     examples: int = option(3, help="rows to show", minimum=0)
     max_rows: int = option(10_000, help="rows to look at; 0 takes all", minimum=0)
     # No option here: to see which rows cannot be used is what a preview is for.

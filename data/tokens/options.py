@@ -1,15 +1,12 @@
 """The options that say how rows become token ids."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from data.errors import ConfigurationError
 from data.options.fields import option
+from data.options.key_values import parse_key_values
 from data.tokens.encoder import TRAIN_ON
 from data.tokens.thoughts import THINKING
-
-_PYTHON = {"True": True, "False": False, "None": None}
 
 
 def template_arg_option() -> Any:
@@ -17,6 +14,7 @@ def template_arg_option() -> Any:
     return option(
         (),
         help="KEY=VALUE for the chat template, such as enable_thinking=false; values are read as JSON where they are",
+        check=parse_template_args,
         group="data",
         expert=True,
     )
@@ -82,23 +80,6 @@ def encoding_request(options: Any) -> dict[str, Any]:
     return {name: settings[name] for name in defaults if settings.get(name, defaults[name]) != defaults[name]}
 
 
-def parse_template_args(pairs: Sequence[str]) -> Mapping[str, Any]:
-    """Arguments for the chat template from `KEY=VALUE` pairs; values that are JSON become what they say.
-
-    Raises:
-        ConfigurationError: a pair without a key or without `=`, or a key that is there twice.
-    """
-    arguments: dict[str, Any] = {}
-    for pair in pairs:
-        key, separator, text = pair.partition("=")
-        if not key.strip() or not separator:
-            raise ConfigurationError(
-                f"--template-arg: {pair!r} is not KEY=VALUE, such as enable_thinking=false"
-            )
-        if key in arguments:
-            raise ConfigurationError(f"--template-arg: {key} is given twice; give one value")
-        try:
-            arguments[key] = _PYTHON[text] if text in _PYTHON else json.loads(text)
-        except json.JSONDecodeError:
-            arguments[key] = text
-    return arguments
+def parse_template_args(pairs: Sequence[str]) -> dict[str, Any]:
+    """Arguments for the chat template; see `parse_key_values`."""
+    return parse_key_values(pairs, "--template-arg")

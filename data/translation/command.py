@@ -7,7 +7,7 @@ from typing import Any
 
 from data.model_identity import resolve_model
 from data.options.command_line import command_line
-from data.options.fields import check_options, option
+from data.options.fields import option
 from data.storage.store import local_folder
 from data.storage.transfer import open_signals
 from data.tokens.options import parse_template_args, template_arg_option, thinking_option
@@ -28,6 +28,7 @@ class SignalsTranslateOptions:
     )
     out: str | None = option(
         None,
+        folder=True,
         help="folder of the translated dataset [found or made in the store, by what determines it]",
         group="saving",
         aliases=("-o", "--output"),
@@ -55,10 +56,6 @@ class SignalsTranslateOptions:
     trust_remote_code: bool = option(
         False, help="run code that comes with the tokenizer", group="model", expert=True
     )
-
-    def __post_init__(self) -> None:
-        check_options(self)
-        parse_template_args(self.template_arg)
 
 
 def translate_signals(

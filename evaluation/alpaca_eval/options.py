@@ -15,30 +15,48 @@ class AlpacaEvalOptions(GenerationFlags, JudgeFlags):
     """
 
     questions: str | None = option(
-        None, help="AlpacaEval's question file (JSON), with or without the baseline's answers"
+        None, help="AlpacaEval's question file (JSON), with or without the baseline's answers", group="data"
     )
-    model: tuple[str, ...] = option((), help="checkpoint that answers --questions; repeat for several")
+    model: tuple[str, ...] = option(
+        (), help="checkpoint that answers --questions; repeat for several", group="model"
+    )
     outputs: tuple[str, ...] = option(
-        (), help="model_outputs.json with answers from elsewhere; repeat for several"
+        (), help="model_outputs.json with answers from elsewhere; repeat for several", group="data"
     )
     baseline_outputs: str | None = option(
-        None, help="the baseline's model_outputs.json [the answers in --questions]"
+        None, help="the baseline's model_outputs.json [the answers in --questions]", group="data"
     )
-    annotations: tuple[str, ...] = option((), help="annotations.json judged elsewhere; repeat for several")
+    annotations: tuple[str, ...] = option(
+        (), help="annotations.json judged elsewhere; repeat for several", group="data"
+    )
     difficulty: str | None = option(
-        None, help="AlpacaEval's instruction_difficulty.csv, for the length-controlled win rate"
+        None, help="AlpacaEval's instruction_difficulty.csv, for the length-controlled win rate", group="data"
     )
-    gamed: str | None = option(None, help="AlpacaEval's df_gamed.csv, for the length-controlled win rate")
+    gamed: str | None = option(
+        None, help="AlpacaEval's df_gamed.csv, for the length-controlled win rate", group="data"
+    )
     join: str = option(
         "instruction",
         help="how a question finds its difficulty; position: row by row, as AlpacaEval does, even with rows missing",
         choices=("instruction", "position"),
+        group="evaluation",
+        expert=True,
     )
     inverse_regularization: float | None = option(
-        None, help="C of the length control [chosen by cross-validation]", minimum=1e-9
+        None,
+        help="C of the length control [chosen by cross-validation]",
+        minimum=1e-9,
+        group="evaluation",
+        expert=True,
     )
-    resamples: int = option(200, help="refits for the length-controlled interval; 0 for none", minimum=0)
-    out: str = option(help="folder for answers, annotations and the leaderboard")
+    resamples: int = option(
+        200,
+        help="refits for the length-controlled interval; 0 for none",
+        minimum=0,
+        group="evaluation",
+        expert=True,
+    )
+    out: str = option(folder=True, help="folder for answers, annotations and the leaderboard", group="saving")
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
-from data.errors import AdpaError
+from data.errors import AdpaError, ConfigurationError
 from evaluation.judges.chat_api import Api, ApiSettings, Completion
 from evaluation.judges.contract import ChatModel, Choice, Reply
 from evaluation.judgments import JudgeIdentity
@@ -42,6 +42,24 @@ class Price:
 
     read: float
     written: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `READ:WRITTEN`.
+
+        Raises:
+            ConfigurationError: for anything else, and prices that are negative or not finite.
+        """
+        read, _, written = text.partition(":")
+        try:
+            price = cls(float(read), float(written))
+        except ValueError:
+            price = cls(-1, -1)
+        if not (0 <= price.read < math.inf and 0 <= price.written < math.inf):
+            raise ConfigurationError(
+                f"--judge-price: {text!r} is not READ:WRITTEN, dollars for a million tokens, such as 0.15:0.6"
+            )
+        return price
 
     def of(self, read: float, written: float) -> float:
         """Dollars for these numbers of tokens."""

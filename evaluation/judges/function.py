@@ -1,15 +1,13 @@
 """A Python function as a judge."""
 
 import hashlib
-import importlib
 import inspect
 import math
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data.errors import ConfigurationError, EvaluationError
+from data.options.addresses import load_address
 from evaluation.answers import prompt_messages
 from evaluation.judges.contract import BOTH_ORDERS, Judge, JudgeRequest, Verdict
 from evaluation.judgments import JudgeIdentity
@@ -33,7 +31,10 @@ class FunctionJudge(Judge):
         Raises:
             ConfigurationError: for a name that leads to no function.
         """
-        self._function = _load(name)
+        self._function = load_address(name, "--judge-function")
+        if not callable(self._function):
+            kind = type(self._function).__name__
+            raise ConfigurationError(f"--judge-function: {name} is a {kind}, not a function")
         try:
             source = inspect.getsource(inspect.getmodule(self._function) or self._function)
         except (OSError, TypeError):
@@ -73,23 +74,3 @@ class FunctionJudge(Judge):
                 "the preference for the first answer, from 0 to 1, or None for no verdict"
             )
         return preference
-
-
-def _load(name: str) -> Callable[..., Any]:
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise ConfigurationError(
-            f"--judge-function: {name!r} is not MODULE:FUNCTION, such as my_judge:prefer"
-        )
-    # A console script does not look into the current folder, where such a file usually is.
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(
-            f"--judge-function: {name} cannot be imported: {error}; name a module that Python finds from here"
-        ) from error
-    if not callable(function):
-        raise ConfigurationError(f"--judge-function: {name} is a {type(function).__name__}, not a function")
-    return function

@@ -55,19 +55,5 @@ def open_chat_model(flags: JudgeFlags, open_model: ModelOpener) -> ChatModel:
         timeout_s=flags.judge_timeout_s,
         attempts=flags.judge_attempts,
     )
-    return EndpointChatModel(settings, concurrency=flags.judge_concurrency, price=_price(flags.judge_price))
-
-
-def _price(text: str | None) -> Price | None:
-    if text is None:
-        return None
-    read, _, written = text.partition(":")
-    try:
-        price = Price(float(read), float(written))
-    except ValueError:
-        price = Price(-1, -1)
-    if not (0 <= price.read < float("inf") and 0 <= price.written < float("inf")):
-        raise ConfigurationError(
-            f"--judge-price: {text!r} is not READ:WRITTEN, dollars for a million tokens, such as 0.15:0.6"
-        )
-    return price
+    price = Price.parse(flags.judge_price) if flags.judge_price is not None else None
+    return EndpointChatModel(settings, concurrency=flags.judge_concurrency, price=price)

@@ -1,12 +1,10 @@
 """The methods by name, and how a name and its settings become a loss. Imports no torch: help reads this, too."""
 
-import importlib
-import os
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from data.errors import ConfigurationError
+from data.options.addresses import load_address
 from student_training.methods.advantage.abd import ABD, ABDSettings
 from student_training.methods.advantage.adpa import ADPA, ADPASettings
 from student_training.methods.advantage.anchored import DIRECT, W2S, DirectSettings, W2SSettings
@@ -102,19 +100,12 @@ def find_method(name: str) -> MethodSpec[Any]:
     """
     if name in METHODS:
         return METHODS[name]
-    module_name, separator, attribute = name.partition(":")
-    if not separator:
+    if ":" not in name:
         known = ", ".join(METHODS)
         raise ConfigurationError(
             f"--method: {name!r} is not one of {known}; module:ATTRIBUTE names a method of your own"
         )
-    if os.getcwd() not in sys.path:
-        # The console script's own folder is no place for a user's method.
-        sys.path.append(os.getcwd())
-    try:
-        spec = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"--method: cannot load {name!r}: {error}") from error
+    spec = load_address(name, "--method")
     if not isinstance(spec, MethodSpec):
         raise ConfigurationError(f"--method: {name!r} is a {type(spec).__name__}, not a MethodSpec")
     return spec

@@ -1,6 +1,5 @@
 """The interface of an engine's backend: score responses, score given ids, sample."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,10 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from data.errors import ConfigurationError
-
-ENGINES = ("auto", "vllm", "transformers")
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+from data.options.key_values import parse_key_values
+from data.options.model_flags import DTYPES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,18 +202,5 @@ class Backend(Protocol):
 
 
 def parse_engine_args(pairs: Sequence[str]) -> dict[str, Any]:
-    """Read `KEY=VALUE` pairs; values that are JSON become numbers, booleans, lists or objects.
-
-    Raises:
-        ConfigurationError: a pair without a key or without `=`.
-    """
-    arguments: dict[str, Any] = {}
-    for pair in pairs:
-        key, separator, text = pair.partition("=")
-        if not key or not separator:
-            raise ConfigurationError(f"engine_arg: {pair!r} is not KEY=VALUE")
-        try:
-            arguments[key.replace("-", "_")] = json.loads(text)
-        except json.JSONDecodeError:
-            arguments[key.replace("-", "_")] = text
-    return arguments
+    """Arguments for an engine's constructor; see `parse_key_values`. Dashes in their names become underscores."""
+    return {key.replace("-", "_"): value for key, value in parse_key_values(pairs, "engine_arg").items()}

@@ -4,9 +4,10 @@ import importlib.util
 from importlib.metadata import PackageNotFoundError, version
 
 from data.errors import ConfigurationError
+from data.options.model_flags import ENGINES
 from teacher_scoring.engines.checked import CheckedEngine
 from teacher_scoring.engines.checkpoint import check_checkpoint
-from teacher_scoring.engines.contract import ENGINES, EngineOptions
+from teacher_scoring.engines.contract import EngineOptions
 
 
 def resolve_engine(kind: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 from data.early_checks import check_inputs
 from data.errors import ConfigurationError, DataError, ShardError
 from data.model_identity import is_local_name
+from small_world.options import DemoOptions
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +51,51 @@ def test_check_inputs_names_what_is_not_there(options, error, text):
         check_inputs(SimpleNamespace(**options))
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        (
+            {"student": "{file}"},
+            ConfigurationError,
+            "--student: .* is not a model folder: it has no config.json",
+        ),
+        ({"model": ("{folder}",)}, ConfigurationError, "--model: .* is not a model folder"),
+        ({"signals": "{file}"}, ShardError, "a file, not a dataset folder"),
+        ({"signals": "{folder}"}, ShardError, "no manifest.json, so the dataset is incomplete"),
+        (
+            {"judge_function": "nowhere:judge"},
+            ConfigurationError,
+            "--judge-function: nowhere:judge cannot be",
+        ),
+        ({"judge_function": "json:judge"}, ConfigurationError, "module 'json' has no 'judge'"),
+        ({"method": "nowhere:METHOD"}, ConfigurationError, "--method: nowhere:METHOD cannot be imported"),
+    ],
+)
+def test_check_inputs_names_what_is_there_and_something_else(options, error, text, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    found = {
+        name: value.format(file=file, folder=tmp_path) if isinstance(value, str) else (str(tmp_path),)
+        for name, value in options.items()
+    }
+    with pytest.raises(error, match=text):
+        check_inputs(SimpleNamespace(**found))
+
+
+@pytest.mark.parametrize("below", ["", "/deeper/still"])
+def test_check_inputs_finds_a_file_in_the_way_of_an_output_folder(below, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ConfigurationError, match=f"--out: {file}{below}: no folder can be made there"):
+        check_inputs(DemoOptions(out=f"{file}{below}"))
+
+
+def test_check_inputs_lets_a_dataset_be_incomplete_where_that_is_the_question(tmp_path):
+    check_inputs(SimpleNamespace(signals=str(tmp_path)), complete=False)
+
+
 def test_check_inputs_leaves_what_is_there_or_elsewhere_alone(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
     check_inputs(
         SimpleNamespace(teacher=str(tmp_path), model=("org/name",), signals=("s3://bucket/x",), data=None)
     )

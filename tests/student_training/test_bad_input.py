@@ -228,6 +228,11 @@ OPTIONS = {
         {"signals": ("s",), "packing": True, "group_by_length": True},
         "--packing leaves none: give one of the two",
     ),
+    "rows of signals": (
+        {"signals": ("s",), "template_arg": ("a=1",)},
+        "--template-arg is about rows of --data",
+    ),
+    "no template argument": ({"data": "d", "template_arg": ("a",)}, "--template-arg: 'a' is not KEY=VALUE"),
     "adapters": ({"signals": ("s",), "quantize": "nf4"}, "give --lora-rank too"),
     "logger": (
         {"signals": ("s",), "report_to": ("mlflow",)},

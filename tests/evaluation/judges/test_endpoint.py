@@ -341,3 +341,13 @@ def test_an_address_that_is_none_is_refused():
 def test_passwords_in_an_address_are_not_part_of_the_identity():
     settings = ApiSettings(url="https://me:pass@host/v1/?token=abc", model="judge")
     assert settings.public_url == "https://host/v1"
+
+
+@pytest.mark.parametrize("text", ["1", "1:", ":", "a:b", "-1:2", "1:inf", "nan:1"])
+def test_price_that_is_not_two_numbers_is_refused(text):
+    with pytest.raises(ConfigurationError, match="is not READ:WRITTEN"):
+        Price.parse(text)
+
+
+def test_price_is_read_in_dollars_for_a_million_tokens():
+    assert Price.parse("0.5:2").of(read=2e6, written=1e6) == 3.0

@@ -563,5 +563,5 @@ def test_a_user_adds_a_method_without_touching_the_trainer(scored, tmp_path, mon
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigurationError, match="is a int, not a MethodSpec"):
         find_method("my_method:NOT_A_SPEC")
-    with pytest.raises(ConfigurationError, match="cannot load 'my_method:NOTHING'"):
+    with pytest.raises(ConfigurationError, match="my_method:NOTHING cannot be imported"):
         find_method("my_method:NOTHING")
