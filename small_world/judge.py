@@ -104,7 +104,7 @@ def matched_temperature(entropy: Callable[[float], float], *, common: float = CO
         entropy: nats as a function of the temperature.
         common: the value to reach, nats.
     Returns:
-        The geometric middle of the last bracket; near an end of 0.02 to 20 where the value is out of reach.
+        The geometric middle of the last bracket; near an end of 0.02 to 20 where the value cannot be reached.
     """
     low, high = math.log(_LOWEST_TEMPERATURE), math.log(_HIGHEST_TEMPERATURE)
     for _ in range(_BISECTIONS):

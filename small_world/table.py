@@ -1,4 +1,4 @@
-"""The demo's table: computed, laid out, written and printed."""
+"""The demo's table: computed, formatted, written and printed."""
 
 import dataclasses
 import json

@@ -174,7 +174,8 @@ class ScoringRequest:
 
     def rows(self, rollouts: RolloutRows | None) -> Iterator[list[ResponseIds]]:
         """The rows of each pair, ids only; what became of the data is known after the last one."""
-        pairs = ((row, pair) for row in self.reader if (pair := self.encoder.encode(row)) is not None)
+        rows = self.reader.iterate_with_progress("encoding")
+        pairs = ((row, pair) for row in rows if (pair := self.encoder.encode(row)) is not None)
         return pair_rows(pairs, rollouts)
 
     def report_rows(self, rollouts: RolloutRows | None) -> None:

@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from data.errors import AdpaError, ConfigurationError, ScoringError
 from data.options.command_line import command_line
-from data.preferences.messages import PreferenceRow
 from data.preferences.reader import PreferenceReader, read_preferences
 from data.progress import Progress
 from data.signals.columns import list_column, table_of
@@ -201,8 +200,8 @@ class _Prompt(NamedTuple):
 _PROMPT_SCHEMA = pa.schema([("pair_id", pa.string()), ("prompt_ids", list_of(pa.int32()))])
 
 
-def _prompts(reader: Iterable[PreferenceRow], encoder: PairEncoder) -> Iterator[list[_Prompt]]:
-    for row in reader:
+def _prompts(reader: PreferenceReader, encoder: PairEncoder) -> Iterator[list[_Prompt]]:
+    for row in reader.iterate_with_progress("encoding"):
         # The answers must not decide which prompts are short enough.
         encoded = encoder.encode(row._replace(chosen=None, rejected=None))
         if encoded is not None:

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-# Before the libraries are imported that read it then. Numbers and times must depend neither on how many cores there are
-# nor on whether there is a network: without the second line, whatever asks the hub in vain tries for half a minute.
+# Set before the import of the libraries that read it. Results must not depend on the number of cores or on a network:
+# without the second line, a request to the hub is retried for half a minute before it fails.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -26,9 +26,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Every server here is on this machine, whatever proxy leads out of it.
+# Every server in the tests runs on this machine; a proxy must not be asked.
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
-# Text is laid out for a terminal of the usual width, wherever the tests are started.
+# Help and tables are formatted for the default terminal width, wherever the tests are started.
 os.environ.pop("COLUMNS", None)
 
 # The same examples in every run, however long one takes; `--hypothesis-profile=searching` looks for new ones.
@@ -195,7 +195,7 @@ sys.stdin.read()
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """A real S3-compatible server (moto's), in a process of its own on loopback; its address."""
+    """A real S3-compatible server (moto's), in a separate process on loopback; its address."""
     with subprocess.Popen(
         [sys.executable, "-c", _S3_SERVER],
         stdin=subprocess.PIPE,
@@ -216,7 +216,7 @@ def s3_bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
-        # Nothing of what somebody has set up for stores of their own.
+        # None of the settings that the user has for other stores.
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_ENDPOINT_URL": s3_server,

@@ -76,7 +76,7 @@ def read_config(path: str, options_class: type, *, command: str | None = None) -
 def _of_run(path: str, values: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
     """The options of run.toml, which a run writes beside its checkpoint: that run, in the file's own folder.
 
-    Settings of a user's method have no option of their own; `set` takes them.
+    Settings of a user's method have no separate option; `set` takes them.
     """
     named = {**values["options"], **values["paths"]}
     if "out" in fields:

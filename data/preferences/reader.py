@@ -17,6 +17,7 @@ from data.preferences.labelled import LabelledPairs
 from data.preferences.messages import Answer, PreferenceRow, Prompt
 from data.preferences.options import Reading
 from data.preferences.sources import RowSource, open_source
+from data.progress import Progress
 
 Need = Literal["pair", "chosen", "prompt"]
 
@@ -112,7 +113,7 @@ class PreferenceReader:
     def read_data_hash(self) -> str:
         """`data_hash`, for which all rows are read unless they have been before."""
         if self._data_hash is None:
-            for _ in self:
+            for _ in self.iterate_with_progress("reading"):
                 pass
         return self.data_hash
 
@@ -120,6 +121,19 @@ class PreferenceReader:
         """One line for the output: the form, how many rows were read, kept and dropped and why, columns not read."""
         unread = f"; columns not read: {', '.join(self.unread)}" if self.unread else ""
         return f"{self._source.name}: {self.form or 'no rows read yet'}; {self.counts}{unread}"
+
+    def iterate_with_progress(self, doing: str) -> Iterator[PreferenceRow]:
+        """The same rows, while a bar or lines say how many of the source's were read.
+
+        Args:
+            doing: what is done with them, first word of every line.
+        """
+        with Progress(doing, unit="rows", total=self._source.count()) as progress:
+            counted = 0
+            for row in self:
+                yield row
+                progress.update(self.counts.read - counted)
+                counted = self.counts.read
 
     def __iter__(self) -> Iterator[PreferenceRow]:
         """Yield the rows that are kept, in the source's order."""

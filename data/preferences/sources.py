@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,10 +13,23 @@ import pyarrow as pa
 from data.errors import DataError
 from data.preferences.compressed_files import COMPRESSED, Row
 from data.preferences.json_files import read_json
+from data.preferences.row_counts import count_rows
 from data.preferences.splits import SplitPart, files_of_split, parse_split
 from data.preferences.table_files import json_decoders, read_delimited, read_parquet
 
-Reader = Callable[[], Iterator[Row]]
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reader:
+    """What reads the rows of a split.
+
+    Attributes:
+        read: starts from the first row each time.
+        count: how many there will be; None where nobody knows before they are read.
+    """
+
+    read: Callable[[], Iterator[Row]]
+    count: Callable[[], int | None]
+
 
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
@@ -38,10 +51,14 @@ class RowSource:
     """A source that was found to exist; every iteration streams it from its first row."""
 
     name: str
-    _read: Callable[[], Iterator[Row]]
+    _readers: tuple[Reader, ...]
 
     def __iter__(self) -> Iterator[Row]:
-        return self._read()
+        return itertools.chain.from_iterable(reader.read() for reader in self._readers)
+
+    def count(self) -> int | None:
+        """How many rows an iteration gives; None where nobody knows before they are read."""
+        return _sum(reader.count() for reader in self._readers)
 
 
 def open_source(source: str, *, split: str = "train", config: str | None = None) -> RowSource:
@@ -58,8 +75,8 @@ def open_source(source: str, *, split: str = "train", config: str | None = None)
             that is damaged, a connection that is lost.
     """
     reader_of_split = _split_reader(source, config)
-    readers = [_part_reader(reader_of_split(part.name), part, source) for part in parse_split(split)]
-    return RowSource(source, lambda: itertools.chain.from_iterable(read() for read in readers))
+    parts = parse_split(split)
+    return RowSource(source, tuple(_part_reader(reader_of_split(part.name), part, source) for part in parts))
 
 
 def refuse_missing_source(source: str) -> None:
@@ -78,19 +95,28 @@ def refuse_missing_source(source: str) -> None:
         )
 
 
-def _part_reader(read: Reader, part: SplitPart, source: str) -> Reader:
+def _sum(counts: Iterable[int | None]) -> int | None:
+    known = list(counts)
+    return None if None in known else sum(count for count in known if count is not None)
+
+
+def _part_reader(reader: Reader, part: SplitPart, source: str) -> Reader:
     if part.is_whole:
-        return read
+        return reader
 
     def read_part() -> Iterator[Row]:
         is_empty = True
-        for row in itertools.islice(read(), part.start, part.stop):
+        for row in itertools.islice(reader.read(), part.start, part.stop):
             is_empty = False
             yield row
         if is_empty:
             raise DataError(f"{source}: {part} holds no rows; the split ends before them")
 
-    return read_part
+    def count_part() -> int | None:
+        whole = reader.count()
+        return None if whole is None else len(range(*slice(part.start, part.stop).indices(whole)))
+
+    return Reader(read_part, count_part)
 
 
 def _split_reader(source: str, config: str | None) -> Callable[[str], Reader]:
@@ -138,11 +164,12 @@ def _file_reader(address: str) -> Reader:
     kind = file_type(address)
     if kind is None:
         raise DataError(f"{address}: not a type of file that can be read; readable are {_FILE_TYPES}")
-    if kind == "parquet":
-        return functools.partial(read_parquet, address)
-    if kind == "json":
-        return functools.partial(read_json, address)
-    return functools.partial(read_delimited, address, "," if kind == "csv" else "\t")
+    read: Callable[[], Iterator[Row]] = functools.partial(
+        read_delimited, address, "," if kind == "csv" else "\t"
+    )
+    if kind in ("parquet", "json"):
+        read = functools.partial(read_parquet if kind == "parquet" else read_json, address)
+    return Reader(read, functools.partial(count_rows, address))
 
 
 def _folder_reader(folder: Path, split: str) -> Reader:
@@ -158,9 +185,9 @@ def _folder_reader(folder: Path, split: str) -> Reader:
 
     def read() -> Iterator[Row]:
         for reader in readers:
-            yield from reader()
+            yield from reader.read()
 
-    return read
+    return Reader(read, lambda: _sum(reader.count() for reader in readers))
 
 
 def _saved_dataset_reader(folder: Path, split: str) -> Reader:
@@ -176,7 +203,7 @@ def _saved_dataset_reader(folder: Path, split: str) -> Reader:
         dataset = saved
     else:
         raise DataError(f"{folder}: no split {split!r}; a dataset saved by itself has only the split 'train'")
-    return functools.partial(_read_dataset, dataset, f"{folder} row")
+    return Reader(functools.partial(_read_dataset, dataset, f"{folder} row"), lambda: dataset.num_rows)
 
 
 def _hub_splits(name: str, config: str | None) -> dict[Any, Any]:
@@ -198,7 +225,12 @@ def _hub_splits(name: str, config: str | None) -> dict[Any, Any]:
 def _hub_split_reader(name: str, config: str | None, splits: dict[Any, Any], split: str) -> Reader:
     dataset = _pick_split(splits, split, name)
     label = name if config is None else f"{name} ({config})"
-    return functools.partial(_read_dataset, dataset, f"{label} split {split} row")
+    splits_info = dataset.info.splits or {}  # what the hub's own description says, where it does
+
+    return Reader(
+        functools.partial(_read_dataset, dataset, f"{label} split {split} row"),
+        lambda: splits_info[split].num_examples if split in splits_info else None,
+    )
 
 
 def _pick_split(splits: dict[Any, Any], split: str, name: str) -> Any:

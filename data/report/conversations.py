@@ -116,7 +116,7 @@ def _response(row: Row, texts: TokenText) -> dict[str, Any]:
 
 
 def _is_readable(row: Row, texts: TokenText) -> bool:
-    """Whether to show tokens. Rollouts have no tokenizer of their own, but the text of the answer."""
+    """Whether to show tokens. Rollouts come without a tokenizer, but with the text of the answer."""
     return texts.is_readable or not isinstance(row, Rollout)
 
 

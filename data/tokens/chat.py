@@ -13,7 +13,7 @@ from data.preferences.messages import Answer, Message, PreferenceRow, as_turns
 from data.tokens.template import ChatTokenizer
 from data.tokens.thoughts import THOUGHT_FIELDS, without_thought
 
-#: Fields with content of their own: a template that does not read them loses what the data say.
+#: Fields with content beside the text: a template that does not read them loses it.
 CONTENT_FIELDS = ("tool_calls", "function_call", "images", "image", "audio", "video", "videos")
 
 #: Why a row is dropped whose template does not write all of an answer.

@@ -50,7 +50,7 @@ class TokenText:
     def in_sequence(self, token_ids: Sequence[int]) -> list[str]:
         """The texts of tokens that follow each other; joined, they are the text.
 
-        A character that is spread over several tokens stands at the first of them, and the others are empty.
+        A character that is spread over several tokens belongs to the first of them; the others are empty.
         """
         texts = [self[token_id] for token_id in token_ids]
         start = 0

@@ -1,4 +1,4 @@
-"""Two tokenizations of one text laid over its bytes.
+"""Two tokenizations of one text, aligned by its bytes.
 
 A boundary is a byte offset at which a token begins. Where a token of the student begins at a boundary of the
 teacher, both models stand before the same continuation: the position is aligned, and the teacher's distribution

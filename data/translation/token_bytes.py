@@ -1,8 +1,8 @@
-"""The bytes that each token of a tokenizer stands for.
+"""The bytes of each token of a tokenizer.
 
 Two tokenizers have no ids in common, but their tokens spell the same text, and text is bytes. Three families write
 bytes in ways that can be read exactly: byte-level BPE (GPT-2 and most of its descendants) has a letter for each
-byte; SentencePiece-like vocabularies (Llama 2, Gemma) write a space as `▁` and bytes without a piece of their own as
+byte; SentencePiece-like vocabularies (Llama 2, Gemma) write a space as `▁` and bytes that are no piece as
 `<0x0A>`; added tokens are their own text. Any other family (WordPiece, word ends written as `</w>`) loses spaces or
 case, and is refused.
 """
@@ -109,7 +109,7 @@ class TokenBytes:
     def first_piece(self, text: bytes) -> int | None:
         """The token that the tokenizer begins a continuation of these bytes with, or None where it has none.
 
-        A token that stands for exactly these bytes is that token. Other whole characters go through the tokenizer
+        Where a token is exactly these bytes, it is that one. Other whole characters go through the tokenizer
         itself, as they would in the middle of a text. Bytes that end inside a character cannot; for them the longest
         token that they begin with is taken.
         """

@@ -122,7 +122,7 @@ def read_encoded_pairs(
     reader = read_preferences(data, reading, need="pair" if "rejected" in roles else "chosen")
     encoder = PairEncoder(tokenizer, max_length=max_length, truncate=truncate, **encoding)
     rows: list[list[ResponseIds]] = []
-    for row in reader:
+    for row in reader.iterate_with_progress("encoding"):
         encoded = encoder.encode(row)
         if encoded is None:
             continue

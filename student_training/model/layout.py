@@ -1,4 +1,4 @@
-"""A student without its weights: laid out from config.json alone, to count it and to see what its layers keep."""
+"""A student without its weights, built from config.json alone, to count parameters and what its layers keep."""
 
 import copy
 from pathlib import Path

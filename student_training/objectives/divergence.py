@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 EMPTY_TAIL_LOGPROB = math.log(1e-7)
-"""Stands for a tail that is exactly empty on one side only: the floor that stored tails have anyway."""
+"""Replaces a tail that is exactly empty on one side only; stored tails have this floor anyway."""
 
 
 def forward_kl(

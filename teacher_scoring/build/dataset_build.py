@@ -26,7 +26,6 @@ from data.errors import ShardError
 from data.files import remove_leftovers, write_atomic
 from data.locks import hold_lock
 from data.preferences.reader import PreferenceReader
-from data.progress import Progress
 from data.signals.dataset import SignalDataset, is_intact
 from data.signals.fingerprint import explain_differences, fingerprint
 from data.signals.manifest import MANIFEST_NAME, read_manifest
@@ -152,18 +151,11 @@ class DatasetBuild:
             write: writes the rows of one shard, see `write_encoded_shards`.
             shard_pairs: pairs per shard.
         """
-        with Progress("encoding", unit="pairs") as progress:
-
-            def counted() -> Iterator[Sequence[Any]]:
-                for rows in rows_of_pairs:
-                    progress.update()
-                    yield rows
-
-            shards = list(
-                write_encoded_shards(
-                    counted(), self.folder, write=write, shard_pairs=shard_pairs, wanted=self.part
-                )
+        shards = list(
+            write_encoded_shards(
+                rows_of_pairs, self.folder, write=write, shard_pairs=shard_pairs, wanted=self.part
             )
+        )
         self.request = {**self._known, "data": reader.data_hash}
         self.fingerprint = fingerprint(self.request)
         return shards

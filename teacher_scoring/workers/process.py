@@ -72,7 +72,7 @@ class EngineProcess:
         """Whether `take` would return at once."""
         while self._next is None and self._ours.poll():
             try:
-                self._next = self._read("")
+                self._next = self._without_progress(self.listen(""))
             except EngineDiedError:
                 # `take` finds it dead again, and can say what it was working on.
                 return True
@@ -101,6 +101,27 @@ class EngineProcess:
             _, content = self._receive(doing)
         return content
 
+    def listen(self, doing: str) -> tuple[str, Any]:
+        """The next message with its kind: `open`, `heard` (how much further the work is), `result` or `end`.
+
+        Args:
+            doing: what the process is thought to be doing, for messages.
+        Raises:
+            AdpaError: as `take`.
+        """
+        # Whether the process lives is asked for itself: processes that it forked may hold the pipe open after it.
+        while not self._ours.poll(_POLL_S):
+            if not self._process.is_alive() and not self._ours.poll():
+                raise self._death(doing)
+        try:
+            kind, content = self._ours.recv()
+        except (EOFError, ConnectionResetError) as error:
+            raise self._death(doing) from error
+        if kind == "error":
+            name, message = content
+            raise getattr(data.errors, name)(message)
+        return kind, content
+
     def stop(self) -> None:
         """Stop the process and all that it started: SIGTERM, then SIGKILL after STOP_WITHIN_S."""
         if self._process.exitcode == 0:
@@ -125,26 +146,16 @@ class EngineProcess:
         """The next message that is not about progress."""
         message, self._next = self._next, None
         while message is None:
-            message = self._read(doing)
+            message = self._without_progress(self.listen(doing))
         return message
 
-    def _read(self, doing: str) -> tuple[str, Any] | None:
-        """One message; one about progress goes to `heard`, and None is returned."""
-        # Whether the process lives is asked for itself: processes that it forked may hold the pipe open after it.
-        while not self._ours.poll(_POLL_S):
-            if not self._process.is_alive() and not self._ours.poll():
-                raise self._death(doing)
-        try:
-            kind, content = self._ours.recv()
-        except (EOFError, ConnectionResetError) as error:
-            raise self._death(doing) from error
-        if kind == "error":
-            name, message = content
-            raise getattr(data.errors, name)(message)
-        if kind == "heard":
-            self._heard(content)
-            return None
-        return kind, content
+    def _without_progress(self, message: tuple[str, Any]) -> tuple[str, Any] | None:
+        """The message; None for one about progress, which goes to `heard`."""
+        kind, content = message
+        if kind != "heard":
+            return message
+        self._heard(content)
+        return None
 
     def _death(self, doing: str) -> EngineDiedError:
         self._process.join(STOP_WITHIN_S)

@@ -24,7 +24,7 @@ from data.files import TEMPORARY_SUFFIX
 from teacher_scoring.engines.open import engine_version, resolve_engine
 from teacher_scoring.workers.process import EngineProcess
 from teacher_scoring.workers.ray_cluster import connected_ray, worker_resources
-from teacher_scoring.workers.work import STOP_WITHIN_S, EngineRequest, Work
+from teacher_scoring.workers.work import STOP_WITHIN_S, EngineRequest, Heard, Work, unheard
 
 # Give up on an item after this many lost workers.
 _MAX_LOSSES = 3
@@ -132,13 +132,16 @@ _POLL_S = 0.5
 _SAY_WAITING_AFTER_S = 30.0
 
 
-def work_on_ray(request: EngineRequest, work: Work, items: Iterator[Any]) -> Iterator[Any]:
+def work_on_ray(
+    request: EngineRequest, work: Work, items: Iterator[Any], heard: Heard = unheard
+) -> Iterator[Any]:
     """Work on all items on `request.workers` engines at once.
 
     Args:
         request: the engines.
         work: what each does with the items that it gets.
         items: taken a few ahead of the results.
+        heard: told how far the workers are between two results; of a lost worker's item the work counts twice.
     Yields:
         The results, in order.
     Raises:
@@ -146,7 +149,7 @@ def work_on_ray(request: EngineRequest, work: Work, items: Iterator[Any]) -> Ite
         AdpaError: what an engine raised; ScoringError after too many lost workers.
     """
     with connected_ray(request) as ray, _probe_files(request.shared_folders) as probe_files:
-        pool = _WorkerPool(ray, request, work, _Needs(probe_files, _versions(request)))
+        pool = _WorkerPool(ray, request, work, _Needs(probe_files, _versions(request)), heard)
         try:
             yield from pool.work_on(items)
         finally:
@@ -189,14 +192,14 @@ class _EngineActor:
         self._process: EngineProcess | None = None
 
     def serve(self, work: Work, needs: _Needs) -> Iterator[Any]:
-        """Yield None when Ray has placed this actor, None again when the engine is open, then the results, for ever."""
+        """Yield None when Ray has placed this actor, None when the engine is open, then its messages, for ever."""
         yield None
         needs.check(self._request)
         self._process = EngineProcess(self._request, work)
         self._process.wait_until_open()
         yield None
         while True:
-            yield self._process.take("an item")
+            yield self._process.listen("while it worked on an item")
 
     def give(self, item: Any) -> None:
         """Hand the engine an item; only after the second yield of `serve`."""
@@ -222,8 +225,9 @@ class _Worker:
 class _WorkerPool:
     """The workers of one pass: started, given items, replaced when they are lost, stopped."""
 
-    def __init__(self, ray: Any, request: EngineRequest, work: Work, needs: _Needs) -> None:
+    def __init__(self, ray: Any, request: EngineRequest, work: Work, needs: _Needs, heard: Heard) -> None:
         self._ray = ray
+        self._heard = heard
         self._request = request
         self._work = work
         self._needs = needs
@@ -287,9 +291,9 @@ class _WorkerPool:
             worker.actor.give.options(concurrency_group="give").remote(item)
 
     def _listen(self, worker: _Worker, ledger: WorkLedger) -> None:
-        """Handle one message of a worker: placed, ready, result or error."""
+        """Handle one message of a worker: placed, ready, progress, result or error."""
         try:
-            result = self._ray.get(next(worker.stream))
+            message = self._ray.get(next(worker.stream))
         except self._ray.exceptions.RayTaskError as error:
             if not isinstance(error.cause, AdpaError):
                 raise
@@ -300,7 +304,11 @@ class _WorkerPool:
             self._replace(worker, ledger, ScoringError(f"{self._request.option}: a worker died: {reason}"))
         else:
             if worker.is_ready:
-                ledger.done(worker, result)
+                kind, content = message
+                if kind == "heard":
+                    self._heard(content)
+                else:
+                    ledger.done(worker, content)
             elif worker.is_placed:
                 worker.is_ready, self._failed_starts = True, 0
             worker.is_placed = True

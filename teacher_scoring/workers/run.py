@@ -84,7 +84,7 @@ def run_on_engine(
         work: takes the engine and the items, and yields one result for each, in order. For an engine in a separate
             process, `work`, items and results have to be picklable.
         items: taken a few ahead of the results.
-        heard: told how far the work is between two results; not by engines on Ray, where results come from several.
+        heard: told how far the work is between two results.
     Yields:
         The results.
     Raises:
@@ -95,9 +95,7 @@ def run_on_engine(
     for first in items:
         everything = itertools.chain([first], items)
         if request.on_ray:
-            from teacher_scoring.workers.ray import work_on_ray  # noqa: PLC0415  (only where it is asked for)
-
-            yield from work_on_ray(request, work, everything)
+            from teacher_scoring.workers.ray import work_on_ray as run  # noqa: PLC0415  (only where it is asked for)
         else:
             run = work_apart if request.own_process else work_here
-            yield from run(request, work, everything, heard)
+        yield from run(request, work, everything, heard)

@@ -93,7 +93,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         "pad_token_id": tokenizer.token_to_id("<pad>"),
     }
     if request.param == "bytes":
-        # The head has rows of its own, which have to be cut as those of the embedding are.
+        # The head has separate rows, which have to be cut as those of the embedding are.
         model: Any = LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=False))
     else:
         model = Gemma3ForCausalLM(Gemma3TextConfig(**shape, tie_word_embeddings=True))

@@ -20,7 +20,7 @@ class Killed(BaseException):
 
 
 class FaultyDisk:
-    """Stands between `data.files` and the system; lets `fail_at` operations pass and stops the next one."""
+    """Replaces the system calls of `data.files`: the first `fail_at` operations succeed, the next one fails."""
 
     def __init__(self, fail_at, fault):
         self.fail_at, self.fault = fail_at, fault

@@ -53,7 +53,7 @@ def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path, place):
 def test_only_leftovers_of_killed_writers_are_removed(tmp_path):
     with atomic_output(tmp_path / "a.parquet") as file:
         left = os.path.basename(file.name)
-        # What a SIGKILL at this moment would leave behind.
+        # What a SIGKILL at this moment would leave on disk.
         os.link(file.name, tmp_path / ".b.parquet.1-00.partial")
     (tmp_path / "notes.txt").write_text("mine")
     assert left.endswith(".partial")

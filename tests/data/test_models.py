@@ -1,4 +1,4 @@
-"""Which model a name stands for: identity of weights, and what the hub refuses."""
+"""Which model a name means: identity of weights, and what the hub refuses."""
 
 import hashlib
 from types import SimpleNamespace

@@ -38,7 +38,7 @@ TINY = dataclasses.replace(
 def patched():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "FAST", TINY)
-        # Two steps teach nothing. The check has a test of its own.
+        # Two steps teach nothing. The check has a separate test.
         patch.setattr(demo, "check_teacher", lambda teacher, reference: None)
         yield patch
 

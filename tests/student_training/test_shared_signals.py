@@ -81,11 +81,11 @@ def test_any_flipped_bit_stops_training_before_it_begins(scored, tmp_path):
     rng = np.random.default_rng(7)
     for trial in range(100):
         path = files[trial % len(files)]
-        sound = path.read_bytes()
-        damaged = bytearray(sound)
+        valid = path.read_bytes()
+        damaged = bytearray(valid)
         damaged[int(rng.integers(len(damaged)))] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
         with pytest.raises(ShardError, match=re.escape(path.name)):
             open_inputs(options, method.needs, tokenizer)
-        path.write_bytes(sound)
+        path.write_bytes(valid)
     open_inputs(options, method.needs, tokenizer)

@@ -1,4 +1,4 @@
-"""What a run leaves behind, what stops it, and what never changes its numbers."""
+"""What a run writes, what stops it, and what never changes its numbers."""
 
 import json
 import shutil

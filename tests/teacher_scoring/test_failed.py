@@ -51,7 +51,7 @@ class Forgetful:
 
 @pytest.fixture
 def forget(monkeypatch):
-    """Makes the engine whose model folder has a name lose what a predicate says; None makes it sound again."""
+    """Makes the engine whose model folder has a name lose what a predicate says; None ends that."""
 
     def install(model, loses):
         def opened(kind, settings):

@@ -43,7 +43,7 @@ def uninterrupted(tiny_world, tmp_path_factory):
 
 
 def halted(arguments, tmp_path, files, after):
-    """Start a command that stands still before it names another file when so many are there.
+    """Start a command that halts before it names another file once a given number are there.
 
     By progress, not by the clock, so that load does not matter.
     """
@@ -81,7 +81,7 @@ def go_on(running, number):
 def test_a_stopped_run_continues_to_the_same_bytes(
     number, code, own_process, tiny_world, tmp_path, uninterrupted
 ):
-    # Within the teacher's pass where the engine has a process of its own, else within the reference's.
+    # Within the teacher's pass where the engine has a separate process, else within the reference's.
     after = 3 if own_process else 8
     more = ["--own-process"] if own_process else []
     running = halted(command(tiny_world, tmp_path, *more), tmp_path, "passes/*.parquet", after)
@@ -90,7 +90,7 @@ def test_a_stopped_run_continues_to_the_same_bytes(
     if code == 130:
         assert said.endswith("interrupted; the same command continues where this one stopped\n")
     assert not (tmp_path / "out" / "manifest.json").exists()
-    # Up to three were being written, and an engine of its own does not halt at once.
+    # Up to three were being written, and an engine in a separate process does not halt at once.
     kept = len(list(tmp_path.glob("passes/*.parquet")))
     assert after <= kept < NUM_PASS_FILES
     finished = subprocess.run(command(tiny_world, tmp_path), check=True, capture_output=True, text=True)
@@ -99,7 +99,7 @@ def test_a_stopped_run_continues_to_the_same_bytes(
     assert not list((tmp_path / "out").glob(".*"))
 
 
-# Runs a command that may not write files of more than so many bytes.
+# Runs a command that may not write files above a given size.
 _LIMITED = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))

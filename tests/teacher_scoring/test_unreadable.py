@@ -31,7 +31,7 @@ def options(tiny_world, tmp_path):
 
 
 def with_positions(folder, number, path):
-    """A copy of a model that says it has so many positions."""
+    """A copy of a model whose configuration names another number of positions."""
     shutil.copytree(folder, path)
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": number}))

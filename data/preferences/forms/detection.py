@@ -266,7 +266,7 @@ def _no_form(row: Mapping[str, Any]) -> str:
     if len(has) == 1 and wrapped:
         return (
             f"one object whose only column `{wrapped[0]}` is a list of objects; if those are the rows, write them into "
-            f"a file of their own (`jq -c '.{wrapped[0]}[]'`)"
+            f"a separate file (`jq -c '.{wrapped[0]}[]'`)"
         )
     return (
         f"{what}; columns with content: {listed(has)}; forms are: {', '.join(form.name for form in FORMS)} "

@@ -13,7 +13,7 @@ from data.signals.rollouts import ROLLOUT_SCHEMA, RolloutDataset, RolloutGroup, 
 
 @pytest.fixture
 def columns(tmp_path, make_rollouts):
-    """The columns of twelve sound rows, as Python values: two samples for each of six prompts, of 2 and 3 tokens."""
+    """The columns of twelve valid rows, as Python values: two samples for each of six prompts, of 2 and 3 tokens."""
     make_rollouts(tmp_path / "rollouts", rows_per_group=12)
     return pq.read_table(tmp_path / "rollouts" / "shard-00000.parquet").to_pydict()
 

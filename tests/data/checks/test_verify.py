@@ -41,9 +41,9 @@ def test_sound_datasets_have_no_findings(tmp_path, dataset, make_dataset, make_r
     assert repair_plan(dataset, []) == []
 
 
-def _same_json(sound, damaged):
+def _same_json(valid, damaged):
     try:
-        return json.loads(sound) == json.loads(damaged)
+        return json.loads(valid) == json.loads(damaged)
     except ValueError:
         return False
 
@@ -56,8 +56,8 @@ def test_any_flipped_bit_or_changed_byte_is_found_and_the_file_named(dataset):
     assert len(files) == 5
     for trial in range(100):
         path = files[trial % len(files)]
-        sound = path.read_bytes()
-        damaged = bytearray(sound)
+        valid = path.read_bytes()
+        damaged = bytearray(valid)
         place = int(rng.integers(len(damaged)))
         # Half of the trials flip one bit, half put another byte there.
         damaged[place] ^= 1 << int(rng.integers(8)) if trial % 2 else int(rng.integers(1, 256))
@@ -65,10 +65,10 @@ def test_any_flipped_bit_or_changed_byte_is_found_and_the_file_named(dataset):
         found = {finding.file for finding in verify_dataset(dataset)}
         assert found == {path.relative_to(dataset).as_posix()}, (path, place)
         # Blanks in the manifest alter nothing that training reads; all else stops it.
-        if path.name != "manifest.json" or not _same_json(sound, damaged):
+        if path.name != "manifest.json" or not _same_json(valid, damaged):
             with pytest.raises(ShardError, match=path.name.replace(".", r"\.")):
                 SignalDataset.open(dataset, check_shards=True)
-        path.write_bytes(sound)
+        path.write_bytes(valid)
     assert verify_dataset(dataset) == []
 
 

@@ -139,7 +139,7 @@ def test_every_form_has_a_fixture_and_an_example_that_is_told_to_be_it(read):
             assert len(list(reader)) == 1
             assert reader.form_name == form.name, example
     untested = {form.name for form in FORMS} - {schema.form for schema in ALL}
-    # Prompts alone and HelpSteer2 have tests of their own.
+    # Prompts alone and HelpSteer2 have separate tests.
     assert untested == {"prompt", "instruction", "question", "helpsteer2", "prompt-response"}
 
 
@@ -165,7 +165,7 @@ def test_foreign_columns_in_any_order_change_no_form(schema, foreign, generator)
     assert (found.form.name, found.description) == (schema.form, detect_form(schema.rows[0]).description)
 
 
-# --- Forms that cannot be told apart, and names of columns
+# --- Ambiguous forms, and names of columns
 
 
 AMBIGUOUS = {"instruction": "Name a lake.", "output": "Como.", "messages": [user(Q), assistant(GOOD)]}

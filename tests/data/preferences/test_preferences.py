@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from data.errors import DataError
+from data.preferences import reader as reader_module
 from data.preferences.forms.detection import FORMS
 from data.preferences.messages import Message
 from data.preferences.reader import read_preferences
+from data.progress import Progress
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -281,7 +283,7 @@ def test_repeated_rows_are_dropped_and_counted(read):
     assert [row.rejected for row in reader] == ["bad", "worse"]
     assert reader.counts.dropped == {"duplicate": 2}
     assert [row.pair_id for row in read({"id": 1, **PAIR}, {"id": 1, **PAIR})] == ["1"]
-    assert len(list(read({"id": 1, **PAIR}, {"id": 2, **PAIR}))) == 2, "ids of their own make them two rows"
+    assert len(list(read({"id": 1, **PAIR}, {"id": 2, **PAIR}))) == 2, "different ids make them two rows"
 
 
 def test_one_id_for_two_contents_is_refused_with_both_places(read):
@@ -333,6 +335,20 @@ def test_the_data_hash_is_not_told_before_the_end(read):
     next(iter(reader))
     with pytest.raises(RuntimeError, match="after the last row"):
         _ = reader.data_hash
+
+
+def test_iterate_with_progress_counts_the_rows_of_the_source_also_the_dropped(read, monkeypatch):
+    described = []
+
+    class Seen(Progress):
+        def __exit__(self, *error):
+            described.append(self.describe(1.0))
+            super().__exit__(*error)
+
+    monkeypatch.setattr(reader_module, "Progress", Seen)
+    reader = read(PAIR, PAIR, {**PAIR, "prompt": "Another question"})
+    assert len(list(reader.iterate_with_progress("encoding"))) == 2
+    assert described == ["encoding: 3 of 3 rows (100%), 3 a second, 0 s left"]
 
 
 def test_reading_again_starts_and_counts_anew(read):

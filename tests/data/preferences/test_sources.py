@@ -138,6 +138,34 @@ def test_every_kind_of_source_gives_the_same_rows_in_order(tmp_path, write):
     assert [row for _, row in source] == ROWS, "a source is read from its start every time"
 
 
+@pytest.mark.parametrize(
+    ("write", "split", "count"),
+    [
+        (_jsonl, "train", 300),
+        (_jsonl, "train[:100]", 100),
+        (_jsonl, "train[250:400]", 50),
+        (_parquet, "train", 300),
+        (_saved_dataset, "train", 300),
+        (_indented_objects, "train", None),
+        (_json_array, "train", None),
+        (_jsonl_gz, "train", None),
+        (_csv, "train", None),
+    ],
+)
+def test_count_is_that_of_the_rows_or_none(tmp_path, write, split, count):
+    source = open_source(str(write(tmp_path)), split=split)
+    assert source.count() == count
+    assert count in (None, len(list(source)))
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("{}", 1), ("{}\n{}", 2), ("{}\n{}\n", 2), ("", None), ("{\n}", None)]
+)
+def test_count_of_lines_does_not_need_the_last_line_end(tmp_path, text, count):
+    (tmp_path / "rows.jsonl").write_text(text)
+    assert open_source(str(tmp_path / "rows.jsonl")).count() == count
+
+
 def test_fsspec_addresses_are_read_like_files(tmp_path):
     assert _values(f"file://{_jsonl(tmp_path)}") == ROWS
     assert _values(f"file://{_parquet(tmp_path)}") == ROWS

@@ -180,7 +180,7 @@ def test_long_text_loses_its_middle_and_says_so(preview):
 
 
 def run(*arguments):
-    """The command line in a process of its own; its output, and what it imported."""
+    """The command line in a separate process: its output, and what it imported."""
     program = (
         "import sys, cli; sys.argv = ['adpa', *sys.argv[1:]]\n"
         "try: cli.main()\n"

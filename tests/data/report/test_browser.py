@@ -76,7 +76,7 @@ def contrast(one, other):
 
 
 def over(color, ground):
-    """A translucent CSS colour laid over an opaque one."""
+    """A translucent CSS colour blended with an opaque one."""
     parts = [float(value) for value in re.findall(r"[\d.]+", color)]
     alpha = parts[3] if len(parts) > 3 else 1.0
     below = [float(value) for value in re.findall(r"[\d.]+", ground)[:3]]

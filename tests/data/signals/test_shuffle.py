@@ -59,7 +59,7 @@ def test_few_blocks_are_shuffled_uniformly():
 def test_neighbours_in_storage_are_spread_out():
     order = shuffled_pairs(_blocks([50] * 40), seed=0, epoch=0, window=8)
     same_block = np.mean(order[1:] // 50 == order[:-1] // 50)
-    # With eight blocks in use at a time, one pair in eight follows one of its own block.
+    # With eight blocks in use at a time, one pair in eight follows a pair of the same block.
     assert same_block < 0.2
 
 

@@ -273,7 +273,7 @@ def test_a_bucket_is_never_made(dataset, s3_bucket):
 
 
 def test_a_service_that_cannot_be_reached_is_one_error(monkeypatch, s3_bucket):
-    """Nobody listens on the discard port; botocore says so in an error of its own."""
+    """Nothing listens on the discard port; botocore raises its own class of error for that."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     fsspec.filesystem("s3").clear_instance_cache()

@@ -158,7 +158,7 @@ def phi_3():
         adds_bos=True,
         template=PHI_3,
     )
-    # These swallow the newline behind them.
+    # These include the newline after them.
     tokenizer.add_tokens(
         [
             AddedToken(f"<|{name}|>", rstrip=True, special=True)

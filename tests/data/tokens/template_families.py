@@ -27,7 +27,7 @@ class Thoughts:
         splits: whether a thought is also found in the text, before the closing tag.
         writes: `given` (where there is one), `latest` (also an empty one, in turns after the last user's),
             `always`, or `never`: thoughts in the text are cut off.
-        empty: what stands for a thought that there is not.
+        empty: what the template writes where there is no thought.
         prompt: what the generation prompt ends with.
         prompt_off: the same with the argument `switch` set to false; None where there is no such argument.
         switch: the argument's name.

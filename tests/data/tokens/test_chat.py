@@ -76,7 +76,7 @@ def test_what_a_template_writes_behind_the_terminator_is_cut(style, cut):
     encoded = PairEncoder(tokenizer).encode(row())
     text = tokenizer.apply_chat_template(dicts(conversation("How are you?", "I am fine.")), tokenize=False)
     kept = tokenizer.decode([*encoded.prompt_ids, *encoded.chosen_ids])
-    # Llama 2's normalizer puts a space behind every special token, which decoding shows.
+    # Llama 2's normalizer puts a space after every special token, which decoding shows.
     assert kept.replace(" ", "") + cut == text.replace(" ", "")
 
 

@@ -177,7 +177,7 @@ def test_translation_onto_the_same_pieces_under_other_ids_changes_ids_alone(
     disguised.save_pretrained(tmp_path / "disguised")
     result = translate_dataset(source, tmp_path / "disguised", load_tokenizer=load, out=str(tmp_path / "out"))
     assert result.aligned_share == 1.0
-    # Special tokens without a role of their own (the start of a turn) are the only ones without a place.
+    # Only special tokens without a role in both tokenizers (the start of a turn) have no counterpart.
     assert {text for text, _ in result.unplaced_tokens} <= {"id 0", "id 1"}
     lost = {0, 1}
     for old, new in zip(source.iterate(), SignalDataset.open(result.path).iterate(), strict=True):

@@ -59,7 +59,7 @@ def response(role, rng, *, masked=True):
 
 
 def turns(row):
-    """The turns of a masked row as rows of their own, each after all that precedes it."""
+    """The turns of a masked row as separate rows, each after all that precedes it."""
     ids = np.concatenate([row.prompt_ids, row.response_ids])
     begin = len(row.prompt_ids)
     starts = np.cumsum([0, *row.support_sizes])

@@ -34,7 +34,7 @@ def assert_sizes(sizes, expected):
 
 @pytest.fixture
 def expected(scored):
-    """Counted before signals go out of reach."""
+    """Counted while the signals can still be read."""
     return {
         roles: counted(SignalDataset.open(scored.full), roles)
         for roles in (frozenset({"chosen", "rejected"}), frozenset({"student"}))

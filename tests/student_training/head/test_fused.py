@@ -263,7 +263,7 @@ def test_the_functions_that_a_gpu_compiles_are_one_graph_each_for_all_sizes(soft
 def test_collecting_the_gradients_of_several_chunks_for_one_product_changes_nothing(
     num_stacked, num_positions, monkeypatch
 ):
-    """As on a GPU, where bfloat16 gradients lie in memory of their own."""
+    """As on a GPU, where bfloat16 gradients have separate memory."""
     initialize = HeadProducts.__init__
 
     def stacking(self, *arguments):

@@ -44,7 +44,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 class TailInTwoKernels:
-    """Stands for the compiled functions, which make nothing of a chunk's size but their output."""
+    """Replaces the compiled functions, which allocate nothing of a chunk's size but their output."""
 
     def __init__(self, logits):
         self.shift, self.total, self.weighted = (logits.new_empty(len(logits)) for _ in range(3))
@@ -90,7 +90,7 @@ def test_8192_positions_of_a_large_vocabulary_take_less_than_3_gb_on_a_gpu(use, 
         USES[use](hidden, LMHead(weight=weight), labels, support_ids, support_mask).backward()
     assert weight.grad is not None
     assert hidden.grad is not None
-    # What is left is the two gradients, and no second copy of the larger one behind them.
+    # What is left is the two gradients, and no second copy of the larger one.
     assert live.now < 1.01 * (weight.nbytes + hidden.nbytes)
     # The float32 sum of the weight's gradient alone is 2.1 GB; cuBLAS wants 34 MB for itself.
     assert 2.1e9 < live.peak < 2.95e9

@@ -1,4 +1,4 @@
-"""Adapters on a student: put on, and merged from weights that lie in one place or in several."""
+"""Adapters on a student: added, and merged from weights on one device or on several."""
 
 import copy
 

@@ -25,7 +25,7 @@ CASES = {case["name"]: case for case in GOLDEN["cases"]}
 
 
 def tensor(values, dtype):
-    """Golden numbers as a tensor; null stands for a log-probability of -inf."""
+    """Golden numbers as a tensor; null means a log-probability of -inf."""
     if isinstance(values, list):
         values = [-torch.inf if value is None else value for value in values]
     return torch.tensor(values, dtype=dtype)
@@ -160,7 +160,7 @@ def test_values_and_gradients_match_the_golden_file_in_float32(name, path):
     expected = expected_of(CASES[name], path)
     values, gradient = evaluate(CASES[name], path, torch.float32)
     # 1e-5 of the largest entry: a sum of terms of both signs keeps the absolute error of its largest term, so
-    # an entry that nearly cancels has no small relative error of its own. Gradients add one rounding of a
+    # an entry that nearly cancels has no small relative error. Gradients add one rounding of a
     # probability near 1, which log-softmax multiplies by the sum of all the others.
     expected_values = tensor(expected["per_position"], torch.float32)
     torch.testing.assert_close(

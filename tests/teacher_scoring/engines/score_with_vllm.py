@@ -1,6 +1,6 @@
-"""Scores checkpoints with vLLM in a process of its own: `python score_with_vllm.py QUESTIONS.npz`.
+"""Scores checkpoints with vLLM in a separate process: `python score_with_vllm.py QUESTIONS.npz`.
 
-A process of its own, because vLLM's backend for models that it has no code for alters transformers' classes for
+It is separate because vLLM's backend for models that it has no code for alters transformers' classes for
 good. It is not a test, but what the exactness tests run.
 
 With ADPA_TRITON naming a folder that holds the triton package, vLLM runs the model runner that it has for GPUs, its
@@ -44,7 +44,7 @@ def score(folder: Path) -> None:
 
 
 class _InterpretedDriver:
-    """Stands in for Triton's CPU driver, which PyPI's build lacks; vLLM asks it only whether it is there."""
+    """Replaces Triton's CPU driver, which PyPI's build lacks; vLLM only asks whether there is one."""
 
     @staticmethod
     def is_active() -> bool:

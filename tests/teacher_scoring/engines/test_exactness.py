@@ -4,7 +4,7 @@ A handful by default; `ADPA_EXACTNESS=all pytest tests/teacher_scoring/engines/t
 prints a table: largest and mean difference of vLLM, mean difference of transformers in the same dtype, nat.
 
 vLLM's CPU build scores through the worker extension. The way it scores on GPUs runs here as well, its kernels
-interpreted, where triton lies in a folder that nothing else imports from: `make test` puts it into .venv/triton;
+interpreted, where triton is in a folder that nothing else imports from: `make test` puts it into .venv/triton;
 elsewhere `pip install --no-deps --target FOLDER triton`, and ADPA_TRITON=FOLDER.
 """
 
@@ -139,7 +139,7 @@ def asked(make_checkpoint, make_sequences, tmp_path_factory):
 
 
 def run_vllm(asked, names, **environment):
-    """Let vLLM answer the questions of some cases, in a process of its own; what that writes to its terminal."""
+    """Let vLLM answer the questions of some cases, in a separate process; returns what that prints."""
     folders = [str(asked[name].folder) for name in names]
     done = subprocess.run(
         [sys.executable, str(Path(__file__).parent / "score_with_vllm.py"), *folders],

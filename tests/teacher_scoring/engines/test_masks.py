@@ -1,4 +1,4 @@
-"""Masked responses: only what the mask has is scored, and as if each stretch of it were a response of its own."""
+"""Masked responses: only what the mask has is scored, and as if each range of it were a separate response."""
 
 from types import SimpleNamespace
 

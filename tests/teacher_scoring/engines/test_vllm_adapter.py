@@ -1,4 +1,4 @@
-"""A LoRA adapter under vLLM: an engine of its own, which could not be beside another one in this process."""
+"""A LoRA adapter under vLLM: a separate engine, because two cannot be in one process."""
 
 import numpy as np
 import pytest

@@ -78,13 +78,13 @@ def test_given_ids_are_asked_from_the_first_response_position_on():
 )
 def test_given_scores_that_are_missing_or_of_another_prompt_are_lost(changed, words):
     scores = np.float32([[-1, -1, -np.inf], [-2, -3, -np.inf]])
-    sound = {"prompt_token_ids": ALL_IDS, "prompt_token_id_logprobs": scores}
+    valid = {"prompt_token_ids": ALL_IDS, "prompt_token_id_logprobs": scores}
     read = NativeRequests(8).read_given
-    (answer,) = read([SimpleNamespace(**sound)], [0], [SEQUENCE])
+    (answer,) = read([SimpleNamespace(**valid)], [0], [SEQUENCE])
     assert isinstance(answer, GivenScores)
     np.testing.assert_array_equal(answer.token_logprobs, [-1, -2])
     np.testing.assert_array_equal(answer.logprobs, scores[:, 1:])
-    (answer,) = read([SimpleNamespace(**{**sound, **changed})], [0], [SEQUENCE])
+    (answer,) = read([SimpleNamespace(**{**valid, **changed})], [0], [SEQUENCE])
     assert isinstance(answer, str)
     assert words in answer
 

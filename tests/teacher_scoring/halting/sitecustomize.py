@@ -1,4 +1,4 @@
-"""Halts a command just before it names a file, when so many others have their names; for the tests of resuming.
+"""Stops a command just before it renames a file, after a given number of renames; for the tests of resuming.
 
 Python runs this at its start wherever this folder is on PYTHONPATH: in the command, in its engine's process, in Ray's
 workers. Whichever of them is about to name the file halts the command (SIGSTOP), once.

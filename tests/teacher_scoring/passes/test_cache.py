@@ -161,19 +161,19 @@ def test_reference_scores_at_other_ids_than_the_teachers_are_not_used(run, tiny_
 
 
 def test_an_interrupted_run_continues_with_the_same_result(run, tiny_world, tmp_path):
-    """The reference cannot be opened; with its weights mended, the same command finds the teacher's pass."""
+    """The reference cannot be opened; after its weights are repaired, the same command finds the teacher's pass."""
     whole, _ = run()
     broken, out = tmp_path / "broken", tmp_path / "continued"
     shutil.copytree(tiny_world.reference, broken)
     weights = next(broken.glob("*.safetensors"))
-    sound = weights.read_bytes()
+    valid = weights.read_bytes()
     cache = str(tmp_path / "other-cache")
     # As long, with the same configuration: everything but the numbers looks right.
-    weights.write_bytes(sound[: len(sound) // 2])
+    weights.write_bytes(valid[: len(valid) // 2])
     with pytest.raises(ScoringError, match="broken"):
         run(reference=str(broken), out=str(out), pass_cache=cache)
     assert not (out / "manifest.json").exists()
-    weights.write_bytes(sound)
+    weights.write_bytes(valid)
     with pytest.raises(
         ShardError, match=r"unfinished dataset: reference\.weights_sha256 is \S+ there, \S+ here"
     ):

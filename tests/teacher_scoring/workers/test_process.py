@@ -1,4 +1,4 @@
-"""An engine in a process of its own: same results, its errors, its death."""
+"""An engine in a separate process: same results, its errors, its death."""
 
 import functools
 import multiprocessing
@@ -85,7 +85,7 @@ def test_giving_up_in_the_middle_stops_the_process(tiny_world):
 
 
 def with_a_helper(engine, items):
-    """Has a process of its own that needs a moment to give back what it holds, as vLLM's have."""
+    """Has a child process that needs a moment to free what it holds, as vLLM's have."""
     tidy = "import signal, sys, time, pathlib; signal.signal(15, lambda *_: sys.exit(time.sleep(0.5)))\n"
     tidy += "try: pathlib.Path(sys.argv[1], 'held').touch(); time.sleep(600)\n"
     tidy += "finally: pathlib.Path(sys.argv[1], 'held').unlink()"

@@ -1,4 +1,4 @@
-"""What a pass takes of a Ray cluster, and what it leaves behind; nothing here starts one."""
+"""What a pass takes of a Ray cluster, and what it leaves on disk; nothing here starts one."""
 
 import os
 import subprocess

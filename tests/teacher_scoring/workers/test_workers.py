@@ -15,6 +15,7 @@ from teacher_scoring.engines.contract import EngineOptions
 from teacher_scoring.engines.models import find_model
 from teacher_scoring.options import SampleOptions, ScoreOptions
 from teacher_scoring.sample import sample_student
+from teacher_scoring.workers import process
 from teacher_scoring.workers.ray_cluster import session_folder
 from teacher_scoring.workers.run import EngineRequest, request_engine, run_on_engine
 
@@ -75,6 +76,15 @@ def work(engine, items):
         yield item, engine.vocab_size, os.getpid()
 
 
+def report(engine, items):
+    """Says three times how far it is before it answers; each is passed on at once."""
+    process._TELL_EVERY_S = 0.0
+    for item in items:
+        for _ in range(3):
+            engine.backend.heard(0.25)
+        yield item
+
+
 def test_work_of_killed_workers_is_done_by_others_in_order(request_of, tmp_path, caplog, still_running):
     items = [str(number) for number in range(12)]
     # Nearly at once, so that the engines which take their places start side by side.
@@ -91,7 +101,14 @@ def test_work_of_killed_workers_is_done_by_others_in_order(request_of, tmp_path,
     assert sorted(os.listdir(tmp_path)) == ["actor", "engine"]
 
 
-def test_what_another_worker_cannot_mend_ends_the_run_with_the_error_itself(request_of):
+def test_what_workers_say_while_they_work_is_heard_here(request_of):
+    heard = []
+    found = run_on_engine(request_of(), report, ["one", "two", "three"], heard.append)
+    assert list(found) == ["one", "two", "three"]
+    assert sum(heard) == 0.75 * 3
+
+
+def test_what_another_worker_cannot_fix_ends_the_run_with_the_error_itself(request_of):
     results = run_on_engine(request_of(workers=1, ray_address="auto"), work, ["one", "refuse", "two"])
     assert next(results)[0] == "one"
     with pytest.raises(ShardError, match=r"^this disk is full$"):
@@ -128,7 +145,7 @@ def test_a_command_joins_the_cluster_that_it_is_told_of(tiny_world, tmp_path):
     line = [sys.executable, ROOT / "cli.py", "score-teacher", "--engine", "transformers", "--top-k", "4"]
     line += ["--teacher", tiny_world.teacher, "--data", tiny_world.pairs, "--shard-pairs", "4"]
     line += ["--ray-address", ray.get_runtime_context().gcs_address, "--out", tmp_path / "signals"]
-    # Ray's own switch: a cluster with an address of its own is not asked for its token without it.
+    # Ray's own switch: without it, a cluster with an address is not asked for its token.
     environment = {**os.environ, "RAY_AUTH_MODE": "token"}
     run = subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
     assert run.returncode == 0, run.stderr
