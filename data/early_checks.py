@@ -44,7 +44,7 @@ _JUDGES = ("judge_reward_model", "judge_teacher", "judge_reference")
 
 _DATASETS = ("signals", "eval_signals", "rollouts")
 
-#: Code of the user's by its address; a method has one where it is none of this program's.
+#: Options that name a user's code by its address; `method` does where it is not one of `METHODS`.
 _ADDRESSES = ("judge_function", "method")
 
 #: Files of other tools.

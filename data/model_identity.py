@@ -20,12 +20,12 @@ _LOG_IN = "log in: `hf auth login`, or a token in HF_TOKEN"
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".gguf")
 
-# The same weights once more, for libraries that no engine here is: Llama's own, TensorFlow, Flax, ONNX, Rust.
+# The same weights in the formats of libraries that are not used here: Llama's own, TensorFlow, Flax, ONNX, Rust.
 _FOREIGN_WEIGHTS = ("original/*", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot")
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 
-# What the names of architectures end in that give no probabilities of next tokens.
+# Endings of the names of architectures that give no next-token probabilities.
 _OTHER_HEADS = (
     "ForMaskedLM",
     "ForMultipleChoice",
@@ -202,7 +202,7 @@ def refuse_other_models(folder: Path, option: str) -> None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         names, is_encoder_decoder = config.get("architectures") or [], config.get("is_encoder_decoder")
     except (OSError, ValueError, AttributeError):
-        # Whoever loads it says what is wrong with the file.
+        # Loading the model says what is wrong with the file.
         return
     if is_encoder_decoder or (names and all(str(name).endswith(_OTHER_HEADS) for name in names)):
         kind = " (encoder and decoder)" if is_encoder_decoder else ""
@@ -234,7 +234,7 @@ def unusable_tokenizer(folder: Path, option: str, error: Exception) -> Configura
 def _hash(folder: Path, weights: list[Path]) -> str:
     configs = [folder / config for config in CONFIG_NAMES if (folder / config).is_file()]
     paths = [*configs, *weights]
-    # Side by side, because a disk gives more than one hash takes, and a large model has 100 GB and more.
+    # In parallel: disks read faster than one thread hashes, and a large model has 100 GB and more.
     with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
         contents = list(pool.map(_content, paths))
     digest = hashlib.sha256()

@@ -36,7 +36,7 @@ def answer_prompts(
     """Sample one answer to each prompt; the same prompt may be given several times.
 
     Noise depends on the seed, the number of prompts and a prompt's place, not on the model or the
-    temperature: comparing models, or temperatures of one model, on one seed compares them under the same luck.
+    temperature: comparing models, or temperatures of one model, on one seed compares them on the same random numbers.
 
     Args:
         model: a causal language model with the world's vocabulary.

@@ -76,7 +76,7 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         load_best_model_at_end=keep_best,
         metric_for_best_model="eval_loss" if keep_best else None,
         greater_is_better=False if keep_best else None,
-        # How long the held-out loss has not improved has to survive an interruption.
+        # Keeps the count of evaluations without an improvement over an interruption.
         restore_callback_states_from_checkpoint=options.early_stopping is not None,
         dataloader_num_workers=num_workers,
         dataloader_prefetch_factor=BATCHES_AHEAD if num_workers else None,
@@ -84,7 +84,7 @@ def training_arguments(options: TrainOptions, *, evaluate: bool) -> TrainingArgu
         # TensorBoard is added by hand, to have its files where a user looks for them.
         report_to=[name for name in options.report_to if name != "tensorboard"],
         run_name=Path(options.out).name,
-        # Explicit, or processes without accelerators would not look for each other.
+        # Explicit: processes without accelerators would not connect otherwise.
         use_cpu=not _has_accelerator(),
         ddp_timeout=_LONGEST_WAIT_S,
         remove_unused_columns=False,
@@ -111,7 +111,7 @@ def _loader_workers(options: TrainOptions) -> int:
 
 
 def _has_accelerator() -> bool:
-    """Whether there is one to train on; Apple's has no float64, which metrics add up in."""
+    """Whether there is a usable GPU; Apple's has no float64, in which metrics are summed."""
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return device is not None and device.type != "mps"
 

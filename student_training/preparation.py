@@ -162,7 +162,7 @@ def build_trainer(
     """
     out = Path(options.out)
     everything = PairDataset(inputs.source, method.needs.roles)
-    # Any id of the embedding does: what it fills up is masked. The tokenizer stays as it came.
+    # Any id of the embedding will do, since padding is masked. The tokenizer is not changed.
     pad_token_id = tokenizer.pad_token_id or 0
     if pad_token_id >= model.student.get_input_embeddings().weight.shape[0]:
         pad_token_id = 0

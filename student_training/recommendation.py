@@ -26,7 +26,7 @@ COMPARED_METHODS = _IMITATING | _LEARNING_FROM_CHOSEN
 
 @dataclass(frozen=True, slots=True)
 class Leaning:
-    """How far chosen answers go the teacher's way, in nats per position.
+    """How far chosen answers agree with the teacher's advantage, in nats per position.
 
     Attributes:
         chosen: mean advantage of the chosen answers' own tokens.

@@ -139,14 +139,14 @@ def train_student(options: TrainOptions) -> TrainingResult:
 
 
 def plan_training(options: TrainOptions) -> TrainingPlan:
-    """How much memory and time a run would take, and what cards that fits; writes nothing.
+    """How much memory and time a run would take, and which cards it fits; writes nothing.
 
     The student's folder needs no weights, only configuration and tokenizer; those of a hub name are not downloaded.
 
     Raises:
         AdpaError: for unusable options, data or signals.
     """
-    # How much quantised weights take is for bitsandbytes to say.
+    # Only bitsandbytes knows how much memory quantised weights take.
     is_quantized = options.quantize != "none"
     run = _prepare(options, need_weights=is_quantized)
     if is_quantized:

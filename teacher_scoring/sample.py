@@ -202,7 +202,7 @@ _PROMPT_SCHEMA = pa.schema([("pair_id", pa.string()), ("prompt_ids", list_of(pa.
 
 def _prompts(reader: PreferenceReader, encoder: PairEncoder) -> Iterator[list[_Prompt]]:
     for row in reader.iterate_with_progress("encoding"):
-        # The answers must not decide which prompts are short enough.
+        # Without the answers, whose lengths must not decide which prompts are short enough.
         encoded = encoder.encode(row._replace(chosen=None, rejected=None))
         if encoded is not None:
             yield [_Prompt(encoded.pair_id, encoded.prompt_ids)]

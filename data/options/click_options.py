@@ -330,7 +330,7 @@ def _refuse_missing(fields: Sequence[dataclasses.Field], values: Mapping[str, An
         if field.default is dataclasses.MISSING and field.name not in values
     ]
     if not missing:
-        return  # What is left of alternatives, the dataclass itself refuses in better words.
+        return  # Missing alternatives are refused by the dataclass itself, in better words.
     for field in fields:
         other = field.metadata["instead_of"]
         if other is not None and field.name not in values and other not in values:

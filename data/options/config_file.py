@@ -22,7 +22,7 @@ _NULL = "tag:yaml.org,2002:null"
 
 
 class _TextLoader(yaml.SafeLoader):
-    """YAML whose values stay text, null aside: its own guesses take 1e-4 for text and 0:1 for a number."""
+    """YAML with every value but null as text: by its own rules 1e-4 is text and 0:1 a number."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (a class attribute of the base)
         first: [(tag, pattern) for tag, pattern in resolvers if tag == _NULL]
@@ -113,7 +113,7 @@ def _parts(value: Any, *, commas: bool) -> list[Any]:
 
 
 def _typed(value: Any, scalar: type) -> Any:
-    """A value as the option's type; what cannot be that stays as it is, for the options' own checks to refuse."""
+    """A value as the option's type, or unchanged where it cannot be; the options' checks refuse it then."""
     if isinstance(value, str) and scalar is bool:
         return _BOOLEANS.get(value.lower(), value)
     if isinstance(value, str) and scalar is not str:

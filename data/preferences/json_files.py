@@ -34,7 +34,7 @@ def read_json(address: str) -> Iterator[Row]:
         try:
             start = b""
             while not start.strip():
-                # A whole array may be one line, which is not to be read at once.
+                # A whole array may be one line, too long to be read at once.
                 if not (start := file.readline(_CHUNK_BYTES)):
                     return
                 number += 1
@@ -134,11 +134,11 @@ class _JsonText:
                 return ""
 
     def step(self) -> None:
-        """Go past one character."""
+        """Skip one character."""
         self._advance(self._at + 1)
 
     def expect(self, mark: str) -> None:
-        """Go past a mark that has to come next.
+        """Skip a mark that has to come next.
 
         Raises:
             DataError: when something else comes.
@@ -148,7 +148,7 @@ class _JsonText:
         self.step()
 
     def value(self) -> Any:
-        """Decode the next value and go past it.
+        """Decode and skip the next value.
 
         Raises:
             DataError: for what is not JSON.
@@ -157,7 +157,7 @@ class _JsonText:
             try:
                 value, end = self._decoder.raw_decode(self._buffer, self._at)
             except json.JSONDecodeError as error:
-                # Cut off by the end of the buffer, perhaps: within a string, or in the last few characters.
+                # Possibly cut off by the end of the buffer: within a string, or in the last few characters.
                 cut = error.msg.startswith("Unterminated string") or error.pos >= len(self._buffer) - 12
                 if cut and self._read_more():
                     continue

@@ -53,7 +53,7 @@ class RowCounts:
 def read_preferences(
     source: str, reading: Reading | None = None, *, need: Need = "pair"
 ) -> "PreferenceReader":
-    """Open a source of preference rows; what is there is checked now, the rows while they are read.
+    """Open a source of preference rows; the source is checked now, its rows while they are read.
 
     Rows carry all that the source has, whatever `need` says, and the same ones are dropped: a row has one and
     the same `pair_id` under every command, so that rollouts meet their pairs.

@@ -35,7 +35,7 @@ _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 _FILE_TYPES = ".jsonl, .ndjson, .json, .csv or .tsv (each also with .gz, .bz2, .xz or .zst), and .parquet"
 
-# What `datasets`, `transformers` and LLaMA-Factory leave beside data, and a JSON file of rows is never called.
+# Files that `datasets`, `transformers` and LLaMA-Factory write beside data; no file of rows has such a name.
 _DESCRIPTIONS = {
     "config.json",
     "dataset_dict.json",
@@ -80,7 +80,7 @@ def open_source(source: str, *, split: str = "train", config: str | None = None)
 
 
 def refuse_missing_source(source: str) -> None:
-    """Refuse what is no address, no file or folder here, and no name that the hub could have.
+    """Refuse a source that is neither an address, nor a local file or folder, nor a possible hub name.
 
     Raises:
         DataError: saying what a source may be.

@@ -148,7 +148,7 @@ def _decode_struct(decoders: dict[str, Decoder]) -> Decoder:
 def _decode_list(decode_item: Decoder | None) -> Decoder | None:
     if decode_item is None:
         return None
-    # `datasets` hands structs of lists out where Arrow has lists of structs, by a feature that is of old.
+    # `datasets` hands structs of lists out where Arrow has lists of structs, an old behaviour that it keeps.
     return lambda value: [decode_item(item) for item in value] if isinstance(value, list) else value
 
 

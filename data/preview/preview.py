@@ -65,7 +65,7 @@ class PreviewOptions(Reading):
     )
     examples: int = option(3, help="rows to show", minimum=0)
     max_rows: int = option(10_000, help="rows to look at; 0 takes all", minimum=0)
-    # No option here: to see which rows cannot be used is what a preview is for.
+    # Not an option here: a preview is there to show which rows cannot be used.
     bad_rows: str = "drop"
 
 
@@ -155,7 +155,7 @@ def preview_data(options: PreviewOptions, *, load_tokenizer: LoadTokenizer) -> P
             measured.setdefault(part, array.array("Q")).append(length)
         if len(examples) < options.examples:
             examples.append(Example(row.pair_id, row.location, tuple(seen.passages())))
-    # A look at the next row tells whether there is one, and then counts it.
+    # Asking for the next row shows whether there is one, and counts it.
     counts = dataclasses.replace(reader.counts, dropped=collections.Counter(reader.counts.dropped))
     is_whole = not options.max_rows or next(rows, None) is None
     return PreviewResult(

@@ -25,7 +25,7 @@ _BRACKETS: dict[PassageKind, tuple[str, str]] = {
 # Characters of a text that are shown; longer ones lose their middle.
 _MOST_SHOWN = 1200
 
-# Whatever moves a cursor or changes a terminal's state stays out of it.
+# Control characters are left out: they would move the cursor or change the terminal's state.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 

@@ -161,7 +161,7 @@ def render_report(side: Side, other: Side | None = None) -> str:
 
 
 def fill_page(*, title: str, body: str, data: str) -> str:
-    """A page that needs no network: `page.html` with style and script beside it put in.
+    """A page that needs no network: `page.html` with its style sheet and script inserted.
 
     Args:
         title: text for the browser's window.

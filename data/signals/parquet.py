@@ -88,7 +88,7 @@ def _dictionary_columns(schema: pa.Schema) -> list[str]:
 
 
 def _scalar_columns(schema: pa.Schema) -> list[str]:
-    # The longest text there is, of which nobody asks for the first or the last.
+    # The longest texts; nobody needs their minimum and maximum.
     return [
         field.name for field in schema if not pa.types.is_list(field.type) and field.name != "conversation"
     ]
@@ -200,7 +200,7 @@ def _opened(path: str | os.PathLike[str], rebuild: str) -> Iterator[pq.ParquetFi
 
 
 class _CountingFile:
-    """A binary file that counts and hashes what goes through it; as much protocol as Arrow asks for."""
+    """A binary file that counts and hashes what goes through it; with the methods that Arrow calls."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -130,7 +130,7 @@ def _summary(folder: Path, files: list[CacheFile]) -> CacheSummary:
 
 def _belongs(name: str, kind: str) -> bool:
     if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX):
-        # What a writer was killed over: `.NAME.PID-RANDOM.partial`.
+        # Left by a killed writer: `.NAME.PID-RANDOM.partial`.
         name = name[1:].removesuffix(TEMPORARY_SUFFIX).rpartition(".")[0]
     return _NAMES[kind].fullmatch(name) is not None
 

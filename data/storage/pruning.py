@@ -12,7 +12,7 @@ from data.locks import LockHeldError, hold_lock, is_held, refuse_to_wait
 from data.storage.store import StoredDataset, list_datasets, list_unfinished, lock_path, store_folder
 from data.storage.usage import SECONDS_PER_DAY, select_unused, used_since
 
-# What has been taken out of sight and is about to be deleted.
+# Folders that were renamed and are about to be deleted.
 _DELETED_PREFIX = ".deleted-"
 
 
@@ -104,6 +104,6 @@ def _delete(folders: list[Path], root: str | os.PathLike[str] | None) -> None:
             continue
         except OSError as error:
             raise ShardError(f"{folder}: cannot be deleted: {error.strerror}") from error
-    # What an earlier call was killed over, too.
+    # Also what an earlier call left when it was killed.
     for path in _store(root).glob(f"{_DELETED_PREFIX}*"):
         shutil.rmtree(path, ignore_errors=True)

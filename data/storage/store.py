@@ -195,7 +195,7 @@ def _folders(store: Path) -> list[Path]:
 
 
 def _lacks_manifest(folder: Path) -> bool:
-    """Whether there is none for certain: what is in another user's folder nobody knows."""
+    """Whether there certainly is none; False where that cannot be told, as in another user's folder."""
     try:
         os.lstat(folder / MANIFEST_NAME)
     except FileNotFoundError:

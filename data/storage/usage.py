@@ -28,7 +28,7 @@ SECONDS_PER_DAY = 86_400
 # In a shared folder: one locked file for each process that uses it.
 _USERS_FOLDER = ".users"
 
-# By process and folder, because a forked process shares its parent's memory, but not its life.
+# By process and folder, because a forked process shares its parent's memory, but not its lifetime.
 _REGISTERED: dict[tuple[int, Path], filelock.BaseFileLock] = {}
 
 

@@ -15,21 +15,21 @@ import jinja2.sandbox
 from data.errors import DataError
 from data.preferences.messages import Message
 
-# What templates that print the date are shown, so that ids do not depend on the day of the run. This day is
+# The date for templates that print one, fixed so that ids do not depend on the day of the run. This day is
 # the one that Llama 3.1's template falls back to.
 _TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
 
 # What `apply_chat_template` fills in itself.
 _RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "strftime_now"})
 
-# Private-use characters that no text has; they stand where a template marks what the assistant generates.
+# Private-use characters that no text has, put where a template marks what the assistant generates.
 _BEGIN, _END = "\ue0d0", "\ue0d1"
 
 _GENERATION_TAG = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
 
 
 class ChatTokenizer(Protocol):
-    """What is used of a tokenizer; those of `transformers` have it."""
+    """The methods of a `transformers` tokenizer that are used here."""
 
     chat_template: Any
     bos_token_id: int | None

@@ -240,7 +240,7 @@ class TemplateFormat:
         return text
 
     def _verify_turn(self, turns: Sequence[Message], number: int, **arguments: Any) -> None:
-        """Make sure that what a turn says arrives, in whatever form: another text must arrive in its place."""
+        """Check that the template writes the turn's text, in any form: another text must change what it writes."""
         turn = turns[number]
         replaced = [*turns]
         replaced[number] = Message(turn.role, _SENTINEL, turn.extra)
@@ -297,7 +297,7 @@ class TemplateFormat:
         turns = tuple(turn for one in renderings for turn in one.turns)
         if self.template.has_marks:
             turns = self._marked(last, turns)
-        # What follows the last assistant turn (a tool's result, say) is nobody's to learn, and stays out.
+        # What follows the last assistant turn (a tool's result, say) is not learnt, and is left out.
         return [dataclasses.replace(last, turns=turns, is_trimmed=any(one.is_trimmed for one in renderings))]
 
     def _marked(self, rendering: Rendering, turns: Sequence[Turn]) -> tuple[Turn, ...]:
@@ -442,6 +442,6 @@ class TemplateFormat:
         is_trimmed = whole not in written
         if thought or not closes_thought(markup):
             return 0, is_trimmed
-        # Whitespace that the answer itself begins with is its own.
+        # Whitespace at the answer's beginning belongs to the answer.
         blank = said.answer[: len(said.answer) - len(said.answer.lstrip())]
         return place - (len(blank) if markup.endswith(blank) else 0), is_trimmed

@@ -9,7 +9,7 @@ from data.tokens.template import ChatTokenizer
 # Shorter ones (some tokenizers have single characters) are found in any text.
 _SHORTEST = 3
 
-# How the texts of public chat templates begin. A text that begins like this has been through one, whoever's it was.
+# How the texts of public chat templates begin. A text that begins like this has been through one of some model.
 _BEGINNINGS = (
     *(
         "<|im_start|>",
@@ -27,7 +27,8 @@ _BEGINNINGS = (
 class TemplatedText:
     """Finds a tokenizer's special tokens in prompts of text, which would be put into a template a second time.
 
-    Conversations are not looked at: who writes roles apart does not write their marks, and people ask what they mean.
+    Conversations are not looked at: data with separate roles contain no marks of a template, except where people ask
+    about such marks.
     """
 
     def __init__(self, tokenizer: ChatTokenizer) -> None:

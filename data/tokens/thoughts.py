@@ -57,7 +57,7 @@ def split_thought(turn: Message) -> Said:
             thought = before.lstrip().removeprefix(begin)
             if thought.strip():
                 return Said(thought, after)
-            # An empty thought; or a tag that ends none, which is text like any other.
+            # An empty thought, or a closing tag without an opening one, which is ordinary text.
             return Said(None, after if begin in turn.content else turn.content)
     return Said(None, turn.content)
 
@@ -84,7 +84,7 @@ def spellings(turn: Message, template: ChatTemplate) -> Iterator[Message]:
     extra = {name: value for name, value in turn.extra.items() if name not in THOUGHT_FIELDS}
     read = [field for field in THOUGHT_FIELDS if template.reads(field)]
     tags = [(begin, end) for begin, end in _TAGS if template.mentions(end)]
-    # Tags that are none of the template's are text to it, and not a thought, where it reads thoughts from a field.
+    # A template that reads thoughts from a field takes other templates' tags as text, not as a thought.
     foreign = not own and read and not any(end in turn.content for _, end in tags)
     if not foreign and (not own or own[0] in read):
         yield turn

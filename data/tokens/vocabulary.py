@@ -66,7 +66,7 @@ def check_agreement(
 ) -> list[str]:
     """Check that a student can be trained on a teacher's token ids, or a reference asked about them.
 
-    A token that both have must have one id, and an id that both use must stand for one token. Either may have
+    A token that both have must have the same id, and an id that both use must be the same token. Either may have
     more tokens than the other.
 
     Args:

@@ -1,7 +1,7 @@
 """Two tokenizations of one text, aligned by its bytes.
 
 A boundary is a byte offset at which a token begins. Where a token of the student begins at a boundary of the
-teacher, both models stand before the same continuation: the position is aligned, and the teacher's distribution
+teacher, both models predict the same continuation: the position is aligned, and the teacher's distribution
 there says something about the student's next token. Between two consecutive common boundaries both have read the same
 bytes: the log-probabilities of the tokens in between add up to the log-probability of the same text (a span).
 """
@@ -19,7 +19,7 @@ _BLANKS = b" \t\r\n"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Alignment:
-    """How the student's tokens of a text stand to the teacher's.
+    """How the student's tokens of a text relate to the teacher's.
 
     Attributes:
         aligned: for each student token, the teacher token that begins at the same byte, int32, shape (T_student,);

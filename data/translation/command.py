@@ -1,4 +1,4 @@
-"""`signals translate`: its options, and what they lead to."""
+"""`signals translate`: its options, and the translation that they ask for."""
 
 import dataclasses
 from collections.abc import Callable

@@ -46,7 +46,7 @@ _WORK = ".translating"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranslationResult:
-    """What a translation came to.
+    """The result of a translation.
 
     Attributes:
         path: the translated dataset.

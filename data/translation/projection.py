@@ -3,7 +3,7 @@
 The rule: the mass of a teacher token goes to the student token that the tokenizer would begin the same bytes with.
 Several teacher tokens that begin with one student token add up, for teacher and reference separately, so that
 advantages stay log-ratios of two probabilities of the same event. Special tokens go by role (end of turn to end of
-turn). What cannot be placed joins the tail.
+turn). The mass of all other tokens joins the tail.
 
 The bias of the rule: what follows a teacher token is not known, and a longer student token may cover it together with
 the beginning of what follows. Where no student token is longer than the teacher token's bytes and begins with them,
@@ -149,7 +149,7 @@ def project_support(
             advantages = advantages.copy()
             advantages[first[several]] = summed - np.log(of_reference[several])
         order = np.sort(first)
-        # Sums may have overtaken others; a stable sort leaves everything else where it was.
+        # Sums may be larger than entries before them; a stable sort moves nothing else.
         order = order[np.lexsort((-logprobs[order], position[order]))]
         position, student, logprobs = position[order], student[order], logprobs[order]
         advantages = None if advantages is None else advantages[order]

@@ -29,7 +29,7 @@ _ANCHORS = ("\n", "a", ".")
 def byte_letters() -> dict[str, int]:
     """The letter that byte-level tokenizers write for each byte, and the byte.
 
-    Source: GPT-2's table; printable Latin-1 characters stand for themselves, the others follow from U+0100.
+    Source: GPT-2's table; printable Latin-1 characters are their own letters, the others follow from U+0100.
     """
     printable = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
     hidden = [byte for byte in range(0x100) if byte not in printable]

@@ -74,7 +74,7 @@ class Batcher(Protocol):
         ...
 
     def cost(self, batch: np.ndarray) -> int:
-        """How large a batch is, in the batcher's own unit."""
+        """How large a batch is, in the batcher's unit."""
         ...
 
 
@@ -108,7 +108,7 @@ class FixedSize:
         """Stretches of many batches, sorted by length, the batches of each then shuffled."""
         for piece in _pieces_of(pairs, self.batch_size * _GROUPED_BATCHES):
             ordered = piece[np.argsort(lengths[piece], kind="stable")]
-            # What does not fill a batch goes last, or every batch after it would begin in the wrong place.
+            # An incomplete batch goes last; otherwise every batch after it would begin at the wrong pair.
             num_full = len(ordered) // self.batch_size * self.batch_size
             yield generator.permutation(ordered[:num_full].reshape(-1, self.batch_size)).reshape(-1)
             yield ordered[num_full:]

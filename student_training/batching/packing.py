@@ -1,4 +1,4 @@
-"""Whether a student keeps packed rows apart, tried out before training."""
+"""Whether a student keeps packed rows separate, tested before training."""
 
 import inspect
 from typing import Any
@@ -40,7 +40,7 @@ def check_packing(student: Any) -> None:
     finally:
         for module, training in was_training.items():
             module.training = training
-    # Sums in another order: a few last places of the largest number. A row that sees others is off by far more.
+    # The order of summation changes a few last places of the largest number; seeing other rows changes far more.
     allowed = 100 * torch.finfo(head.weight.dtype).eps * float(alone.abs().max())
     difference = float((packed - alone).abs().max())
     if not difference <= allowed:

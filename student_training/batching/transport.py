@@ -22,8 +22,8 @@ _Place = tuple[str, torch.dtype, tuple[int, ...], int]
 class Batch(dict[str, torch.Tensor]):
     """Tensors on the CPU by name.
 
-    torch sends every tensor from a loader process to the training process by a separate connection, which costs
-    the training process more than the reading of the batch that it was spared. Pickled, a batch is one tensor.
+    torch sends every tensor from a loader process to the training process by a separate connection, which costs the
+    training process more than reading the batch itself would. Pickled, a batch is one tensor.
     """
 
     def __reduce__(self) -> tuple:

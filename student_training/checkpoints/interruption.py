@@ -55,7 +55,7 @@ class StopRequest:
             again = "; press Ctrl-C again to end at once and lose it" if number == signal.SIGINT else ""
             logger.warning("finishing the step under way to save a checkpoint%s", again)
         elif number == signal.SIGINT and self.number == signal.SIGINT:
-            # A launcher sends both signals, and some schedulers SIGTERM twice: those are no second wish.
+            # A launcher sends both signals, and some schedulers SIGTERM twice: those are not a second request.
             os._exit(128 + number)
 
     def end(self) -> None:
@@ -109,7 +109,7 @@ class SaveOnRequest(TrainerCallback):
         is_due = bool(self._save_every_s) and time.monotonic() - self._saved_at_s >= self._save_every_s
         stops, is_due = self._anywhere([self._stop.number is not None, is_due])
         if stops and self._stop.number is None:
-            self._stop.number = signal.SIGTERM  # another process has it: all of them end
+            self._stop.number = signal.SIGTERM  # a signal reached another process: all of them end
         control.should_save = control.should_save or stops or is_due
         control.should_training_stop = control.should_training_stop or stops
 

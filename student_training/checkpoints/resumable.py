@@ -1,4 +1,4 @@
-"""transformers.Trainer with checkpoints that are whole or absent, from which a run goes on to the byte.
+"""transformers.Trainer with checkpoints that are whole or absent, from which a run continues byte for byte.
 
 It saves the bare student, without the wrapper around it, and with a checkpoint the sums of the metrics since the last
 line of metrics.jsonl. What it overrides is listed in student_training/trainer.py.

@@ -21,7 +21,7 @@ def is_finished(out: Path) -> bool:
 
 
 def reopen(out: Path) -> None:
-    """Let a finished run be trained on: what holds its student until then is its last checkpoint."""
+    """Let a finished run be trained on: until then its last checkpoint holds the student."""
     (out / _LAST_FILE).unlink(missing_ok=True)
 
 

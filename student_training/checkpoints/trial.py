@@ -43,7 +43,7 @@ def check_saving(student: Any, tokenizer: Any, out: Path, *, trust_remote_code: 
     except Exception as error:
         # Saving runs the code of any architecture and tokenizer; whatever it raises, nothing has been trained yet.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        # safetensors says of a full disk so in its text alone.
+        # safetensors reports a full disk only in the message.
         is_full = os.strerror(errno.ENOSPC) in str(error)
         advice = (
             "free some space or choose another --out"
@@ -89,7 +89,7 @@ def _check_room(student: Any, out: Path, scratch: Path) -> None:
     trained = sum(value.numel() for value in student.parameters() if value.requires_grad)
     whole = sum(value.numel() * 4 for value in student.parameters())
     needed = weights + _STATE_BYTES * trained + whole
-    # The trial's own files go before the first checkpoint comes.
+    # The trial's files are deleted before the first checkpoint is written.
     free = shutil.disk_usage(out).free + weights
     if free < needed:
         raise TrainingError(

@@ -163,7 +163,8 @@ class GradientSums:
     def finish(self, scale: Tensor | None = None) -> list[Tensor | None]:
         """The three gradients times a factor, in the precision of the inputs; None where not needed.
 
-        Once, after `complete`: they are given away, as a second copy of the weight's would be the peak of memory.
+        Once, after `complete`: this object keeps none of them, because a second copy of the weight's gradient would be
+        the peak of memory.
 
         Args:
             scale: scalar; None for 1.

@@ -81,7 +81,8 @@ def fused_objective(
         can be differentiated once.
     """
     call = HeadCall(head, labels, support_ids, support_mask, chunk_size, operand_dtype(hidden, head.weight))
-    grad_enabled = torch.is_grad_enabled()  # inside the function it is off, and its inputs' flags do not tell
+    # Inside the function gradients are off, and the inputs' flags do not show what is needed.
+    grad_enabled = torch.is_grad_enabled()
     with torch.autocast(hidden.device.type, enabled=False):
         loss, *logprobs = _FusedObjectiveFunction.apply(
             hidden, head.weight, head.bias, call, objective, grad_enabled
@@ -139,7 +140,7 @@ def _value_and_gradients(
         value = objective(rows, SparseLogprobs(*inputs, entropy=logprobs.entropy)).sum()
         if value.requires_grad:
             gradients = torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
-        else:  # nothing of the student enters, as where every position is masked
+        else:  # no student value enters the loss, as where every position is masked
             gradients = tuple(torch.zeros_like(x) for x in inputs)
     return value.detach(), gradients
 

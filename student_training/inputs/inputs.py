@@ -76,7 +76,7 @@ class Inputs:
         return found
 
     def check_embeddings(self, num_embeddings: int, student_name: str) -> None:
-        """Refuse rows that hold token ids for which the student has no embedding; reads them only if there can be any.
+        """Refuse rows that hold token ids for which the student has no embedding; reads rows only if there can be any.
 
         Args:
             num_embeddings: rows of the student's input embedding.

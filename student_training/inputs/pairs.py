@@ -43,7 +43,7 @@ class PairSource(Protocol):
         ...
 
     def iterate_ids(self) -> Iterator[tuple[int, ResponseIds]]:
-        """Every row with its pair's index, in the order of storage; token ids alone are sure to be there."""
+        """Every row with its pair's index, in the order of storage; only token ids are guaranteed."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Which divergence a method brings down: forward KL, reverse KL or Jensen-Shannon, as settings and as a function."""
+"""Which divergence a method minimises: forward KL, reverse KL or Jensen-Shannon, as settings and as a function."""
 
 from __future__ import annotations
 

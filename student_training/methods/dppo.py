@@ -55,7 +55,7 @@ def _build(
 
     def rewards(positions: Positions) -> torch.Tensor:
         values, baseline = reward(positions)
-        # Without it, where most rewards are negative, nearly everything that was sampled is pushed down.
+        # Without it, where most rewards are negative, the probability of nearly every sampled token falls.
         values = settings.advantage_scale * (values - baseline if has_baseline else values)
         return values if clip is None else values.clamp(*clip)
 

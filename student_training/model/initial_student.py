@@ -1,4 +1,4 @@
-"""One pass over the student before training: what it gives response tokens and supports, cached beside the run."""
+"""One pass before training: the initial student's log-probabilities of responses and supports, cached by the run."""
 
 import itertools
 from collections.abc import Iterator, Sequence

@@ -63,7 +63,7 @@ def with_layers(
         return _make(shallow, trust_remote_code)
     with no_init_weights():
         model = _make(shallow, trust_remote_code)
-    # What was in that memory before may be no numbers at all.
+    # Uninitialised memory may hold NaN.
     for weight in model.parameters():
         weight.data.zero_()
     return model

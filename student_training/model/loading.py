@@ -109,7 +109,7 @@ def _usable_config(folder: Path, trust_remote_code: bool) -> Any:
 
 
 def _check_generation_config(folder: Path) -> None:
-    """Read a generation configuration by itself: what is wrong with it would else be said of the model.
+    """Read a generation configuration by itself: otherwise its faults would be reported as the model's.
 
     Raises:
         ConfigurationError: when transformers refuses to read it.
@@ -200,7 +200,7 @@ def require_bitsandbytes(option: str) -> None:
 def stop_at(student: Any, ends: Iterable[int | None]) -> None:
     """Let generation stop at further tokens: those that responses are trained to end with.
 
-    Many base models name others, and a student trained on chats would talk on. Those that the student's
+    Many base models name others, and a student trained on chats would not stop. Those that the student's
     configurations name stay, and so does everything else in them: a padding id there, for one, would keep the
     embedding of that token from learning whenever the student is loaded again.
 

@@ -1,4 +1,4 @@
-"""LoRA adapters on a student: put on before training, merged into the weights when it is saved."""
+"""LoRA adapters on a student: added before training, merged into the weights when it is saved."""
 
 from collections.abc import Sequence
 from pathlib import Path

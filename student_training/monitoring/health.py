@@ -27,7 +27,7 @@ _COLLAPSED = 0.3
 #: Much sharper than its teacher is a student below this share of its entropy, or above this multiple of its top mass.
 _SHARP_ENTROPY, _SHARP_TOP1 = 0.7, 1.25
 
-#: Mass that rollouts account for, below which the student has gone where they say nothing. Over these last lines, since
+#: Mass that rollouts account for, below which they say nothing about the student any more. Over these last lines, since
 #: it is a mean of ratios with a heavy tail. docs/lab_notes/health.md has the runs that it was set by.
 _LEAST_ROLLOUT_MASS, _LINES_OF_MASS = 0.95, 5
 
@@ -174,7 +174,7 @@ def _length_drift(line: Mapping[str, Any], first: Mapping[str, Any]) -> str | No
     if not now or not before:
         return None
     distance, distance_before = max(now, 1 / now), max(before, 1 / before)
-    # Further from the teacher than at first: a student that comes from afar is not drifting.
+    # Further from the teacher than at first: a student that began far from the teacher is not drifting.
     if distance < _LENGTH_FACTOR or distance < _DRIFT_FACTOR * distance_before:
         return None
     what = "shorter" if now > 1 else "longer"

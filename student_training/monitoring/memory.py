@@ -67,7 +67,7 @@ class MemoryPlan:
         return self.peak <= memory_gib * 2**30 * _USABLE
 
     def __str__(self) -> str:
-        """Lines for people, in GB of 10^9 bytes or MB of 10^6, and by card in GiB, as cards are named."""
+        """Lines to print, in GB of 10^9 bytes or MB of 10^6, and by card in GiB, as cards are named."""
         names = ("parameters", "gradients", "optimizer", "activations", "head", "batch", "peak")
         lines = [f"{name:12} {_size(getattr(self, name))}" for name in names]
         for memory_gib in sorted({*_SMALL_CARDS_GIB, *(card.memory_gib for card in CARDS.values())}):

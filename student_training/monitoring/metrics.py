@@ -1,4 +1,4 @@
-"""Metrics of a run as it goes on: metrics.jsonl, a progress bar on a terminal, a log line now and then elsewhere."""
+"""Metrics of a run as it goes on: metrics.jsonl, a progress bar on a terminal, elsewhere log lines."""
 
 import json
 import logging
@@ -105,7 +105,7 @@ class EvaluateFirst(TrainerCallback):
 
 
 class ProgressBar(TrainerCallback):
-    """A bar with the loss and how fast it goes; evaluations on lines above it."""
+    """A bar with the loss and the speed; evaluations on lines above it."""
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
@@ -149,7 +149,7 @@ class ProgressBar(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave the full bar on the terminal."""
+        """Keep the full bar on the terminal."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -34,7 +34,7 @@ def constant_advantages(
     unlikely_mass: float,
     support_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """A fixed negative advantage on unlikely tokens, 0 on the others: a control that knows nothing of the teacher's.
+    """A fixed negative advantage on unlikely tokens, 0 on the others: a control without the teacher's advantage.
 
     Likely are the most probable tokens that together reach 1 − `unlikely_mass`; all others are unlikely, and so is the
     tail, whose tokens are taken for unlikely one by one.

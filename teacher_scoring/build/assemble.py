@@ -106,7 +106,7 @@ def signals_of(
     """The signals of one response from both models' answers.
 
     Tokens to which either model gives no probability at all (ids beyond the reference's embedding) leave the
-    support and fold into both tails: their log-ratio is not a number that anything could be trained on.
+    support and fold into both tails: their log-ratio is infinite, and nothing could be trained on it.
     """
     _, keep = truncate_top_p(teacher.logprobs, rule.top_p)
     keep &= np.isfinite(teacher.logprobs)

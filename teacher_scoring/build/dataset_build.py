@@ -1,8 +1,8 @@
 """A dataset while it is built: its folder and lock, its finished shards, continuing an interrupted run.
 
 A dataset grows inside its own output folder. Files get their names only when they are whole, and the manifest comes
-last, so that its presence means complete. What must survive a kill beside the shards is in a hidden folder, which goes
-when the dataset is complete:
+last, so that its presence means complete. What must survive a kill beside the shards is in a hidden folder, which is
+deleted when the dataset is complete:
 
     <out>/.work/request.json            the request without the hash of its data: whose folder this is
     <out>/.work/I-of-N.lock             held by the process that makes this part

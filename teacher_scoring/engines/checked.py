@@ -1,9 +1,9 @@
 """An engine whose questions and answers are checked, around any backend.
 
-A wrong score in a dataset is found by nobody, and a library that serves millions of requests loses some. So every
-answer is held against what must be true of it whatever the model: shapes, ids in range and different, finite numbers in
+Nobody would notice a wrong score in a dataset, and a library that serves millions of requests loses some. So every
+answer is checked for what must hold with any model: shapes, ids in range and different, finite numbers in
 falling order, mass of at most 1, the response token's score the same by both routes. Checking takes numpy a small part
-of the time that the model takes. What fails is asked again, and lost after `MAX_ATTEMPTS`.
+of the time that the model takes. A question whose answer fails is asked again, up to `MAX_ATTEMPTS` times.
 """
 
 from collections.abc import Callable, Iterable, Sequence

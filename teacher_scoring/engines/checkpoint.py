@@ -42,7 +42,7 @@ def check_checkpoint(options: EngineOptions) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """A library's message on one line; the name of the error where it has none."""
+    """A library's message on one line; the error's class where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

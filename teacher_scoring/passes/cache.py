@@ -48,13 +48,13 @@ _REBUILD = "score-teacher"
 # Row groups bound the memory of whoever reads; a long task at k = 50 has some hundred MB.
 _ROWS_PER_GROUP = 64
 
-# No file takes that long to write: whoever began it is gone.
+# No file takes that long to write: its writer was killed.
 _STALE_AFTER_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """In the place of an answer that a model did not give, however often it was asked.
+    """Takes the place of an answer that a model did not give in any attempt.
 
     Attributes:
         reason: what was wrong with the last answer.

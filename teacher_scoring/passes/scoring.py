@@ -28,7 +28,7 @@ from teacher_scoring.passes.tasks import read_rows
 # Results that wait for the writer, at most: what they hold in memory is what a slow disk costs.
 _MAX_WAITING = 2
 
-# A whole task lost is a model that gives no numbers, not a mishap; the last task may be a single row.
+# A model that loses a whole task gives no numbers at all; the last task may be a single row.
 _SUSPICIOUS_LOSSES = 8
 
 #: What helps where a model's every answer is lost.

@@ -64,7 +64,7 @@ class EngineProcess:
         try:
             self._ours.send(item)
         except (BrokenPipeError, ConnectionResetError):
-            # What it reported before, or that it reported nothing, is found on taking.
+            # `take` finds what it reported before, or that it reported nothing.
             return False
         return True
 

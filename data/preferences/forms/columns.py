@@ -10,7 +10,7 @@ from typing import Any
 
 from data.errors import DataError
 
-# What a field or column holds that is there for the sake of other rows.
+# Values that mean "nothing": other rows of the same file have something in that field or column.
 NOTHING = (None, "", [], {})
 
 

@@ -40,7 +40,7 @@ class LabelledAnswer(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """A row that is right as it is and of no use: a tie, mostly."""
+    """A valid row that gives no pair, such as a tie."""
 
     reason: str
 

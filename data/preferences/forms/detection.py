@@ -24,7 +24,7 @@ FORMS: tuple[Form, ...] = (*PAIR_FORMS, *VOTE_FORMS, *SCORED_FORMS)
 
 _COMMON = ("id", *SYSTEM_COLUMNS, "tools", "chat_template_kwargs")
 
-# Columns that belong to the prompt of whoever wrote them. Without them a model would be asked something else.
+# Columns that are part of the prompt in other tools' data; a prompt without them would be another one.
 _CANNOT_BE_READ = {
     **dict.fromkeys(
         ("image", "images", "video", "videos", "audio", "audios"),

@@ -1,8 +1,9 @@
-"""The teacher's shift on the student's own ground: Direct-OPD and W2S-OPD move the initial student along the advantage.
+"""Direct-OPD and W2S-OPD: the initial student, instead of the teacher, moved along the teacher's advantage.
 
-Both have the optimum p₀·exp(A·γ/κ) (direct) or p₀·exp(λA) (w2s) at each position, p₀ the initial student, so that what
-the teacher learnt is taken over and what it is by itself is not. p₀ at the support comes from one pass before training.
-The support is the teacher's, where the publications take the student's own top tokens; the rest is the tail bucket.
+Both have the optimum p₀·exp(A·γ/κ) (direct) or p₀·exp(λA) (w2s) at each position, p₀ the initial student, so that the
+student takes over what the teacher learnt from its reference, and nothing else of the teacher. p₀ at the support comes
+from one pass before training. The support is the teacher's, where the publications take the student's own top tokens;
+the rest is the tail bucket.
 """
 
 from __future__ import annotations

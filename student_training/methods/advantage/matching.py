@@ -1,4 +1,4 @@
-"""Matching a moved distribution: what the methods have in common that bring a divergence from one down."""
+"""Matching a moved distribution: what the methods that minimise a divergence have in common."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def matching_method(
     initial_support: bool = False,
     weights: Weights | None = None,
 ) -> Method:
-    """A method that brings the divergence from a target down, with NLL(chosen) beside it where that has a weight.
+    """A method that minimises the divergence from a target, with NLL(chosen) beside it where that has a weight.
 
     Args:
         name: the method's.

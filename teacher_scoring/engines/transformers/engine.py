@@ -69,7 +69,7 @@ def _load_model(options: EngineOptions) -> PreTrainedModel:
                 # A padding token without an embedding; no answer depends on what is at padded places.
                 text.pad_token_id = None
             if getattr(text, "attn_logit_softcapping", None):
-                # The fused kernels leave the soft cap out without a word.
+                # The fused kernels silently ignore the soft cap.
                 arguments.setdefault("attn_implementation", "eager")
             loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 options.model, config=config, output_loading_info=True, **source, **arguments

@@ -53,7 +53,7 @@ class ResponseHead:
         yield select
 
     def release(self) -> None:
-        """Take the hook out again."""
+        """Remove the hook."""
         if self._hook is not None:
             self._hook.remove()
 

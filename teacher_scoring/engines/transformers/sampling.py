@@ -34,7 +34,7 @@ def draw_responses(
         attention_mask[row, width - len(prompt) :] = 1
     device = next(model.parameters()).device
     draw = _SeededDraw(seeds, sampling, device, heard)
-    # A new configuration: the checkpoint's may bring penalties and other stop tokens along.
+    # A new configuration: the checkpoint's may have penalties and other stop tokens.
     model.generation_config = transformers.GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
         do_sample=False,
@@ -61,7 +61,7 @@ def _cut(ids: np.ndarray, logprobs: np.ndarray, sampling: Sampling) -> SampledRe
 
 
 class _SeededDraw(transformers.LogitsProcessor):
-    """Draws each row's next token from its own random numbers and leaves the loop no other choice.
+    """Draws each row's next token from that row's random numbers and sets all other probabilities to 0.
 
     `generate` has one generator for a whole batch, which would make a response depend on its neighbours.
     """
@@ -87,7 +87,7 @@ class _SeededDraw(transformers.LogitsProcessor):
         return torch.full_like(scores, float("-inf")).scatter(-1, chosen, 0.0)
 
     def _report(self, chosen: torch.Tensor) -> None:
-        """Say what a step has brought: a token of each open row, and all that a row that stops has left."""
+        """Report a step's progress: a token of each open row, and the rest of the budget of a row that stops."""
         stopped = self._open & torch.isin(chosen, self._stops)
         left = self._sampling.max_new_tokens - len(self.logprobs)
         tokens = int(self._open.sum()) + left * int(stopped.sum())
@@ -107,6 +107,6 @@ class _SeededDraw(transformers.LogitsProcessor):
         cumulative = probabilities.cumsum(dim=-1)
         uniforms = self._uniforms[:, len(self.logprobs)].unsqueeze(-1)
         chosen = torch.searchsorted(cumulative, uniforms * cumulative[:, -1:], right=True)
-        # Among probabilities that are not numbers nothing is found; such a row has no valid score, and is lost by it.
+        # Nothing is found among probabilities that are NaN; such a row has no valid score, and is therefore lost.
         chosen = chosen.clamp(max=scores.shape[-1] - 1)
         return chosen.squeeze(-1) if order is None else order.gather(-1, chosen).squeeze(-1)

@@ -154,7 +154,7 @@ class VllmBackend:
         return request
 
     def _generate(self, requests: Sequence[Request], worth: float) -> list[Any]:
-        """The outputs of requests, each of which is heard as `worth` when it is finished."""
+        """The outputs of requests; `heard` is told `worth` for each one that is finished."""
         try:
             return self._llm.generate(
                 [{"prompt_token_ids": prompt} for prompt, _ in requests],
@@ -169,7 +169,7 @@ class VllmBackend:
 
 
 class _FinishedRequests(tqdm):
-    """What vLLM takes for its progress bar: it shows nothing, and says what each finished request is worth."""
+    """Passed to vLLM as its progress bar: shows nothing, and passes on the worth of each finished request."""
 
     def __init__(self, *args: Any, heard: Callable[[float], None], worth: float, **settings: Any) -> None:
         self._heard, self._worth = heard, worth

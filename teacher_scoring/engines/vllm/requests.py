@@ -57,7 +57,7 @@ class NativeRequests:
 
     def given_request(self, number: int, sequence: TokenSequence, ids: np.ndarray) -> Request:
         """See `ScoreRequests`."""
-        # The response token rides along as the first column.
+        # The response token is the first column.
         scored = np.concatenate([sequence.scored_ids[:, None], ids], axis=1).astype(np.int32)
         scored[scored >= self._vocab_size] = -1
         # Nothing is asked for where the mask is off.

@@ -105,9 +105,9 @@ def vllm_arguments(options: EngineOptions) -> dict[str, Any]:
         "gpu_memory_utilization": options.gpu_memory_utilization,
         "max_num_batched_tokens": options.max_num_batched_tokens,
         "max_model_len": None if max_length is None else max_length + 1,
-        # Ids go in and ids come out.
+        # Input and output are token ids.
         "skip_tokenizer_init": True,
-        # The checkpoint's sampling defaults have no say here.
+        # The checkpoint's sampling defaults are not used.
         "generation_config": "vllm",
         # With it, scores depend on the order of requests, and prompts found in it get none.
         "enable_prefix_caching": False,
@@ -131,7 +131,7 @@ def vllm_arguments(options: EngineOptions) -> dict[str, Any]:
     if options.adapter is not None:
         arguments |= adapter_arguments(options.adapter)
     if isinstance(overrides := own.get("hf_overrides"), dict):
-        # Added to: whoever changes another entry has not asked for a rounded head.
+        # Merged, not replaced: a user who changes another entry has not asked for a rounded head.
         own["hf_overrides"] = arguments["hf_overrides"] | overrides
     return arguments | own
 

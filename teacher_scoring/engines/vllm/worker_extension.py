@@ -51,7 +51,7 @@ class GatheringExtension:
     model_runner: Any
 
     def start_gathering(self) -> None:
-        """Read along with every step of this worker's model runner from now on."""
+        """Read the hidden states of every step of this worker's model runner from now on."""
         runner = self.model_runner
         gathered: dict[int, _Gathered] = {}
         prompt_logprobs = runner._get_prompt_logprobs_dict
@@ -86,7 +86,7 @@ def _gather(
     hidden_states: torch.Tensor,
     num_scheduled_tokens: dict[str, int],
 ) -> None:
-    """Score what this step brings of the requests' response positions."""
+    """Score the response positions that this step computes."""
     parts: list[tuple[_Gathered, int, int]] = []
     rows: list[np.ndarray] = []
     for request_id, num_tokens in num_scheduled_tokens.items():
