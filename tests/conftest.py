@@ -87,12 +87,11 @@ def _private_home(_homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("ADPA_HOME", str(home))
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
-    report = (yield).get_result()
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    # Called in the process that reports, also for tests that ran in xdist's workers.
     if report.when == "call" or report.skipped:
         for marker, outcomes in _OUTCOMES.items():
-            if item.get_closest_marker(marker):
+            if marker in report.keywords:
                 outcomes[report.outcome] += 1
 
 
@@ -103,6 +102,8 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        return  # A worker sees its own share of the tests only.
     for marker, outcomes in _OUTCOMES.items():
         is_required = session.config.getoption(f"--require-{marker}")
         if is_required and (outcomes["skipped"] or not outcomes["passed"]):
