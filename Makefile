@@ -36,8 +36,9 @@ demo: .venv/installed-run  ## the whole pipeline on a small world, under 8 minut
 demo-fast: .venv/installed-run  ## the same path with fewer steps, under 2 minutes
 	$(BIN)/adpa demo --fast --out runs/demo-fast
 
-test: .venv/installed-dev  ## all tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# Files of tests, not single tests, are shared out: what a file's tests share is then made once.
+test: .venv/installed-dev  ## all tests, in two processes
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-fast: .venv/installed-dev  ## the tests without engines, clusters, browsers and whole runs: about a minute on two cores
 	$(BIN)/python -m pytest -q -n auto --maxprocesses=4 -m 'not slow and not vllm and not chromium' $(PYTEST_ARGS)
