@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.map.measures import TEMPERATURES
-from benchmarks.map.plan import CHOSEN, METHODS, NO_TEACHER, TEACHERS
+from benchmarks.map.plan.methods import METHODS, NO_TEACHER
+from benchmarks.map.plan.sizes import CHOSEN, TEACHERS
 
 MEASURES = ("sampled", "best", "greedy", "matched")
 
@@ -45,7 +46,7 @@ class Difference:
 
 
 # Two-sided 95% quantiles of Student's t by degrees of freedom.
-_T = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
+_T = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
 def collect(lines: Iterable[dict[str, Any]]) -> dict[Cell, dict[str, dict[int, dict[str, Any]]]]:
@@ -92,16 +93,29 @@ def prompt_rewards(found: Mapping[str, Any], measure: str) -> np.ndarray:
 
 def paired_difference(ours: Found, theirs: Found, measure: str) -> Difference | None:
     """The mean of ours minus theirs, over the seeds that both have; None where they share none."""
-    seeds = sorted(ours.keys() & theirs.keys())
-    if not seeds:
+    return pooled_difference([(ours, theirs)], measure)
+
+
+def pooled_difference(pairs: Iterable[tuple[Found, Found]], measure: str) -> Difference | None:
+    """The same over several worlds, whose seeds count as so many more; None where there is no seed at all.
+
+    Args:
+        pairs: ours and theirs, of each world.
+        measure: one of `MEASURES`.
+    """
+    each = [
+        prompt_rewards(ours[seed], measure) - prompt_rewards(theirs[seed], measure)
+        for ours, theirs in pairs
+        for seed in sorted(ours.keys() & theirs.keys())
+    ]
+    if not each:
         return None
-    each = [prompt_rewards(ours[s], measure) - prompt_rewards(theirs[s], measure) for s in seeds]
     means = np.array([values.mean() for values in each])
-    if len(seeds) < 3:
-        half_width = 1.96 * math.sqrt(sum(values.var(ddof=1) / len(values) for values in each)) / len(seeds)
+    if len(each) < 3:
+        half_width = 1.96 * math.sqrt(sum(values.var(ddof=1) / len(values) for values in each)) / len(each)
     else:
-        half_width = _T[len(seeds) - 1] * float(means.std(ddof=1)) / math.sqrt(len(seeds))
-    return Difference(float(means.mean()), half_width, len(seeds), int((means > 0).sum()))
+        half_width = _T[len(each) - 1] * float(means.std(ddof=1)) / math.sqrt(len(each))
+    return Difference(float(means.mean()), half_width, len(each), int((means > 0).sum()))
 
 
 def mean_of(found: Found, measure: str, seeds: Sequence[int] | None = None) -> float:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from adpa import SampleOptions, ScoreOptions, TrainOptions, sample_student, score_teacher, train_student
-from benchmarks.map.plan import CHOSEN, METHODS, TEACHERS, Job, Plan
+from benchmarks.map.plan.methods import METHODS, Job, MethodRun
+from benchmarks.map.plan.sizes import CHOSEN, TEACHERS, Plan
 from benchmarks.map.worlds import WORLDS, draw_conversations, draw_pairs, save_models, write_lines
 from student_training.checkpoints.saving import is_finished
 
@@ -179,30 +180,31 @@ class Workshop:
         )
         return out
 
+    def student_of(self, job: Job) -> Path:
+        """The folder of a job's student, trained or not."""
+        return self.model(f"{_plain(job.teacher)}-{job.chosen}-{_plain(job.method)}")
+
     def trained(self, job: Job) -> Path:
         """The student of a job."""
         self.student()
         run = METHODS[job.method]
-        name = f"{_plain(job.teacher)}-{job.chosen}-{_plain(job.method)}"
+        name = self.student_of(job).name
         if not run.needs_teacher:
-            return self._method(name, run.method, data=str(self.pairs(job.chosen)), **run.settings)
+            return self._method(name, run, data=str(self.pairs(job.chosen)))
         steps, start = self._plan.student_steps, "student"
         if run.after is not None:
             first = METHODS[run.after]
             start = f"{_plain(job.teacher)}-{job.chosen}-{_plain(run.after)}-half"
             signals = self.signals(job.teacher, job.chosen)
-            self._method(start, first.method, signals=(str(signals),), steps=steps // 2, **first.settings)
+            self._method(start, first, signals=(str(signals),), steps=steps // 2)
             steps -= steps // 2
         signals = self.signals(job.teacher, job.chosen, student=start, **run.scoring)
-        return self._method(
-            name, run.method, start=start, steps=steps, signals=(str(signals),), **run.settings
-        )
+        return self._method(name, run, start=start, steps=steps, signals=(str(signals),))
 
-    def _method(self, name: str, method: str, *, start: str = "student", **more: Any) -> Path:
+    def _method(self, name: str, run: MethodRun, *, start: str = "student", **more: Any) -> Path:
         more.setdefault("steps", self._plan.student_steps)
-        return self._train(
-            name, start=start, method=method, learning_rate=self._plan.student_learning_rate, **more
-        )
+        rate = run.learning_rate or self._plan.student_learning_rate
+        return self._train(name, start=start, method=run.method, learning_rate=rate, **more, **run.settings)
 
     def _train(self, name: str, *, start: str, steps: int, **more: Any) -> Path:
         out = self.model(name)

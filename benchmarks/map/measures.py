@@ -78,13 +78,22 @@ class Measurer:
             result["preference_accuracy"] = self._preference_accuracy(own, before)
         return result
 
-    def _answer(self, model: Any, temperature: float, count: int) -> Any:
+    def best_of(self, folder: Path, count: int) -> list[float]:
+        """By prompt, the highest reward of several answers at temperature 1: what a perfect judge makes of a model."""
+        model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        draws = [
+            self._value(self._answer(model, 1.0, len(self._prompts), draw=draw).texts)
+            for draw in range(count)
+        ]
+        return np.max(draws, axis=0).tolist()
+
+    def _answer(self, model: Any, temperature: float, count: int, *, draw: int = 0) -> Any:
         return answer_prompts(
             model,
             self._tokenizer,
             self._messages[:count],
             temperature=temperature,
-            seed=self._seed,
+            seed=self._seed + 1000 * draw,
             max_tokens=self._world.max_answer_tokens,
         )
 

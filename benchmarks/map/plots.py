@@ -14,7 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from benchmarks.map.figures import Cell, collect, mean_of, paired_difference
-from benchmarks.map.plan import CHOSEN, METHODS, TEACHERS
+from benchmarks.map.plan.methods import CORE
+from benchmarks.map.plan.sizes import CHOSEN, TEACHERS
 from benchmarks.map.results import Results
 from benchmarks.map.rule import FIGURES
 
@@ -79,7 +80,7 @@ def _panel(axis: Any, cells: dict[Cell, Any], world: str, measure: str, ours: st
             if difference is None:
                 continue
             values[y, x] = difference.mean
-            best = max((name for name in METHODS if name in found), key=lambda n: mean_of(found[n], measure))
+            best = max((name for name in CORE if name in found), key=lambda n: mean_of(found[n], measure))
             axis.text(x, y, f"{difference.mean:+.3f}\nbest: {best}", ha="center", va="center", fontsize=7)
     image = axis.imshow(values, cmap="RdBu", vmin=-0.15, vmax=0.15, origin="lower")
     axis.set_xticks(range(len(TEACHERS)), TEACHERS)

@@ -11,23 +11,34 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.map.figures import MEASURES, Cell, collect, mean_of, paired_difference, prompt_rewards
-from benchmarks.map.plan import CORE, KEY, METHODS
+from benchmarks.map.figures import (
+    MEASURES,
+    Cell,
+    Found,
+    collect,
+    mean_of,
+    paired_difference,
+    pooled_difference,
+    prompt_rewards,
+)
+from benchmarks.map.plan.methods import CORE, NO_TEACHER, RATES, RELATIVES, SWEEPS, TUNED, at_rate
+from benchmarks.map.plan.order import TUNING_CELLS
 from benchmarks.map.results import Results
 from benchmarks.map.rule import rule_table
+from benchmarks.map.tuning import TUNING_SEED, best_rate
 
 CONTRASTS = (
     ("abd", "dckd"),
+    ("abd, NLL 0.3", "abd"),
     ("abd, NLL", "abd"),
     ("adpa, gamma 1", "dckd"),
     ("adpa, gamma 1", "abd"),
-    ("adpa, gamma 1", "adpa, gamma 3"),
-    ("adpa+", "adpa, gamma 3"),
     ("adpa, gamma 1", "sft"),
-    ("abd", "sft"),
+    ("adpa+, gamma 1", "adpa, gamma 1"),
+    ("hybrid", "abd, NLL"),
 )
 
-"""Pairs of methods whose difference is shown for every cell."""
+"""Pairs of methods whose difference is shown for every kind of cell."""
 
 
 def make_tables(results: Results) -> dict[str, str]:
@@ -37,8 +48,10 @@ def make_tables(results: Results) -> dict[str, str]:
         "start": base_table(results),
         **{f"means-{measure}": means_table(cells, measure) for measure in MEASURES},
         "losses": regret_table(cells),
-        **{f"differences-{measure}": contrast_table(cells, measure) for measure in MEASURES},
+        "differences": contrast_table(cells),
         "settings": settings_table(cells),
+        "tuning": tuning_table(results),
+        "best-of-four": best_of_four_table(results),
         "distances": distance_table(cells),
         "signals": signals_table(results),
         "rule": rule_table(results, "abd", "adpa, gamma 1", ("sampled", "best", "greedy")),
@@ -110,51 +123,44 @@ def means_table(cells: Mapping[Cell, Any], measure: str) -> str:
 def regret_table(cells: Mapping[Cell, Any]) -> str:
     """For each core method: how far below the best core method of the same cell and seed, mean and worst case.
 
-    Only over cells and seeds in which all the methods were measured that the table shows.
+    Only over cells and seeds in which all of them were measured.
     """
-    lines = []
-    for methods in (KEY, CORE):
-        cases = [
-            (cell, seed)
-            for cell, found in cells.items()
-            for seed in found.get("abd", {})
-            if all(seed in found.get(name, {}) for name in methods)
-        ]
-        rows = []
-        for name in methods:
-            texts = []
-            for measure in MEASURES:
-                scores = np.array(
-                    [[mean_of(cells[c][m], measure, [s]) for m in methods] for c, s in cases]
-                ).reshape(len(cases), len(methods))
-                lost = scores.max(axis=1, initial=0) - scores[:, methods.index(name)]
-                texts.append(f"{lost.mean():.3f} / {lost.max():.3f}" if cases else "")
-            rows.append([name, *texts])
-        lines.append(
-            f"{len(cases)} cells and seeds; mean / worst.\n\n{_markdown(('method', *MEASURES), rows)}"
-        )
-    return "\n\n".join(lines)
+    cases = [
+        (cell, seed)
+        for cell, found in cells.items()
+        for seed in sorted(found.get("abd", {}))
+        if all(seed in found.get(name, {}) for name in CORE)
+    ]
+    if not cases:
+        return "No cell has all methods yet."
+    rows = [[name] for name in CORE]
+    for measure in MEASURES:
+        scores = np.array([[mean_of(cells[c][m], measure, [s]) for m in CORE] for c, s in cases])
+        lost = scores.max(axis=1, keepdims=True) - scores
+        for row, each in zip(rows, lost.T, strict=True):
+            row.append(f"{each.mean():.3f} / {each.max():.3f}")
+    return f"{len(cases)} cells and seeds; mean / worst.\n\n{_markdown(('method', *MEASURES), rows)}"
 
 
-def contrast_table(
-    cells: Mapping[Cell, Any], measure: str, contrasts: Sequence[tuple[str, str]] = CONTRASTS
-) -> str:
-    """Paired differences of methods by cell, with 95% intervals and how many seeds agree in sign."""
+def contrast_table(cells: Mapping[Cell, Any], contrasts: Sequence[tuple[str, str]] = CONTRASTS) -> str:
+    """Paired differences by teacher and chosen answers, both worlds together: best and greedy reward."""
+    groups = list(dict.fromkeys((teacher, chosen) for _, teacher, chosen in cells))
     rows = []
-    for cell, found in cells.items():
-        differences = [
-            paired_difference(found.get(ours, {}), found.get(theirs, {}), measure)
-            for ours, theirs in contrasts
-        ]
-        rows.append([*cell, *("" if one is None else str(one) for one in differences)])
-    titles = [f"{ours} − {theirs}" for ours, theirs in contrasts]
-    return _markdown(("world", "teacher", "chosen", *titles), rows)
+    for teacher, chosen in groups:
+        both = [found for cell, found in cells.items() if cell[1:] == (teacher, chosen)]
+        texts = []
+        for ours, theirs in contrasts:
+            pairs = [(found.get(ours, {}), found.get(theirs, {})) for found in both]
+            each = [pooled_difference(pairs, measure) for measure in ("best", "greedy")]
+            texts.append(" / ".join(str(one) for one in each if one is not None))
+        rows.append([f"{teacher}, {chosen}", *texts])
+    return _markdown(("teacher, chosen", *(f"{ours} − {theirs}" for ours, theirs in contrasts)), rows)
 
 
 def settings_table(cells: Mapping[Cell, Any]) -> str:
     """Methods beside the core, by world and cell: best and greedy reward minus those of the method they vary."""
-    others = [name for name in METHODS if name not in CORE]
-    columns = [cell for cell, found in cells.items() if any(name in found for name in others)]
+    others = [*RELATIVES, *SWEEPS]
+    columns = [cell for cell, found in cells.items() if any(name in found for name in RELATIVES)]
     rows = []
     for name in others:
         base = _base_of(name)
@@ -163,23 +169,69 @@ def settings_table(cells: Mapping[Cell, Any]) -> str:
             ours, theirs = cells[cell].get(name, {}), cells[cell].get(base, {})
             found = [paired_difference(ours, theirs, measure) for measure in ("best", "greedy")]
             texts.append(
-                " / ".join("" if one is None else f"{one.mean:+.3f} ± {one.half_width:.3f}" for one in found)
+                " / ".join(f"{one.mean:+.3f} ± {one.half_width:.3f}" for one in found if one is not None)
             )
-        if any(text.strip(" /") for text in texts):
+        if any(texts):
             rows.append([name, base, *texts])
     return _markdown(("method", "minus", *(" ".join(cell) for cell in columns)), rows)
 
 
 def _base_of(name: str) -> str:
-    """The core method that another one varies; abd for relatives of other names."""
+    """The method that another one varies; abd for relatives of other names."""
     first = name.partition(",")[0]
     bases = {
         "adpa": "adpa, gamma 1",
-        "adpa 1": "adpa, gamma 1",
         "adpa 3": "adpa, gamma 3",
+        "adpa+": "adpa+, gamma 1",
         "hybrid": "hybrid",
     }
     return bases.get(first, "abd")
+
+
+def tuning_table(results: Results) -> str:
+    """What the best learning rate on one seed is worth on the others: rate, best and greedy reward, difference."""
+    cells = collect(results)
+    rows = []
+    for world in dict.fromkeys(cell[0] for cell in cells):
+        for method in TUNED:
+            rate = best_rate(results, world, method)
+            pairs = [
+                (_other_seeds(found.get(at_rate(method, rate), {})), _other_seeds(found.get(method, {})))
+                for cell, found in cells.items()
+                if cell[0] == world and cell[1:] in TUNING_CELLS
+            ]
+            if not all(tuned for tuned, _ in pairs):
+                continue
+            found = [pooled_difference(pairs, measure) for measure in ("best", "greedy")]
+            means = [
+                np.mean([mean_of(tuned, measure) for tuned, _ in pairs]) for measure in ("best", "greedy")
+            ]
+            texts = ["" if rate == RATES[1] else str(one) for one in found]
+            rows.append([world, method, f"{rate:g}", *(f"{mean:.3f}" for mean in means), *texts])
+    header = ("world", "method", "rate", "best", "greedy", "best minus untuned", "greedy minus untuned")
+    return _markdown(header, rows)
+
+
+def _other_seeds(found: Found) -> Found:
+    return {seed: one for seed, one in found.items() if seed != TUNING_SEED}
+
+
+def best_of_four_table(lines: Iterable[dict[str, Any]]) -> str:
+    """Mean reward of the best of four answers at temperature 1, by cell, over the seeds that all methods have."""
+    groups: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {}
+    for line in lines:
+        if line["kind"] != "best of four":
+            continue
+        for teacher in ("weak", "strong") if line["teacher"] == NO_TEACHER else (line["teacher"],):
+            found = groups.setdefault((line["world"], teacher, line["chosen"]), {})
+            found.setdefault(line["method"], {})[line["seed"]] = float(np.mean(line["found"]["rewards"]))
+    rows = []
+    for cell, found in groups.items():
+        seeds = set.intersection(*(set(found.get(name, {})) for name in CORE))
+        if seeds:
+            means = [float(np.mean([found[name][seed] for seed in seeds])) for name in CORE]
+            rows.append([*cell, str(len(seeds)), *(_bold(mean, max(means)) for mean in means)])
+    return _markdown(("world", "teacher", "chosen", "seeds", *CORE), rows)
 
 
 def distance_table(cells: Mapping[Cell, Any]) -> str:

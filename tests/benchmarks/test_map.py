@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from benchmarks.map.__main__ import MapMaker
-from benchmarks.map.figures import collect, paired_difference, prompt_rewards
-from benchmarks.map.plan import CHOSEN, FAST, METHODS, TEACHERS, Job, jobs_in_order
+from benchmarks.map.figures import collect, paired_difference, pooled_difference, prompt_rewards
+from benchmarks.map.plan.methods import METHODS, RATES, TUNED, Job, at_rate
+from benchmarks.map.plan.order import jobs_in_order
+from benchmarks.map.plan.sizes import FAST, TEACHERS
 from benchmarks.map.results import Results
 from benchmarks.map.tables import write_tables
+from benchmarks.map.tuning import best_rate
 
 ABOUT = {"kind": "model", "world": "menus", "seed": 0, "teacher": "weak", "chosen": "poor", "method": "abd"}
 
@@ -21,9 +24,9 @@ def measured(*rewards_by_temperature: list[float]) -> dict:
 
 
 def test_jobs_come_once_and_the_corners_of_both_worlds_first():
-    jobs = list(jobs_in_order(fast=False))
+    jobs = list(jobs_in_order(fast=False, best_rate=lambda world, method: RATES[0]))
     assert len(jobs) == len(set(jobs))
-    rest = next(job for job in jobs if job.teacher in ("middle", "overtrained") or job.chosen == "good")
+    rest = next(job for job in jobs if job.teacher == "overtrained")
     first = jobs[: jobs.index(rest)]
     corners = {(job.world, job.teacher, job.chosen) for job in first if METHODS[job.method].needs_teacher}
     assert corners == {
@@ -32,8 +35,35 @@ def test_jobs_come_once_and_the_corners_of_both_worlds_first():
         for teacher in ("weak", "strong")
         for chosen in ("poor", "excellent")
     }
-    cells = {(job.teacher, job.chosen) for job in jobs if METHODS[job.method].needs_teacher}
-    assert cells == {(teacher, chosen) for teacher in TEACHERS for chosen in CHOSEN}
+    assert {job.teacher for job in jobs if METHODS[job.method].needs_teacher} == set(TEACHERS)
+
+
+def test_tuned_methods_run_on_other_seeds_at_the_rate_that_was_best():
+    rates = {"topics": RATES[0], "menus": RATES[2]}
+    jobs = list(jobs_in_order(fast=False, best_rate=lambda world, method: rates[world]))
+    for world, rate in rates.items():
+        others = {
+            job.method for job in jobs if job.seed in (1, 2) and job.world == world and ", rate" in job.method
+        }
+        assert others == {at_rate(name, rate) for name in TUNED}
+
+
+def test_best_rate_is_the_highest_mean_over_cells_of_the_tuning_seed():
+    def line(chosen, method, seed, reward):
+        about = {**ABOUT, "chosen": chosen, "method": method, "seed": seed}
+        return {**about, "found": measured(*[[reward] * 4] * 5)}
+
+    lines = [
+        line(chosen, at_rate("dckd", rate), seed, reward)
+        for chosen, rewards in (("poor", (0.5, 0.4, 0.3)), ("excellent", (0.1, 0.3, 0.2)))
+        for rate, reward in zip(RATES, rewards, strict=True)
+        for seed, reward in ((0, reward), (1, 1 - reward))
+    ]
+    # Means on seed 0: 0.3, 0.35, 0.25. Other seeds do not count, nor do methods without all rates.
+    assert best_rate(lines, "menus", "dckd") == RATES[1]
+    assert best_rate(lines[:2], "menus", "dckd") == RATES[1]
+    better = [line("poor", at_rate("dckd", RATES[0]), 0, 0.7)]
+    assert best_rate([*lines, *better], "menus", "dckd") == RATES[0]
 
 
 def test_best_temperature_is_chosen_on_the_other_half_of_the_prompts():
@@ -51,6 +81,11 @@ def test_paired_difference_takes_its_interval_from_seeds():
     assert found.mean == pytest.approx(0.2)
     assert found.half_width == pytest.approx(4.303 * 0.1 / np.sqrt(3))
     assert paired_difference(ours, {}, "sampled") is None
+    # Two worlds of three seeds each: six differences, five degrees of freedom.
+    both = pooled_difference([(ours, theirs), (ours, theirs)], "sampled")
+    assert both is not None
+    assert (both.num_seeds, both.num_positive) == (6, 6)
+    assert both.half_width == pytest.approx(2.571 * np.std([0.1, 0.2, 0.3] * 2, ddof=1) / np.sqrt(6))
 
 
 def test_methods_without_a_teacher_are_in_the_cell_of_every_teacher():
@@ -86,7 +121,7 @@ def test_the_smallest_cell_gives_a_table_and_is_not_made_twice(tmp_path):
     )
     jobs = [
         Job("menus", 0, "weak" if METHODS[method].needs_teacher else "none", "excellent", method)
-        for method in ("sft", "dckd", "adpa, gamma 1", "adpa+")
+        for method in ("sft", "dckd", "adpa, gamma 1", "adpa+, gamma 1")
     ]
     maker = MapMaker(tmp_path, plan)
     for job in jobs:

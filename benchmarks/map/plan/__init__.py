@@ -1,0 +1,1 @@
+"""What the map consists of: sizes and teachers, methods, and the order of its jobs."""
