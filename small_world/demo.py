@@ -179,7 +179,13 @@ def _students(steps: DemoSteps, plan: Plan) -> list[Step]:
         steps.train("student-dpo", method="dpo", data=pairs, beta=plan.dpo_beta, **shared),
         steps.train("student-dckd", method="dckd", signals=signals, alpha=plan.kl_weight, **shared),
         steps.train(
-            "student-abd", method="abd", signals=signals, boost=plan.boost, clip=plan.boost_clip, **shared
+            "student-abd",
+            method="abd",
+            signals=signals,
+            boost=plan.boost,
+            clip=plan.boost_clip,
+            nll_weight=plan.boost_nll_weight,
+            **shared,
         ),
         _adpa(steps, plan, "student-adpa", "student-sft"),
         steps.train("student-chosen", method="sft", data=pairs, **shared),

@@ -69,6 +69,8 @@ class Plan:
     advantage_clip: str = "0:1"
     boost: float = 1.0
     boost_clip: str = "1"
+    # Not the method's default, either: docs/decisions/0008-nll-of-abd.md.
+    boost_nll_weight: float = 0.0
 
 
 FULL = Plan(

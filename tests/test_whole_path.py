@@ -89,7 +89,7 @@ def dense_loss(method, tiny_world, signals, student):
     }
     return {
         "dckd": mean["nll"] + 5 * mean["kl"],
-        "abd": mean["kl"],
+        "abd": mean["nll"] + mean["kl"],
         "adpa": mean["nll"] - mean["advantage"],
     }[method]
 

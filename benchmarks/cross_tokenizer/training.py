@@ -31,6 +31,9 @@ from evaluation.metrics.statistics import PromptBootstrap, mean_estimate
 #: What is trained from the healed student: the method, and whether it reads signals.
 METHODS = {"sft": False, "dckd": True, "abd": True}
 
+#: What was measured: `abd` as it was before NLL became its default.
+_SETTINGS = {"abd": {"nll_weight": 0.0}}
+
 #: The students of the teacher's own family, by their folder in the run.
 OWN_FAMILY = ("student", "sft-on-chosen", "dckd", "abd")
 
@@ -143,6 +146,7 @@ def train(
                 batch_size=batch_size,
                 warmup_steps=max(steps // 10, 1),
                 logging_steps=10,
+                **_SETTINGS.get(method, {}),
                 **source,
             )
         )

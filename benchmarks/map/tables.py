@@ -54,7 +54,7 @@ def make_tables(results: Results) -> dict[str, str]:
         "best-of-four": best_of_four_table(results),
         "distances": distance_table(cells),
         "signals": signals_table(results),
-        "rule": rule_table(results, "abd", "adpa, gamma 1", ("sampled", "best", "greedy")),
+        "rule": rule_table(results, "abd, NLL", "adpa, gamma 1", ("sampled", "best", "greedy")),
     }
 
 
@@ -108,16 +108,15 @@ def base_table(lines: Iterable[dict[str, Any]]) -> str:
 
 
 def means_table(cells: Mapping[Cell, Any], measure: str) -> str:
-    """Mean reward of each method by cell, over the seeds that the cell has; the best one in bold."""
-    methods = [name for name in CORE if any(name in found for found in cells.values())]
+    """Mean reward of each core method by cell, over the seeds that all its methods have; the best one in bold."""
     rows = []
     for cell, found in cells.items():
-        means = {name: mean_of(found[name], measure) for name in methods if name in found}
-        best = max(means.values())
-        texts = [_bold(means.get(name), best) for name in methods]
-        seeds = {len(found[name]) for name in means}
-        rows.append([*cell, "-".join(str(n) for n in sorted({min(seeds), max(seeds)})), *texts])
-    return _markdown(("world", "teacher", "chosen", "seeds", *methods), rows)
+        methods = [name for name in CORE if name in found]
+        seeds = sorted(set.intersection(*(set(found[name]) for name in methods)))
+        means = {name: mean_of(found[name], measure, seeds) for name in methods}
+        texts = [_bold(means.get(name), max(means.values())) for name in CORE]
+        rows.append([*cell, str(len(seeds)), *texts])
+    return _markdown(("world", "teacher", "chosen", "seeds", *CORE), rows)
 
 
 def regret_table(cells: Mapping[Cell, Any]) -> str:
@@ -248,14 +247,26 @@ def distance_table(cells: Mapping[Cell, Any]) -> str:
 
 
 def signals_table(lines: Iterable[dict[str, Any]]) -> str:
-    """What signals say before training, one row for each dataset."""
-    rows, names = [], None
+    """What the signals say of each cell before training, means over seeds."""
+    names = (
+        "nll_chosen",
+        "nll_student",
+        "entropy_teacher",
+        "advantage_chosen",
+        "advantage_rejected",
+        "expected_advantage",
+        "ranking_accuracy",
+        "outside_chosen",
+    )
+    groups: dict[tuple[str, str, str], list[dict[str, float]]] = {}
     for line in lines:
         if line["kind"] == "signals":
-            names = names or list(line["found"])
-            about = [line["world"], str(line["seed"]), line["teacher"], line["chosen"]]
-            rows.append([*about, *(f"{line['found'][name]:.3f}" for name in names)])
-    return _markdown(("world", "seed", "teacher", "chosen", *(names or ())), rows)
+            groups.setdefault((line["world"], line["teacher"], line["chosen"]), []).append(line["found"])
+    rows = [
+        [*cell, str(len(found)), *(f"{np.mean([one[name] for one in found]):.3f}" for name in names)]
+        for cell, found in groups.items()
+    ]
+    return _markdown(("world", "teacher", "chosen", "seeds", *names), rows)
 
 
 def _bold(value: float | None, best: float) -> str:

@@ -95,7 +95,7 @@ class Trained:
 #: Equal steps, batches and learning rate for all.
 METHODS = (
     Trained(name="DCKD", settings={"method": "dckd"}),
-    Trained(name="ABD", settings={"method": "abd"}),
+    Trained(name="ABD", settings={"method": "abd", "nll_weight": 0.0}),
     Trained(name="SFT on chosen", rows="data", settings={"method": "sft"}),
     Trained(name="ADPA, gamma 3", settings={"method": "adpa", "gamma": 3.0}),
     Trained(name="ADPA, gamma 1", settings={"method": "adpa", "gamma": 1.0}),

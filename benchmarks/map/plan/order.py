@@ -64,6 +64,8 @@ def _all_jobs(best_rate: Callable[[str, str], float]) -> Iterator[Job]:
     yield from _cells(0, (("middle", "good"),), BRIEF)
     yield from _cells(1, _OVERTRAINED, CORE)
     yield from _cells(3, _CORNERS, CORE)
+    yield from _cells(0, TUNING_CELLS, SWEEPS)
+    yield from _cells(4, _CORNERS, CORE)
     yield from _cells(0, _OVERTRAINED, ("adpa, gamma 3", "adpa+"))
     yield from _cells(0, _CORNERS, ("adpa, gamma 3", "adpa+"))
     yield from _cells(1, _CORNERS, ("adpa, gamma 3",))

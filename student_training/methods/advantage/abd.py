@@ -1,8 +1,8 @@
 """Advantage-boosted distillation: match the teacher tilted further along its own advantage.
 
 Position by position this is the optimum of ExOPD (arXiv:2602.12125), reference·(teacher / reference)^(1 + λ), made
-offline and clipped, on preference pairs, with forward KL and a tail bucket. AlignDistil (arXiv:2503.02832) has the
-same extrapolation with a λ per token.
+offline and clipped, on preference pairs, with forward KL and a tail bucket, beside NLL of the chosen answers.
+AlignDistil (arXiv:2503.02832) has the same extrapolation with a λ per token.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ABDSettings(MethodSettings):
     on: str = on_setting("pairs", aliases=("--abd-rows",))
     divergence: str = divergence_setting("by-role", by_role=True)
     jsd_weight: float = jsd_weight_setting()
-    nll_weight: float = setting(0.0, help="weight of NLL(chosen)", minimum=0)
+    nll_weight: float = setting(1.0, help="weight of NLL(chosen)", minimum=0)
     advantage_power: float = power_setting()
     advantage: str = advantage_setting()
     constant_advantage: float = constant_advantage_setting()
@@ -53,7 +53,7 @@ def _build(settings: ABDSettings) -> Method:
 
 ABD = MethodSpec(
     name="abd",
-    summary="α KL to q ∝ π·exp(λ·clip(A)): forward on chosen and rejected, or reverse on student rows",
+    summary="NLL(chosen) + α KL to q ∝ π·exp(λ·clip(A)): forward on chosen and rejected, or reverse on student rows",
     settings=ABDSettings,
     build=_build,
 )

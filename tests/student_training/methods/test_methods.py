@@ -253,6 +253,12 @@ FORMULAS = {
     ),
     "abd": (
         {},
+        lambda r: (
+            r.mean("chosen", nll) + r.mean("chosen", boosted_kl(1, 1)) + r.mean("rejected", boosted_kl(1, 1))
+        ),
+    ),
+    "abd without NLL": (
+        {"nll_weight": 0.0},
         lambda r: r.mean("chosen", boosted_kl(1, 1)) + r.mean("rejected", boosted_kl(1, 1)),
     ),
     "abd on the student's own": (
@@ -260,11 +266,11 @@ FORMULAS = {
         lambda r: 0.1 * r.mean("chosen", nll) + 2 * r.mean("student", boosted_reverse_kl(0.5, 0.25)),
     ),
     "abd everywhere, forward": (
-        {"on": "all", "divergence": "forward"},
+        {"on": "all", "divergence": "forward", "nll_weight": 0.0},
         lambda r: sum(r.mean(role, boosted_kl(1, 1)) for role in ("chosen", "rejected", "student")),
     ),
     "abd with jsd": (
-        {"divergence": "jsd", "jsd_weight": 0.3, "boost": 0.5},
+        {"divergence": "jsd", "jsd_weight": 0.3, "boost": 0.5, "nll_weight": 0.0},
         lambda r: sum(
             r.mean(role, mixed(0.3, boosted(0.5, 1), student_with_tail)) for role in ("chosen", "rejected")
         ),

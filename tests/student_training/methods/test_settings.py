@@ -75,7 +75,7 @@ def test_options_record_defaults_and_given_values_of_their_method_alone():
     _, settings = resolve_method(options("abd", boost=0.5))
     assert settings == {
         "boost": 0.5, "clip": "1", "alpha": 1.0, "on": "pairs", "divergence": "by-role", "jsd_weight": 0.5,
-        "nll_weight": 0.0, "advantage_power": 0.0, "advantage": "teacher", "constant_advantage": 0.5,
+        "nll_weight": 1.0, "advantage_power": 0.0, "advantage": "teacher", "constant_advantage": 0.5,
         "unlikely_mass": 0.2, "normalize": "token"
     }  # fmt: skip
 
