@@ -13,34 +13,25 @@ from typing import Any
 
 from data.errors import AdpaError, ConfigurationError, DataError
 from data.preferences.messages import Answer, Message, PreferenceRow, as_turns
+from data.tokens.answer_finder import QUESTION, SENTINEL, AnswerFinder
 from data.tokens.chat import (
     CONTENT_FIELDS,
-    LEFT_OUT,
     PlainFormat,
     Rendering,
     TextFormat,
     Turn,
     UnusableAnswerError,
-    end_of_sequence,
 )
 from data.tokens.template import ChatTemplate, ChatTokenizer
 from data.tokens.thoughts import (
     THINKING_ARGUMENTS,
     THOUGHT_FIELDS,
-    closes_thought,
-    count_openings,
-    empty_thought,
     opens_thought,
     spellings,
     split_thought,
-    thought_tail,
     without_thought,
 )
-from data.tokens.tool_calls import calls_arrive, parsed_arguments, text_arguments
-
-_SENTINEL = "SentinelAnswer"
-
-_QUESTION = Message("user", "question")
+from data.tokens.tool_calls import parsed_arguments
 
 _KNOWN_ROLES = ("system", "user", "assistant")
 
@@ -70,10 +61,6 @@ def choose_format(
 class TemplateFormat:
     """Text as the tokenizer's chat template writes it.
 
-    The template is asked once what it writes after an answer. The first special or added token there is the
-    terminator; what follows it (ChatML writes a newline) is never generated, so it is cut. A template
-    without one has nothing that says the answer is over: the end-of-sequence token is then appended instead.
-
     Thoughts: `auto` takes those that the data have, and counts what the template writes in place of one that they do
     not have as the prompt's; `keep` counts it as the answer's, so that closing a thought at once is learnt; `none`
     leaves thoughts out and asks the template for answers without.
@@ -88,18 +75,18 @@ class TemplateFormat:
     ) -> None:
         self.template = ChatTemplate(tokenizer)
         self.ignored: set[str] = set()
-        self._tokenizer = tokenizer
         self._thinking = thinking
         self._given = dict(arguments or {})
         self._check_arguments(self._given, "template argument", ConfigurationError)
         self._arguments = {**self._given, **self._thinking_off(self._given)}
         self._verified_roles: set[str] = set(_KNOWN_ROLES)
         self._tags_are_read: bool | None = None
-        self._suffix = self._find_suffix()
-        self._ends = self._turn_ends()
-        self._kept_suffix, terminator_id = self._find_terminator()
-        self.prints_terminator = terminator_id is not None
-        self.terminator_id = end_of_sequence(tokenizer) if terminator_id is None else terminator_id
+        self._finder = AnswerFinder(
+            self.template, tokenizer, self._arguments, keeps_empty_thoughts=thinking == "keep"
+        )
+        self.prints_terminator = self._finder.prints_terminator
+        self.terminator_id = self._finder.terminator_id
+        self.ends_turn = self._finder.ends_turn
 
     def _check_arguments(self, arguments: Mapping[str, Any], what: str, kind: type[AdpaError]) -> None:
         unknown = sorted(arguments.keys() - self.template.arguments)
@@ -122,41 +109,6 @@ class TemplateFormat:
                 )
         return {name: False for name in names if name not in given}
 
-    def _find_suffix(self) -> str:
-        probe = (_QUESTION, Message("assistant", _SENTINEL))
-        refusal: DataError | None = None
-        # Templates for images may want a list of parts where others want text.
-        for self.template.wants_parts in (False, True):
-            try:
-                _, found, suffix = self.template.render(probe, **self._arguments).rpartition(_SENTINEL)
-            except DataError as error:
-                refusal = refusal or error
-                continue
-            if found:
-                return suffix
-        raise refusal or DataError(
-            "the chat template leaves out the text of an assistant turn; give the tokenizer one that writes it"
-        )
-
-    def _turn_ends(self) -> dict[int, str]:
-        """Tokens that may end a turn, by id."""
-        added = self._tokenizer.added_tokens_decoder
-        # Many fine-tunes add their end of turn as an ordinary token; whitespace is added by some for its length.
-        ids = {id for id, token in added.items() if token.special or token.content.strip()}
-        ids |= set(self._tokenizer.all_special_ids)
-        return {id: str(self._tokenizer.convert_ids_to_tokens(id)) for id in ids}
-
-    def _find_terminator(self) -> tuple[str, int | None]:
-        for token_id in self._tokenizer.encode(self._suffix, add_special_tokens=False, verbose=False):
-            if token_id in self._ends:
-                before, found, _ = self._suffix.partition(self._ends[token_id])
-                return before + found, token_id
-        return "", None
-
-    def ends_turn(self, token_id: int) -> bool:
-        """Whether a turn may end with a token."""
-        return token_id == self.terminator_id or token_id in self._ends
-
     # --- Prompts
 
     def prompt(self, row: PreferenceRow) -> str:
@@ -168,8 +120,8 @@ class TemplateFormat:
         if self._thinking == "none" and opens_thought(text):
             # The template has no way to ask for an answer without a thought, but it can write one.
             text, found, _ = self.template.render(
-                (*turns, Message("assistant", _SENTINEL)), **arguments
-            ).rpartition(_SENTINEL)
+                (*turns, Message("assistant", SENTINEL)), **arguments
+            ).rpartition(SENTINEL)
             if not found or opens_thought(text):
                 raise DataError(
                     "thinking is none, but the chat template opens a thought and never closes it; give the tokenizer "
@@ -217,10 +169,10 @@ class TemplateFormat:
         if any(turn.extra.get(field) for field in THOUGHT_FIELDS):
             return True
         if self._tags_are_read is None:
-            thought = Message("assistant", f"<think>\n{_SENTINEL}\n</think>\n\nanswer")
-            prompt = self.template.render((_QUESTION,), add_generation_prompt=True, **self._arguments)
+            thought = Message("assistant", f"<think>\n{SENTINEL}\n</think>\n\nanswer")
+            prompt = self.template.render((QUESTION,), add_generation_prompt=True, **self._arguments)
             try:
-                self._located((_QUESTION,), thought, self._arguments, prompt)
+                self._finder.locate((QUESTION,), thought, self._arguments, prompt)
                 self._tags_are_read = True
             except (DataError, UnusableAnswerError):
                 self._tags_are_read = False
@@ -232,7 +184,7 @@ class TemplateFormat:
         Raises:
             DataError: for a turn that the template leaves out.
         """
-        text = self._render(turns, **arguments)
+        text = self._finder.render(turns, **arguments)
         for number, turn in enumerate(turns):
             content = split_thought(turn).answer.strip() if turn.role == "assistant" else turn.content.strip()
             if content and (content not in text or turn.role not in self._verified_roles):
@@ -243,23 +195,13 @@ class TemplateFormat:
         """Check that the template writes the turn's text, in any form: another text must change what it writes."""
         turn = turns[number]
         replaced = [*turns]
-        replaced[number] = Message(turn.role, _SENTINEL, turn.extra)
-        if _SENTINEL not in self._render(replaced, **arguments):
+        replaced[number] = Message(turn.role, SENTINEL, turn.extra)
+        if SENTINEL not in self._finder.render(replaced, **arguments):
             raise DataError(
                 f"the chat template leaves out turn {number + 1}, of role {turn.role!r}; rename the role to one that "
                 "the template knows, remove the turn, or give the tokenizer another template"
             )
         self._verified_roles.add(turn.role)
-
-    def _render(self, turns: Sequence[Message], **arguments: Any) -> str:
-        try:
-            return self.template.render(turns, **arguments)
-        except DataError:
-            # Some want the arguments of a tool call as JSON text, which most would quote again.
-            as_text = [text_arguments(turn) for turn in turns]
-            if as_text == list(turns):
-                raise
-            return self.template.render(as_text, **arguments)
 
     # --- Answers
 
@@ -311,7 +253,7 @@ class TemplateFormat:
             if not inside:
                 continue  # marked as none of the assistant's
             end = min(max(end for _, end in inside), turn.end)
-            if not text[end : turn.end].removesuffix(self._kept_suffix).strip():
+            if not text[end : turn.end].removesuffix(self._finder.kept_suffix).strip():
                 end = turn.end
             narrowed.append(Turn(turn.start, max(turn.first, inside[0][0]), end))
         return tuple(narrowed)
@@ -332,7 +274,7 @@ class TemplateFormat:
             if prompt is None:
                 prompt = self._prompt(history, {**arguments, **changed})
             try:
-                rendering = self._located(history, spelled, {**arguments, **changed}, prompt)
+                rendering = self._finder.locate(history, spelled, {**arguments, **changed}, prompt)
             except UnusableAnswerError as error:
                 reason = reason or error
                 continue
@@ -355,93 +297,3 @@ class TemplateFormat:
             for name in THINKING_ARGUMENTS:
                 if name in self.template.arguments and name not in arguments:
                     yield from ((one, {name: True}) for one in spelled)
-
-    def _located(
-        self, history: Sequence[Message], turn: Message, arguments: Mapping[str, Any], prompt: str
-    ) -> Rendering:
-        """Find a turn in what the template writes for the conversation that ends with it."""
-        text = self._render((*history, turn), **arguments)
-        start = self._start(text, prompt)
-        if start is None:
-            # Some write earlier turns differently once they are answered (Mistral's drop the system turn). The
-            # model answers the prompt as it is, so only the answer's own text is wanted, after any question.
-            asked = self.template.render((_QUESTION,), add_generation_prompt=True, **arguments)
-            answered = self._render((_QUESTION, turn), **arguments)
-            begin = self._start(answered, asked)
-            if begin is None or not prompt.endswith(asked[begin:]):
-                raise DataError(
-                    f"the chat template's generation prompt is not how it begins an answer: prompts end with "
-                    f"{prompt[-40:]!r}, and an answered conversation does not go on like that; give the "
-                    "tokenizer a template (its chat_template.jinja) whose generation prompt is how an answer begins"
-                )
-            start = len(prompt) - (len(asked) - begin)
-            text = prompt[:start] + answered[begin:]
-        end = self._end(text, start, turn)
-        first, is_trimmed = self._find_said(text[:start], text[start:end], turn)
-        kept = self._thinking == "keep"
-        return Rendering(
-            text[:end],
-            (Turn(start, start if kept else start + first, end),),
-            (*history, turn),
-            arguments=arguments,
-            is_trimmed=is_trimmed,
-        )
-
-    def _start(self, text: str, prompt: str) -> int | None:
-        """Where an answer begins: after the generation prompt, or before the thought that this begins with."""
-        if text.startswith(prompt):
-            return len(prompt)
-        header = prompt.removesuffix(thought_tail(prompt))
-        return len(header) if header != prompt and text.startswith(header) else None
-
-    def _end(self, text: str, start: int, turn: Message) -> int:
-        """Where a turn ends, after its terminator."""
-        if text.endswith(self._suffix) and len(text) >= start + len(self._suffix):
-            return len(text) - len(self._suffix) + len(self._kept_suffix)
-        if turn.extra.get("tool_calls"):
-            # A call may end with a different token than an answer (Llama's <|eom_id|>, gpt-oss's <|call|>).
-            ends = [
-                text.rfind(mark, start) + len(mark) for mark in self._ends.values() if mark in text[start:]
-            ]
-            if ends and not text[max(ends) :].strip():
-                return max(ends)
-        raise DataError(
-            f"the chat template ends this answer with {text[-40:]!r}, others with {self._suffix!r}; give "
-            "the tokenizer a template that ends every answer alike"
-        )
-
-    def _find_said(self, before: str, written: str, turn: Message) -> tuple[int, bool]:
-        """Find thought and answer in what the template wrote for a turn.
-
-        Returns:
-            Characters before what is the turn's own (an empty thought), and whether whitespace was left out.
-        Raises:
-            UnusableAnswerError: when they are not there in whole, or a thought is there twice.
-        """
-        said = split_thought(turn)
-        thought, answer = (said.thought or "").strip(), said.answer.strip()
-        begin = written.find(thought) if thought else 0
-        after_thought = begin + len(thought) if thought else empty_thought(written)
-        if turn.extra.get("tool_calls"):
-            place = written.find(answer, after_thought)
-        else:
-            # The answer is the last thing before the terminator.
-            body = written.removesuffix(self._kept_suffix).rstrip()
-            place = len(body) - len(answer) if body.endswith(answer) else -1
-        if begin < 0 or place < after_thought or not calls_arrive(written, turn):
-            raise UnusableAnswerError(LEFT_OUT)
-        markup = written[:begin] + written[begin + len(thought) : place]
-        opened = opens_thought(before)
-        if count_openings(markup) + opened > 1:
-            raise UnusableAnswerError("answer that the chat template writes two thoughts for")
-        if opened and not closes_thought(markup):
-            raise UnusableAnswerError(
-                "answer without a thought, which the chat template opens and does not close"
-            )
-        whole = said.answer.lstrip() if thought else said.answer
-        is_trimmed = whole not in written
-        if thought or not closes_thought(markup):
-            return 0, is_trimmed
-        # Whitespace at the answer's beginning belongs to the answer.
-        blank = said.answer[: len(said.answer) - len(said.answer.lstrip())]
-        return place - (len(blank) if markup.endswith(blank) else 0), is_trimmed
