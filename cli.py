@@ -4,7 +4,6 @@ import functools
 import importlib
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,22 +12,11 @@ from typing import Any
 import click
 from click.shell_completion import get_completion_class
 
-from data.commands.options import (
-    CompletionOptions,
-    ExplainOptions,
-    SignalsInspectOptions,
-    SignalsListOptions,
-    SignalsPruneOptions,
-    SignalsPullOptions,
-    SignalsPushOptions,
-    SignalsReportOptions,
-    SignalsVerifyOptions,
-)
+from data.commands import options as of_signals
 from data.doctor import DoctorOptions, program_version
 from data.early_checks import check_inputs
 from data.errors import AdpaError, ConfigurationError
 from data.options.click_options import CommandGroup, command_from
-from data.options.results import Rendered
 from data.preview.conversion import ConvertOptions
 from data.preview.preview import PreviewOptions
 from data.translation.command import SignalsTranslateOptions
@@ -138,6 +126,11 @@ def with_models(address: str) -> Callable[[Any], Any]:
     return run
 
 
+def or_plan(plan: str, run: str) -> Callable[[Any], Any]:
+    """The function of the second address; with --dry-run that of the first."""
+    return lambda options: function(plan if options.dry_run else run)(options)
+
+
 # --- What runs a model or trains one
 
 command(
@@ -149,16 +142,10 @@ command(
     "--seed 1 --out runs/seed-1",
 )
 
-
-def _score_teacher(options: ScoreOptions) -> Any:
-    plan, score = "teacher_scoring.dry_run:plan_scoring", "teacher_scoring.score:score_teacher"
-    return function(plan if options.dry_run else score)(options)
-
-
 command(
     "score-teacher",
     ScoreOptions,
-    _score_teacher,
+    or_plan("teacher_scoring.dry_run:plan_scoring", "teacher_scoring.score:score_teacher"),
     "--teacher my-org/dpo --reference my-org/sft --data argilla/dpo-mix-7k --out signals/pairs",
     "--teacher my-org/dpo --data pairs.jsonl --dry-run",
     "--teacher my-org/dpo --reference my-org/sft --data pairs.jsonl \\\n"
@@ -175,11 +162,6 @@ command(
 )
 
 
-def _train_student(options: TrainOptions) -> Any:
-    name = "plan_training" if options.dry_run else "train_student"
-    return function(f"student_training.run:{name}")(options)
-
-
 def _show_method(ctx: click.Context, _: click.Parameter, name: str | None) -> None:
     if name is not None and not ctx.resilient_parsing:
         method = function("student_training.methods:find_method")(name)
@@ -190,7 +172,7 @@ def _show_method(ctx: click.Context, _: click.Parameter, name: str | None) -> No
 command(
     "train-student",
     TrainOptions,
-    _train_student,
+    or_plan("student_training.run:plan_training", "student_training.run:train_student"),
     "--signals signals/pairs --student my-org/small-sft --method abd --out runs/abd",
     "--signals signals/answers --student runs/dckd --method adpa --out runs/adpa-plus",
     "--data argilla/dpo-mix-7k --student my-org/small --method sft --lr 2e-5 --out runs/sft",
@@ -210,12 +192,8 @@ command(
 
 
 def _preview(options: PreviewOptions) -> Any:
-    from data.preview.preview import preview_data  # noqa: PLC0415
-    from data.preview.rendering import render_preview  # noqa: PLC0415
-
-    result = preview_data(options, load_tokenizer=_load_tokenizer)
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    return Rendered(result, render_preview(result, colour=colour))
+    result = function("data.preview.preview:preview_data")(options, load_tokenizer=_load_tokenizer)
+    return function("data.preview.rendering:rendered_here")(result)
 
 
 def _load_tokenizer(folder: str | Path, trust_remote_code: bool) -> Any:
@@ -233,7 +211,7 @@ command(
 # --- Signal datasets
 
 
-def _verify(options: SignalsVerifyOptions) -> Any:
+def _verify(options: of_signals.SignalsVerifyOptions) -> Any:
     rescore = function("teacher_scoring.rescoring:rescore_sample")
     return function("data.commands.signals:verify_signals")(options, rescore)
 
@@ -243,20 +221,15 @@ def _translate(options: SignalsTranslateOptions) -> Any:
     return function("data.translation.command:translate_signals")(options, load)
 
 
-def _merge(options: MergeOptions) -> Any:
-    merged = function("teacher_scoring.build.merge:merge_parts")(Path(options.dataset))
-    counts = {"out": options.dataset, "responses": merged.num_rows, "pairs": merged.num_pairs}
-    return Rendered(counts, f"{options.dataset}: {merged.num_rows:,} responses of {merged.num_pairs:,} pairs")
-
-
+_SIGNALS = "data.commands.signals"
 for _name, _options_class, _run, _example in (
-    ("list", SignalsListOptions, "data.commands.signals:list_signals", ""),
-    ("inspect", SignalsInspectOptions, "data.commands.signals:inspect_signals", "signals/pairs"),
-    ("verify", SignalsVerifyOptions, _verify, "signals/pairs --repair"),
-    ("report", SignalsReportOptions, "data.commands.signals:report_signals", "signals/pairs"),
-    ("pull", SignalsPullOptions, "data.commands.signals:pull_signals", "s3://bucket/pairs signals/pairs"),
-    ("push", SignalsPushOptions, "data.commands.signals:push_signals", "signals/pairs s3://bucket/pairs"),
-    ("prune", SignalsPruneOptions, "data.commands.signals:prune_signals", "--unused-days 30 --dry-run"),
+    ("list", of_signals.SignalsListOptions, f"{_SIGNALS}:list_signals", ""),
+    ("inspect", of_signals.SignalsInspectOptions, f"{_SIGNALS}:inspect_signals", "signals/pairs"),
+    ("verify", of_signals.SignalsVerifyOptions, _verify, "signals/pairs --repair"),
+    ("report", of_signals.SignalsReportOptions, f"{_SIGNALS}:report_signals", "signals/pairs"),
+    ("pull", of_signals.SignalsPullOptions, f"{_SIGNALS}:pull_signals", "s3://bucket/pairs signals/pairs"),
+    ("push", of_signals.SignalsPushOptions, f"{_SIGNALS}:push_signals", "signals/pairs s3://bucket/pairs"),
+    ("prune", of_signals.SignalsPruneOptions, f"{_SIGNALS}:prune_signals", "--unused-days 30 --dry-run"),
 ):
     command(f"signals {_name}", _options_class, _run, _example)
 command(
@@ -265,7 +238,7 @@ command(
     _translate,
     "signals/teacher --tokenizer my-org/other-student --out signals/other",
 )
-command("signals merge", MergeOptions, _merge, "signals/pairs")
+command("signals merge", MergeOptions, "teacher_scoring.build.merge:merge_dataset", "signals/pairs")
 
 # --- Evaluation
 
@@ -273,19 +246,6 @@ command("signals merge", MergeOptions, _merge, "signals/pairs")
 def _evaluate_signals(options: SignalsEvaluationOptions) -> Any:
     measure = function("student_training.held_out:measure_signals")
     return function("evaluation.signals:evaluate_signals")(options, measure)
-
-
-def _chat(options: ChatOptions) -> None:
-    from evaluation.chat import run_chat, typed_lines  # noqa: PLC0415
-
-    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    run_chat(
-        options,
-        function("teacher_scoring.language_model:model_opener")(options),
-        lines=typed_lines() if on_terminal else sys.stdin,
-        write=click.echo,
-        columns=shutil.get_terminal_size().columns if on_terminal else None,
-    )
 
 
 command(
@@ -331,12 +291,18 @@ command(
     "evaluation.report.page:write_run_report",
     "runs/abd runs/dckd runs/wins --out report.html",
 )
-command("chat", ChatOptions, _chat, "runs/abd my-org/small-sft", "cat prompts.txt | adpa chat runs/abd")
+command(
+    "chat",
+    ChatOptions,
+    with_models("evaluation.chat:chat_here"),
+    "runs/abd my-org/small-sft",
+    "cat prompts.txt | adpa chat runs/abd",
+)
 
 # --- The program itself
 
 
-def _completion(options: CompletionOptions) -> str:
+def _completion(options: of_signals.CompletionOptions) -> str:
     made = get_completion_class(options.shell)
     assert made is not None, "the choices are the shells that click knows"
     return made(commands, {}, "adpa", "_ADPA_COMPLETE").source()
@@ -345,11 +311,17 @@ def _completion(options: CompletionOptions) -> str:
 command("doctor", DoctorOptions, "data.doctor:diagnose", "", "--json")
 command(
     "explain",
-    ExplainOptions,
+    of_signals.ExplainOptions,
     lambda options: function("student_training.monitoring.glossary:explain_metric")(options.metric),
     "expected_advantage",
 )
-command("completion", CompletionOptions, _completion, 'eval "$(adpa completion bash)"', "fish | source")
+command(
+    "completion",
+    of_signals.CompletionOptions,
+    _completion,
+    'eval "$(adpa completion bash)"',
+    "fish | source",
+)
 
 
 def main() -> None:

@@ -5,7 +5,10 @@ memory. On a terminal answers are in columns where they fit; elsewhere one after
 """
 
 import contextlib
+import functools
 import logging
+import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -132,7 +135,26 @@ def run_chat(
     return number
 
 
-def typed_lines() -> Iterator[str]:
+def chat_here(options: ChatOptions, open_model: ModelOpener) -> None:
+    """Talk on standard input and output: at a terminal in columns, elsewhere as plain text.
+
+    Args:
+        options: the command's.
+        open_model: finds checkpoints and holds them in an engine.
+    Raises:
+        AdpaError: for a checkpoint that cannot be used.
+    """
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    run_chat(
+        options,
+        open_model,
+        lines=_typed_lines() if on_terminal else sys.stdin,
+        write=functools.partial(print, flush=True),
+        columns=shutil.get_terminal_size().columns if on_terminal else None,
+    )
+
+
+def _typed_lines() -> Iterator[str]:
     """What is typed at the terminal, line by line, with the arrow keys for earlier lines where readline is there."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401, PLC0415  (changes what `input` does, so only here)

@@ -28,7 +28,7 @@ from data.storage.store import store_folder
 from teacher_scoring.engines.models import ResolvedModel
 from teacher_scoring.options import ScoreOptions
 from teacher_scoring.passes.tasks import Task, group_pairs, tasks_of
-from teacher_scoring.request import prepare_request
+from teacher_scoring.preparation import prepare_request
 
 
 @dataclass(frozen=True, slots=True)

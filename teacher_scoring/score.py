@@ -24,7 +24,8 @@ from teacher_scoring.options import ScoreOptions
 from teacher_scoring.passes.cache import remove_stale_leftovers
 from teacher_scoring.passes.run import Pass, PassCounts
 from teacher_scoring.passes.tasks import EncodedShard, write_responses
-from teacher_scoring.request import ScoringRequest, describe_engine, prepare_request, score_command
+from teacher_scoring.preparation import prepare_request
+from teacher_scoring.request import ScoringRequest, describe_engine, score_command
 from teacher_scoring.workers.sigterm import exit_on_sigterm
 
 logger = logging.getLogger(__name__)

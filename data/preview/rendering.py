@@ -1,8 +1,11 @@
 """A preview as text for the terminal, with colours or brackets."""
 
+import os
 import re
+import sys
 from collections.abc import Iterator
 
+from data.options.results import Rendered
 from data.preview.preview import PERCENTILES, Example, PassageKind, PreviewResult
 
 # Grey what is masked, green what is trained, reversed the end of a turn.
@@ -27,6 +30,12 @@ _MOST_SHOWN = 1200
 
 # Control characters are left out: they would move the cursor or change the terminal's state.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def rendered_here(result: PreviewResult) -> Rendered:
+    """The preview with its text for standard output: in colour where that is a terminal and NO_COLOR is not set."""
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return Rendered(result, render_preview(result, colour=colour))
 
 
 def render_preview(result: PreviewResult, *, colour: bool) -> str:

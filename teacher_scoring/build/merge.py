@@ -15,12 +15,14 @@ from typing import Any
 
 from data.errors import ScoringError, ShardError
 from data.files import remove_leftovers, sha256_file, write_atomic
+from data.options.results import Rendered
 from data.signals.card import write_card
 from data.signals.dataset import TOKENIZER_FOLDER, SignalDataset
 from data.signals.fingerprint import compare_requests
 from data.signals.manifest import MANIFEST_NAME, FileEntry, Manifest, describe_files, write_manifest
 from data.signals.shards import unify_formats
 from teacher_scoring.build.records import LostResponse, ShardRecord
+from teacher_scoring.options import MergeOptions
 
 #: Responses that got no scores, one JSON object a line; only there when there are any.
 FAILED_NAME = "failed.jsonl"
@@ -90,6 +92,17 @@ def finish_part(
         "records": [record.as_json() for record in records],
     }
     write_atomic(folder / _DONE_NAME, json.dumps(content))
+
+
+def merge_dataset(options: MergeOptions) -> Rendered:
+    """`signals merge`: complete the dataset, and say what it holds.
+
+    Raises:
+        AdpaError: as `merge_parts`.
+    """
+    merged = merge_parts(Path(options.dataset))
+    counts = {"out": options.dataset, "responses": merged.num_rows, "pairs": merged.num_pairs}
+    return Rendered(counts, f"{options.dataset}: {merged.num_rows:,} responses of {merged.num_pairs:,} pairs")
 
 
 def merge_parts(out: Path) -> SignalDataset:
