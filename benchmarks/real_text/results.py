@@ -1,12 +1,13 @@
 """The whole comparison: make every model, judge it as soon as it is there, write tables and numbers."""
 
 import json
+import textwrap
 from collections.abc import Sequence
 
 from benchmarks.real_text.distributions import Distributions
 from benchmarks.real_text.judging import TEMPERATURES, Comparison, Judged, judge
 from benchmarks.real_text.pipeline import Pipeline
-from benchmarks.real_text.sizes import Trained
+from benchmarks.real_text.sizes import SHOWN, Trained
 from benchmarks.real_text.tables import COOLED, COOLED_ENTROPY, all_tables
 from data.files import write_atomic
 from evaluation.options import SignalsEvaluationOptions
@@ -16,7 +17,7 @@ from student_training.held_out import measure_signals
 # Each to another prompt.
 _FLUENCY_ANSWERS, _ENTROPY_ANSWERS = 32, 64
 
-_EXAMPLES = 10
+_EXAMPLES = 4
 
 #: Figures of `adpa evaluate signals` that the table of guards has, under their names there.
 _FIGURES = {
@@ -92,24 +93,26 @@ def write_results(pipeline: Pipeline, judged: Comparison) -> None:
         for model, found in judged.items()
     }
     write_atomic(pipeline.out / "results.json", json.dumps(numbers) + "\n")
-    write_atomic(pipeline.out / "examples.md", _examples(pipeline, list(judged)))
+    write_atomic(
+        pipeline.out / "examples.md", _examples(pipeline, [model for model in judged if model in SHOWN])
+    )
     tables = "\n\n".join(all_tables([pipeline.out]).values())
     write_atomic(pipeline.out / "table.md", tables + "\n")
     print(tables)
 
 
 def _examples(pipeline: Pipeline, models: Sequence[str]) -> str:
-    """What every model answers greedily to the first held-out prompts, with the reward."""
+    """What the main models answer greedily to the first held-out prompts, with the reward."""
     lines = []
     for prompt in pipeline.held_out[:_EXAMPLES]:
         lines += [f"**{prompt.text}**", ""]
         for model in models:
             answer = pipeline.answers(model, 0.0)[prompt.id][0]
             reward = pipeline.world.reward(prompt, answer.text, answer.finished)
-            text = " ".join(answer.text.split()) + ("" if answer.finished else " ...")
-            lines.append(f"- {model} ({reward:.2f}): {text}")
+            text = " / ".join(answer.text.split("\n")) + ("" if answer.finished else " ...")
+            lines.append(textwrap.fill(f"- {model} ({reward:.2f}): {text}", 118, subsequent_indent="  "))
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join(lines[:-1])
 
 
 def _figures(pipeline: Pipeline, models: Sequence[str]) -> dict[str, dict[str, float]]:

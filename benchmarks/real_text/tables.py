@@ -1,4 +1,4 @@
-"""The benchmark's tables over one or several seeds: rewards, differences, matched entropy, guards, wins, costs.
+"""The tables over one or several seeds: rewards, differences, matched entropy, guards, wins, costs; and examples.
 
     python -m benchmarks.real_text.tables runs/real-text/friendly-[0-2]-fast --page docs/results/real_text.md
 
@@ -61,6 +61,7 @@ def all_tables(folders: Sequence[Path]) -> dict[str, str]:
         "guards": guard_table(together, figures),
         "wins": win_table(shown, 1.0),
         "costs": cost_table(folders[-1]),
+        "examples": (folders[-1] / "examples.md").read_text(encoding="utf-8"),
     }
 
 

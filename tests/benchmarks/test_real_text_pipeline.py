@@ -46,6 +46,7 @@ def test_real_text_pipeline_ends_with_tables_and_does_nothing_twice(chat_model: 
     table = (pipeline.out / "table.md").read_text()
     assert "| ADPA+ " in table
     assert "| signals of a trained student's answers " in table
+    assert f"**{pipeline.held_out[0].text}**\n\n- teacher (0." in table
     commands = (pipeline.out / "commands.sh").read_text()
     assert "adpa score-teacher" in commands
     assert "--method adpa" in commands
