@@ -36,7 +36,13 @@ from student_training.checkpoints.trial import check_saving
 from student_training.inputs.inputs import Inputs, open_inputs
 from student_training.methods import Method, find_method
 from student_training.model.layout import lay_out, read_configuration, with_layers
-from student_training.model.loading import load_student, load_tokenizer, refuse_adapter, stop_at
+from student_training.model.loading import (
+    load_student,
+    load_tokenizer,
+    refuse_adapter,
+    stop_at,
+    training_dtype,
+)
 from student_training.model.lora import add_lora
 from student_training.monitoring.memory import TrainingPlan
 from student_training.monitoring.metrics import CountedSteps
@@ -188,6 +194,12 @@ def _prepare(options: TrainOptions, *, need_weights: bool = True) -> _Prepared:
 
 def _load_model(options: TrainOptions, run: _Prepared) -> StudentWithObjective:
     set_seed(options.seed)
+    logger.info(
+        "torch %s on %s: loading the student, %s",
+        torch.__version__,
+        torch.accelerator.current_accelerator(check_available=True) or "cpu",
+        training_dtype(options.dtype),
+    )
     # Its bars for loading and saving weights would interleave with ours.
     transformers_logging.disable_progress_bar()
     student = load_student(run.folder, trust_remote_code=options.trust_remote_code, quantize=options.quantize)

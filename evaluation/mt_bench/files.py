@@ -9,8 +9,6 @@ from typing import Any
 from data.errors import EvaluationError
 from data.files import write_atomic
 
-NUM_TURNS = 2
-
 # The public question file has ten questions of each category, in this order from number 81 on.
 _CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 _FIRST_QUESTION = 81

@@ -145,7 +145,7 @@ _ENTRIES = (
     ),
     MetricEntry(
         "expected_advantage",
-        "the teacher's advantage (its log-probability minus the reference's) that the student expects of its own next "
+        "the teacher's advantage (its log-probability minus the reference's) that the student expects of its next "
         "token, after the clip, nats per position",
         "higher, up to about teacher_expected_advantage",
         "above twice teacher_expected_advantage: the student exploits accidents of the advantage; a run warns. Narrow "
