@@ -103,3 +103,19 @@ def attention_width(config: Any) -> int:
         return 0
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     return config.num_hidden_layers * heads * head_dim
+
+
+def forward_flops(
+    *, body: float, head: float, attention_width: float, tokens: float, attended: float, positions: float
+) -> float:
+    """Operations of a forward pass: two for each weight that a token meets, and those of causal attention.
+
+    Args:
+        body: weights that every token meets: those of the layers, without the embedding.
+        head: weights of the LM head, which only response positions go through.
+        attention_width: see the function of that name; four operations for each unit and pair of tokens.
+        tokens: that go through the model.
+        attended: pairs of tokens of which one sees the other.
+        positions: response positions.
+    """
+    return 2 * body * tokens + 4 * attention_width * attended + 2 * head * positions

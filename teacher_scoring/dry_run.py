@@ -23,6 +23,7 @@ from data.hardware import (
     attention_width,
     describe_hours,
     find_card,
+    forward_flops,
 )
 from data.storage.store import store_folder
 from teacher_scoring.engines.models import ResolvedModel
@@ -50,16 +51,19 @@ class ModelSize:
     def flops(self, *, tokens: int, positions: int, mean_length: float) -> float:
         """Floating-point operations of one pass.
 
-        Two for each parameter that a token meets; in attention, another four for each unit of width and each token
-        before it, of which there are half a sequence on average.
-
         Args:
             tokens: prompt and response tokens.
             positions: response positions, for which the head is computed.
-            mean_length: tokens of a sequence.
+            mean_length: tokens of a sequence; each sees half of them on average.
         """
-        attention = 4 * self.attention_width * mean_length / 2
-        return tokens * (2 * self.body_parameters + attention) + positions * 2 * self.head_parameters
+        return forward_flops(
+            body=self.body_parameters,
+            head=self.head_parameters,
+            attention_width=self.attention_width,
+            tokens=tokens,
+            attended=tokens * mean_length / 2,
+            positions=positions,
+        )
 
 
 def model_size(folder: Path, *, trust_remote_code: bool) -> ModelSize:

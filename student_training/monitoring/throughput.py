@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from data.hardware import active_expert_share, attention_width, find_card
+from data.hardware import active_expert_share, attention_width, find_card, forward_flops
 from student_training.head.lm_head import read_head
 
 
@@ -97,9 +97,8 @@ class StepFlops:
         ]
         self._per_token = sum((6 if is_trained else 4) * entries for entries, is_trained in body)
         self._per_position = (6 if head.requires_grad else 4) * head.numel()
-        self._per_attended = 12 * attention_width(config)
-        self._forward_per_token = sum(2 * entries for entries, _ in body)
-        self._forward_per_position = 2 * head.numel()
+        self._body, self._head = sum(entries for entries, _ in body), head.numel()
+        self._attention_width = attention_width(config)
 
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> float:
         """Operations of a batch from `PairCollator`, forward and backward."""
@@ -115,12 +114,19 @@ class StepFlops:
             attended: pairs of tokens that see each other.
             positions: response positions.
         """
-        return self._per_token * tokens + self._per_attended * attended + self._per_position * positions
+        attention = 12 * self._attention_width * attended
+        return self._per_token * tokens + attention + self._per_position * positions
 
     def forward(self, tokens: float, attended: float, positions: float = 0) -> float:
         """Operations of a forward pass, as `of` counts them."""
-        body = self._forward_per_token * tokens + self._per_attended / 3 * attended
-        return body + self._forward_per_position * positions
+        return forward_flops(
+            body=self._body,
+            head=self._head,
+            attention_width=self._attention_width,
+            tokens=tokens,
+            attended=attended,
+            positions=positions,
+        )
 
 
 def peak_flops(device: torch.device) -> float | None:
