@@ -46,7 +46,9 @@ def test_recommendation_is_adpa_where_chosen_answers_lean_as_the_teacher(method)
 
 
 def test_recommendation_is_abd_where_chosen_answers_lean_away():
-    assert "abd usually won over adpa" in recommend_method("adpa", FAR)
+    line = recommend_method("adpa", FAR)
+    assert "abd usually won over adpa" in line
+    assert "not on real text" in line
     assert recommend_method("adpa", CLOSE) is None
 
 
