@@ -25,7 +25,7 @@ from benchmarks.map.plan.methods import CORE, NO_TEACHER, RATES, RELATIVES, SWEE
 from benchmarks.map.plan.order import TUNING_CELLS
 from benchmarks.map.results import Results
 from benchmarks.map.rule import rule_table
-from benchmarks.map.tuning import TUNING_SEED, best_rate
+from benchmarks.map.tuning import TUNING_SEED, best_rate, scores_by_rate
 
 CONTRASTS = (
     ("abd", "dckd"),
@@ -91,9 +91,11 @@ def base_table(lines: Iterable[dict[str, Any]]) -> str:
             groups.setdefault((line["world"], f"chosen answers, {line['chosen']}"), []).append(line["found"])
         elif line["kind"] == "model" and line["method"] in ("initial", "reference", "teacher"):
             name = {"initial": "student SFT", "reference": "reference"}.get(line["method"])
-            groups.setdefault((line["world"], name or f"teacher, {line['teacher']}"), []).append(
-                line["found"]
-            )
+            if name is None:
+                name = f"teacher, {line['teacher']}"
+                # A teacher of the students' own pairs is another one for each quality of these.
+                name += "" if line["chosen"] == NO_TEACHER else f", {line['chosen']}"
+            groups.setdefault((line["world"], name), []).append(line["found"])
     rows = []
     for (world, name), found in sorted(groups.items(), reverse=True):
         if "chosen" in found[0]:
@@ -193,22 +195,25 @@ def tuning_table(results: Results) -> str:
     rows = []
     for world in dict.fromkeys(cell[0] for cell in cells):
         for method in TUNED:
+            scores = scores_by_rate(results, world, method)
             rate = best_rate(results, world, method)
             pairs = [
                 (_other_seeds(found.get(at_rate(method, rate), {})), _other_seeds(found.get(method, {})))
                 for cell, found in cells.items()
                 if cell[0] == world and cell[1:] in TUNING_CELLS
             ]
-            if not all(tuned for tuned, _ in pairs):
+            if not scores or not all(tuned for tuned, _ in pairs):
                 continue
             found = [pooled_difference(pairs, measure) for measure in ("best", "greedy")]
             means = [
                 np.mean([mean_of(tuned, measure) for tuned, _ in pairs]) for measure in ("best", "greedy")
             ]
             texts = ["" if rate == RATES[1] else str(one) for one in found]
-            rows.append([world, method, f"{rate:g}", *(f"{mean:.3f}" for mean in means), *texts])
-    header = ("world", "method", "rate", "best", "greedy", "best minus untuned", "greedy minus untuned")
-    return _markdown(header, rows)
+            tried = " / ".join(f"{score:.3f}" for score in scores.values())
+            rows.append([world, method, tried, f"{rate:g}", *(f"{mean:.3f}" for mean in means), *texts])
+    rates = " / ".join(f"{rate:g}" for rate in RATES)
+    header = ("world", "method", f"seed {TUNING_SEED}: {rates}", "rate", "best", "greedy")
+    return _markdown((*header, "best minus untuned", "greedy minus untuned"), rows)
 
 
 def _other_seeds(found: Found) -> Found:

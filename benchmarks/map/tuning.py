@@ -15,24 +15,31 @@ TUNING_SEED = 0
 _MEASURES = ("sampled", "best", "greedy")
 
 
-def best_rate(lines: Iterable[dict[str, Any]], world: str, method: str) -> float:
-    """The learning rate with the highest mean reward on the tuning seed, over the cells that have all of them.
+def scores_by_rate(lines: Iterable[dict[str, Any]], world: str, method: str) -> dict[float, float]:
+    """Mean reward of each learning rate on the tuning seed, over the cells that have all of them; empty without one.
 
     Args:
         lines: of `Results`.
         world: in which to tune.
         method: a name of `TUNED`.
     """
-    names = [at_rate(method, rate) for rate in RATES]
+    names = {rate: at_rate(method, rate) for rate in RATES}
     cells = [
         found
         for cell, found in collect(lines).items()
-        if cell[0] == world and all(TUNING_SEED in found.get(name, {}) for name in names)
+        if cell[0] == world and all(TUNING_SEED in found.get(name, {}) for name in names.values())
     ]
     if not cells:
-        return RATES[1]
-    means = [
-        np.mean([mean_of(found[name], measure, [TUNING_SEED]) for found in cells for measure in _MEASURES])
-        for name in names
-    ]
-    return RATES[int(np.argmax(means))]
+        return {}
+    return {
+        rate: float(
+            np.mean([mean_of(found[name], each, [TUNING_SEED]) for found in cells for each in _MEASURES])
+        )
+        for rate, name in names.items()
+    }
+
+
+def best_rate(lines: Iterable[dict[str, Any]], world: str, method: str) -> float:
+    """The rate with the highest of these means; the map's where nothing was tuned."""
+    scores = scores_by_rate(lines, world, method)
+    return max(scores, key=scores.__getitem__) if scores else RATES[1]
