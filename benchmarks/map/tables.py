@@ -111,14 +111,15 @@ def base_table(lines: Iterable[dict[str, Any]]) -> str:
 
 def means_table(cells: Mapping[Cell, Any], measure: str) -> str:
     """Mean reward of each core method by cell, over the seeds that all its methods have; the best one in bold."""
+    columns = [name for name in CORE if any(name in found for found in cells.values())]
     rows = []
     for cell, found in cells.items():
         methods = [name for name in CORE if name in found]
         seeds = sorted(set.intersection(*(set(found[name]) for name in methods)))
         means = {name: mean_of(found[name], measure, seeds) for name in methods}
-        texts = [_bold(means.get(name), max(means.values())) for name in CORE]
+        texts = [_bold(means.get(name), max(means.values())) for name in columns]
         rows.append([*cell, str(len(seeds)), *texts])
-    return _markdown(("world", "teacher", "chosen", "seeds", *CORE), rows)
+    return _markdown(("world", "teacher", "chosen", "seeds", *columns), rows)
 
 
 def regret_table(cells: Mapping[Cell, Any]) -> str:
