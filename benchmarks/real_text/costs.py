@@ -8,7 +8,7 @@ from typing import Any
 from evaluation.tables import markdown_table
 
 #: Trained before the methods.
-_MADE_BEFORE = {"teacher": "teacher, by DPO", "student": "student: healing"}
+_MADE_BEFORE = {"teacher": "the teacher's training", "student": "student: healing"}
 
 
 def cost_table(folder: Path) -> str:

@@ -3,7 +3,7 @@
 import json
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from benchmarks.real_text.models.weights import at_temperature, extract_gemma
 from benchmarks.real_text.steps import Steps
 from benchmarks.real_text.worlds.composed import composed_answer
 from benchmarks.real_text.worlds.constraints import CONSTRAINTS
+from benchmarks.real_text.worlds.world import Prompt
 from data.files import write_atomic
 
 #: As the instruction-tuned Gemma 3 writes conversations; the base model comes without a template.
@@ -45,7 +46,8 @@ def gemma_reference(folder: Path, *, common: int, source: Path | None = None) ->
     if (out / "config.json").exists():
         return out
     source = source or extract_gemma(folder / "gemma-270m")
-    rows = list(_requests_with_answers(AutoTokenizer.from_pretrained(source)))
+    requests = CONSTRAINTS.prompts(_SEED, _STEPS * _BATCH)
+    rows = list(requests_with_answers(AutoTokenizer.from_pretrained(source), requests))
     data = folder / "gemma-270m-requests.jsonl"
     write_atomic(data, "".join(json.dumps(row) + "\n" for row in rows))
     asked = (prompt.text for seed in (0, 1, 2, 1000, 1001, 1002) for prompt in CONSTRAINTS.prompts(seed, 300))
@@ -84,10 +86,10 @@ def small_gemma(source: Path, folder: Path, texts: set[str], *, common: int) -> 
     return trim_vocabulary(with_template, folder / "gemma-small", turns, common=common)
 
 
-def _requests_with_answers(tokenizer: Any) -> Iterator[dict[str, Any]]:
-    """Rows for SFT: requests with constraints, and short answers that meet all of them."""
+def requests_with_answers(tokenizer: Any, prompts: Iterable[Prompt]) -> Iterator[dict[str, Any]]:
+    """Rows for SFT: requests with constraints, and short answers that meet all of them, but where none is found."""
     rng = random.Random("answers that meet constraints")
-    for prompt in CONSTRAINTS.prompts(_SEED, _STEPS * _BATCH):
+    for prompt in prompts:
         answer = composed_answer(prompt, rng, lambda text: len(tokenizer.tokenize(text)) <= _LONGEST)
         if answer is not None:
             yield {"id": prompt.id, "prompt": CONSTRAINTS.messages(prompt), "chosen": answer}
