@@ -36,6 +36,9 @@ def main() -> None:
     parser.add_argument(
         "--again", action="store_true", help="train the main methods once more in another order"
     )
+    parser.add_argument(
+        "--any-teacher", action="store_true", help="go on with a teacher that is no better than its reference"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     folder = options.out / f"{options.world}-{options.seed}-{'fast' if options.fast else 'full'}"
@@ -46,7 +49,7 @@ def main() -> None:
         for method in rows + (AGAIN if options.again else ())
         if options.only is None or method.name in options.only
     ]
-    write_results(pipeline, compare(pipeline, methods))
+    write_results(pipeline, compare(pipeline, methods, any_teacher=options.any_teacher))
 
 
 if __name__ == "__main__":

@@ -60,8 +60,8 @@ def check_teacher(teacher: Judged, reference: Judged) -> None:
     ours, theirs = teacher.mean().value, reference.mean().value
     if ours <= theirs:
         raise SystemExit(
-            f"the teacher earns {ours:.3f}, its reference {theirs:.3f}: nothing to teach; give its DPO more steps or "
-            "another rate in benchmarks/real_text/sizes.py"
+            f"the teacher earns {ours:.3f}, its reference {theirs:.3f}: nothing to teach; give it other steps or "
+            "another rate in benchmarks/real_text/sizes.py, or go on with --any-teacher"
         )
 
 
