@@ -12,6 +12,7 @@ from data.errors import ConfigurationError, DataError
 from data.files import nearest_existing
 from data.model_identity import (
     CONFIG_NAMES,
+    adapter_refusal,
     check_model_folder,
     hub_folder,
     is_local_name,
@@ -81,6 +82,7 @@ def check_inputs(options: Any, *, complete: bool = True) -> None:
                 raise missing_folder(value, flag_name(name))
             if Path(value).exists():
                 check_model_folder(Path(value), flag_name(name))
+                _refuse_adapter(options, name, Path(value))
             if name in _MODELS:
                 refuse_other_models(Path(value), flag_name(name))
     for name in _DATASETS:
@@ -111,6 +113,13 @@ def check_inputs(options: Any, *, complete: bool = True) -> None:
                     option=flag_name(name),
                     allow_patterns=list(CONFIG_NAMES),
                 )
+
+
+def _refuse_adapter(options: Any, name: str, folder: Path) -> None:
+    if name.endswith("adapter") or (folder / "config.json").is_file():
+        return
+    field = "adapter" if name == "student" else f"{name}_adapter"
+    raise adapter_refusal(folder, flag_name(name), flag_name(field) if hasattr(options, field) else None)
 
 
 def _check_folders_to_write(options: Any) -> None:

@@ -187,6 +187,27 @@ def check_model_folder(folder: Path, option: str, name: str | None = None) -> No
         raise ConfigurationError(f"{option}: {name} is not a model folder: it has no config.json")
 
 
+def adapter_refusal(folder: Path, option: str, adapter_option: str | None = None) -> ConfigurationError:
+    """What to raise where a LoRA adapter is given as a model: the adapter's own option, or how to merge it.
+
+    Args:
+        folder: the adapter's.
+        option: the option that named it.
+        adapter_option: the command's option for adapters on that model; None where it has none.
+    """
+    try:
+        base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        base = None
+    found = f"{option}: {folder} is a LoRA adapter{f' for {base}' if base else ''}, not a whole model"
+    if adapter_option is not None:
+        return ConfigurationError(f"{found}; give its base as {option} and this folder as {adapter_option}")
+    return ConfigurationError(
+        f"{found}; merge it into its base first: peft.AutoPeftModelForCausalLM.from_pretrained({str(folder)!r})"
+        ".merge_and_unload().save_pretrained(NEW), and give NEW with the base's tokenizer"
+    )
+
+
 def refuse_other_models(folder: Path, option: str) -> None:
     """Refuse a checkpoint that is no causal language model by its own configuration: a reward model, BERT, T5.
 

@@ -81,20 +81,6 @@ def load_student(folder: Path, *, trust_remote_code: bool, quantize: str = "none
     return student
 
 
-def refuse_adapter(folder: Path) -> None:
-    """Refuse a folder that holds an adapter and no whole model: transformers would load its base and freeze it.
-
-    Raises:
-        ConfigurationError: with how to make a whole model of it.
-    """
-    if (folder / "adapter_config.json").exists():
-        raise ConfigurationError(
-            f"--student: {folder} is a LoRA adapter (adapter_config.json), not a whole model; merge it into its base "
-            f"first: peft.AutoPeftModelForCausalLM.from_pretrained({str(folder)!r}).merge_and_unload()"
-            ".save_pretrained(NEW), and give NEW with the base's tokenizer"
-        )
-
-
 def _usable_config(folder: Path, trust_remote_code: bool) -> Any:
     """The student's configuration; a padding token that its embedding has no row for is left out.
 

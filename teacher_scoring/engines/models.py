@@ -1,6 +1,5 @@
 """Finds and identifies a model without loading it; and the engine settings that determine its numbers."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +8,16 @@ from typing import Any
 from transformers import AutoConfig
 
 from data.errors import ConfigurationError
-from data.model_identity import refuse_other_models, resolve_model
+from data.model_identity import adapter_refusal, refuse_other_models, resolve_model
 from teacher_scoring.engines.open import engine_version, resolve_engine
 from teacher_scoring.options import SampleOptions, ScoreOptions
+
+#: Options that name a model and take an adapter of it by another option.
+_ADAPTER_OPTIONS = {
+    "--teacher": "--teacher-adapter",
+    "--reference": "--reference-adapter",
+    "--student": "--adapter",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +71,7 @@ def find_model(
     """
     folder, identity = resolve_model(name, revision=revision, option=option, need_weights=need_weights)
     if not (folder / "config.json").is_file():
-        adapter_option = "--adapter" if option == "--student" else f"{option}-adapter"
-        raise ConfigurationError(
-            f"{option}: {name} is a LoRA adapter{_base_of(folder)}; give its base as {option} and this folder as "
-            f"{adapter_option}"
-        )
+        raise adapter_refusal(folder, option, _ADAPTER_OPTIONS.get(option))
     refuse_other_models(folder, option)
     description: dict[str, Any] = identity.as_dict()
     adapter_folder = None
@@ -87,15 +89,6 @@ def find_model(
     positions = getattr(config, "max_position_embeddings", None)
     dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     return ResolvedModel(option, folder, adapter_folder, description, vocab_size, positions, dtype)
-
-
-def _base_of(adapter: Path) -> str:
-    """What an adapter says that it belongs to, in words."""
-    try:
-        base = json.loads((adapter / "adapter_config.json").read_text()).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError):
-        return ""
-    return f" for {base}" if base else ""
 
 
 def longest_sequence(max_length: int, models: Iterable[ResolvedModel | None]) -> tuple[int, str | None]:

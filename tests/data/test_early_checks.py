@@ -82,6 +82,24 @@ def test_check_inputs_names_what_is_there_and_something_else(options, error, tex
         check_inputs(SimpleNamespace(**found))
 
 
+@pytest.mark.parametrize(
+    ("field", "other", "advice"),
+    [
+        ("teacher", "teacher_adapter", "give its base as --teacher and this folder as --teacher-adapter"),
+        ("student", "adapter", "give its base as --student and this folder as --adapter"),
+        ("student", "no_adapter", "merge it into its base first"),
+        ("model", "other", "merge it into its base first"),
+    ],
+)
+def test_check_inputs_says_what_to_do_with_an_adapter_by_the_commands_options(field, other, advice, tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    options = SimpleNamespace(**{field: str(tmp_path), other: None})
+    with pytest.raises(
+        ConfigurationError, match=f"is a LoRA adapter for org/base, not a whole model; {advice}"
+    ):
+        check_inputs(options)
+
+
 @pytest.mark.parametrize("below", ["", "/deeper/still"])
 def test_check_inputs_finds_a_file_in_the_way_of_an_output_folder(below, tmp_path):
     file = tmp_path / "file"

@@ -251,8 +251,8 @@ def test_a_model_of_another_kind_is_named_with_what_to_give_instead(options, tin
     (folder / "model-q4.gguf").write_bytes(b"GGUF")
     sample = SampleOptions(student=str(adapter), data=str(tiny_world.pairs), out=str(tmp_path / "out"))
     refused = [
-        (score_teacher, options(teacher=str(adapter)), r"--teacher: .*adapter is a LoRA adapter for org/base; give its "
-         r"base as --teacher and this folder as --teacher-adapter$"),
+        (score_teacher, options(teacher=str(adapter)), r"--teacher: .*adapter is a LoRA adapter for org/base, not a "
+         r"whole model; give its base as --teacher and this folder as --teacher-adapter$"),
         (score_teacher, options(reference=str(adapter)), r"this folder as --reference-adapter$"),
         (sample_student, sample, r"give its base as --student and this folder as --adapter$"),
         (score_teacher, options(teacher=str(quantised)), r"--teacher: .*model\.gguf: GGUF is not read here; give the "),
