@@ -199,12 +199,16 @@ def adapter_refusal(folder: Path, option: str, adapter_option: str | None = None
         base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError):
         base = None
-    found = f"{option}: {folder} is a LoRA adapter{f' for {base}' if base else ''}, not a whole model"
+    of = f" for {base}" if base else ""
     if adapter_option is not None:
-        return ConfigurationError(f"{found}; give its base as {option} and this folder as {adapter_option}")
+        return ConfigurationError(
+            f"{option}: {folder} is a LoRA adapter{of}, not a whole model; give its base as {option} and this folder "
+            f"as {adapter_option}"
+        )
     return ConfigurationError(
-        f"{found}; merge it into its base first: peft.AutoPeftModelForCausalLM.from_pretrained({str(folder)!r})"
-        ".merge_and_unload().save_pretrained(NEW), and give NEW with the base's tokenizer"
+        f"{option}: {folder} is a LoRA adapter{of}, not a whole model; merge it into its base first: "
+        f"peft.AutoPeftModelForCausalLM.from_pretrained({str(folder)!r}).merge_and_unload().save_pretrained(NEW), and "
+        "give NEW with the base's tokenizer"
     )
 
 
