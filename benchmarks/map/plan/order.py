@@ -60,7 +60,7 @@ def _all_jobs(best_rate: Callable[[str, str], float]) -> Iterator[Job]:
         tuned = [at_rate(name, best_rate(world, name)) for name in TUNED]
         yield from _cells(1, TUNING_CELLS, tuned, worlds=(world,))
         yield from _cells(2, TUNING_CELLS, tuned, worlds=(world,))
-    yield from _cells(1, _OVERTRAINED, (*BRIEF, "dckd", "abd, NLL"))
+    yield from _cells(1, _OVERTRAINED, CORE)
     yield from _cells(0, _SAME_PAIRS, BRIEF)
     yield from _cells(0, (("middle", "good"),), BRIEF)
     yield from _cells(3, _CORNERS, CORE)
