@@ -81,7 +81,7 @@ def check_inputs(options: Any, *, complete: bool = True) -> None:
             if is_local_name(value) and not Path(value).exists():
                 raise missing_folder(value, flag_name(name))
             if Path(value).exists():
-                check_model_folder(Path(value), flag_name(name))
+                check_model_folder(Path(value), flag_name(name), value)
                 _refuse_adapter(options, name, Path(value))
             if name in _MODELS:
                 refuse_other_models(Path(value), flag_name(name))

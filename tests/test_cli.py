@@ -209,4 +209,6 @@ def test_commands_that_load_for_seconds_say_so_after_their_quick_checks(tmp_path
     ]
     assert adpa(*line, cwd=tmp_path).stderr == "error: --student: ./model: no such folder\n"
     (tmp_path / "model").mkdir()
+    assert adpa(*line, cwd=tmp_path).stderr.startswith("error: --student: ./model is not a model folder")
+    (tmp_path / "model" / "config.json").write_text("{}")
     assert adpa(*line, cwd=tmp_path).stderr.startswith("train-student: loading libraries\nerror: --student: ")
