@@ -1,0 +1,262 @@
+"""Pairs, teacher, signals and students of the training comparison; what is finished is not made again."""
+
+import dataclasses
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from adpa import (
+    SampleOptions,
+    ScoreOptions,
+    SignalDataset,
+    TrainOptions,
+    sample_student,
+    score_teacher,
+    train_student,
+)
+from benchmarks.cross_tokenizer.plan import Family, Plan, Trained
+from benchmarks.cross_tokenizer.preferences import matched_pair
+from benchmarks.real_text.models.gemma import small_gemma
+from benchmarks.real_text.models.weights import WORLDS, cut_student, extract_gemma, smollm2_reference
+from benchmarks.real_text.steps import Steps
+from benchmarks.real_text.worlds.pairs import Answer
+from benchmarks.real_text.worlds.world import Prompt
+from data.files import write_atomic
+from data.signals.rollouts import RolloutDataset
+from data.translation.dataset import translate_dataset
+
+# Prompts have up to 70 tokens. vLLM tries a whole batch out whenever it starts.
+_LENGTHS: dict[str, Any] = {"max_length": 192, "max_num_batched_tokens": 512}
+
+_BATCH = 8
+
+
+class Making:
+    """Makes what the comparison needs, in one folder.
+
+    Attributes:
+        out: the folder.
+        plan: how much of everything.
+        world: prompts and reward.
+        reference: checkpoint of the model that the answers are of, and the teacher was aligned from.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        plan: Plan,
+        *,
+        weights: Path,
+        source: Path | None = None,
+        gemma: Path | None = None,
+        engine: str = "auto",
+    ) -> None:
+        """Take the folder, unless it holds a comparison of other sizes.
+
+        Args:
+            out: the folder.
+            plan: how much of everything.
+            weights: a folder for models that several runs share.
+            source: checkpoint that the reference is made of; None takes SmolLM2's weights out of their package.
+            gemma: checkpoint of Gemma 3 270M; None takes its weights out of their package.
+            engine: that samples and scores.
+        Raises:
+            SystemExit: naming what differs, or a package that is missing.
+        """
+        self.out, self.plan, self.world = out, plan, WORLDS["friendly"]
+        self._engine, self._weights, self._gemma = engine, weights, gemma
+        out.mkdir(parents=True, exist_ok=True)
+        record, asked = out / "plan.json", json.dumps(dataclasses.asdict(plan), indent=2) + "\n"
+        if record.exists() and record.read_text() != asked:
+            raise SystemExit(f"{out}: holds a comparison of other sizes (plan.json); choose another --out")
+        write_atomic(record, asked)
+        self._steps = Steps(out)
+        self.reference = smollm2_reference(weights, common=plan.common_tokens, source=source)
+        sizes = (plan.train_prompts, plan.tuning_prompts, plan.held_out_prompts)
+        prompts = iter(self.world.prompts(plan.seed, sum(sizes)))
+        names = ("train", "tuning", "held-out")
+        self._prompts = {
+            name: [next(prompts) for _ in range(size)] for name, size in zip(names, sizes, strict=True)
+        }
+
+    def families(self) -> tuple[Family, Family]:
+        """The student with another tokenizer, and the one with the teacher's."""
+        plan, own = self.plan, self.reference
+        return (
+            Family(name="Gemma", source=self._small_gemma(), layers=plan.gemma_layers, translated=True),
+            Family(name="SmolLM2", source=own, layers=plan.own_layers, translated=False),
+        )
+
+    def pairs(self, name: str) -> Path:
+        """Preference rows of the train, tuning or held-out prompts, out of the reference's answers to them."""
+        file = self.out / "data" / f"{name}-pairs.jsonl"
+        if not file.exists():
+            self._sample_reference(name)
+            rows, answers = [], self._answers(name)
+            for prompt in self._prompts[name]:
+                pair = matched_pair(self.world, prompt, answers[prompt.id])
+                if pair is not None:
+                    rows.append({**self._row(prompt), "chosen": pair[0], "rejected": pair[1]})
+            _write(file, rows)
+        return file
+
+    def teacher(self) -> Path:
+        """The reference after DPO on the training pairs."""
+        # All of the reference's layers are trained: half the pairs at a time.
+        half = _BATCH // 2
+        options = {"method": "dpo", "student": str(self.reference), "data": str(self.pairs("train"))}
+        options |= {"gradient_accumulation": _BATCH // half}
+        plan = self.plan
+        return self._train(
+            "teacher", options, steps=plan.teacher_steps, rate=plan.teacher_rate, batch_size=half
+        )
+
+    def student(self, family: Family) -> Path:
+        """A family's student before training: some layers, taught to speak again by the reference's answers."""
+        name = family.name.lower()
+        cut = cut_student(family.source, self.out / "models" / f"{name}-cut", family.layers)
+        return self._train(
+            f"{name}-student",
+            {"method": "sft", "student": str(cut), "data": str(self._finished_answers())},
+            steps=self.plan.heal_steps,
+            rate=self.plan.heal_rate,
+            batch_size=2 * _BATCH,
+        )
+
+    def trained(self, family: Family, trained: Trained) -> Path:
+        """A family's student after training."""
+        rows: dict[str, Any] = {"data": str(self.pairs("train"))}
+        if trained.rows != "pairs":
+            rows = {"signals": (str(self._signals(family, trained.rows)),)}
+        return self._train(
+            _file_name(f"{family.name} {trained.name}"),
+            {**trained.settings, **rows, "student": str(self.student(family)), "seed": trained.order},
+            steps=self.plan.steps,
+            rate=self.plan.rate,
+            batch_size=_BATCH,
+        )
+
+    def _signals(self, family: Family, model: str) -> Path:
+        """Distributions of the teacher or of the reference at the training pairs, on a family's token ids."""
+        source = self._score(model)
+        if not family.translated:
+            return source
+        out = self.out / "signals" / f"{model}-{family.name.lower()}"
+        if not (out / "manifest.json").exists():
+            found = translate_dataset(
+                SignalDataset.open(source),
+                self.student(family),
+                load_tokenizer=AutoTokenizer.from_pretrained,
+                out=str(out),
+                max_length=_LENGTHS["max_length"],
+            )
+            print(found, flush=True)
+        return out
+
+    def _score(self, model: str) -> Path:
+        given: dict[str, Any] = {"teacher": str(self.reference), "score": ("chosen",)}
+        if model == "teacher":
+            given = {"teacher": str(self.teacher()), "reference": str(self.reference)}
+        out = self.out / "signals" / model
+        options = ScoreOptions(
+            **given,
+            data=str(self.pairs("train")),
+            out=str(out),
+            store_conversations=True,
+            shard_pairs=64,
+            engine=self._engine,
+            own_process=False,
+            **_LENGTHS,
+        )
+        self._steps.run("score-teacher", score_teacher, options, out / "manifest.json")
+        return out
+
+    def _sample_reference(self, name: str) -> Path:
+        prompts = self.out / "data" / f"{name}-prompts.jsonl"
+        _write(prompts, (self._row(prompt) for prompt in self._prompts[name]))
+        return self._sample(name, self.reference, prompts, self.plan.samples)
+
+    def _sample(self, name: str, model: Path, prompts: Path, samples: int) -> Path:
+        out = self.out / "rollouts" / name
+        options = SampleOptions(
+            student=str(model),
+            data=str(prompts),
+            out=str(out),
+            num_samples=samples,
+            temperature=1.0,
+            seed=self.plan.seed,
+            max_new_tokens=self.plan.max_new_tokens,
+            shard_pairs=50,
+            engine=self._engine,
+            own_process=False,
+            **_LENGTHS,
+        )
+        self._steps.run("sample-student", sample_student, options, out / "manifest.json")
+        return out
+
+    def _answers(self, name: str) -> dict[str, list[Answer]]:
+        found: dict[str, list[Answer]] = defaultdict(list)
+        for row in RolloutDataset.open(self.out / "rollouts" / name).iterate():
+            finished, nll = row.finish_reason == "stop", -float(row.token_logprobs.mean())
+            found[row.pair_id].append(Answer(row.response_text.strip(), finished, len(row.response_ids), nll))
+        return found
+
+    def _finished_answers(self) -> Path:
+        """All finished answers of the reference to the training prompts, from which students learn to speak."""
+        file = self.out / "data" / "answers.jsonl"
+        if not file.exists():
+            self._sample_reference("train")
+            answers = self._answers("train")
+            _write(
+                file,
+                (
+                    {**self._row(prompt), "id": f"{prompt.id}-{number}", "chosen": answer.text}
+                    for prompt in self._prompts["train"]
+                    for number, answer in enumerate(answers[prompt.id])
+                    if answer.finished and answer.text
+                ),
+            )
+        return file
+
+    def _small_gemma(self) -> Path:
+        """Gemma with a chat template and only the tokens of the texts that it is trained on."""
+        rows = [json.loads(line) for line in self._finished_answers().read_text().splitlines()]
+        texts = {row["chosen"] for row in rows}
+        texts |= {
+            self._row(prompt)["prompt"][-1]["content"] for part in self._prompts.values() for prompt in part
+        }
+        gemma = self._gemma or extract_gemma(self._weights / "gemma-270m")
+        return small_gemma(gemma, self.out / "models", texts, common=self.plan.common_tokens)
+
+    def _row(self, prompt: Prompt) -> dict[str, Any]:
+        return {"id": prompt.id, "prompt": self.world.messages(prompt)}
+
+    def _train(self, name: str, given: dict[str, Any], *, steps: int, rate: float, batch_size: int) -> Path:
+        out = self.out / "models" / name
+        given = {"seed": self.plan.seed, **given}
+        options = TrainOptions(
+            **given,
+            out=str(out),
+            max_steps=steps,
+            learning_rate=rate,
+            batch_size=batch_size,
+            warmup_steps=max(steps // 10, 1),
+            logging_steps=4,
+        )
+        self._steps.run("train-student", train_student, options, out / "config.json")
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        return out
+
+
+def _write(file: Path, rows: Iterable[dict[str, Any]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _file_name(name: str) -> str:
+    return name.lower().replace(",", "").replace(" ", "-")

@@ -1,0 +1,111 @@
+"""How much of everything the training comparison makes, and which students it compares."""
+
+import argparse
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+def _size(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much of everything; each field is a flag of the command."""
+
+    seed: int = _size(0, "of prompts, sampling and training")
+    train_prompts: int = _size(400, "prompts whose answers models are trained on")
+    tuning_prompts: int = _size(60, "prompts of the pairs on which settings were chosen")
+    held_out_prompts: int = _size(260, "prompts of the pairs that the table is about")
+    samples: int = _size(6, "answers of the reference to each prompt")
+    max_new_tokens: int = _size(40, "longest answer, tokens; a cut one is in no pair")
+    common_tokens: int = _size(8000, "most frequent tokens that a vocabulary keeps beside those of the texts")
+    teacher_steps: int = _size(24, "of the teacher's DPO, 8 pairs each")
+    teacher_rate: float = _size(3e-5, "peak learning rate of the teacher's DPO")
+    heal_steps: int = _size(100, "of SFT on the reference's answers, 16 each, after a student was cut out")
+    heal_rate: float = _size(1e-3, "peak learning rate of that")
+    steps: int = _size(40, "of every student's training, 8 pairs each")
+    rate: float = _size(2e-4, "peak learning rate of every student's training")
+    gemma_layers: tuple[int, ...] = _size((0, 1, 17), "layers of Gemma that its student keeps")
+    own_layers: tuple[int, ...] = _size((0, 1, 2, 28, 29), "layers of the reference that its student keeps")
+
+    @classmethod
+    def add_flags(cls, parser: argparse.ArgumentParser) -> None:
+        """Flags of all sizes, on a parser."""
+        for one in dataclasses.fields(cls):
+            several = isinstance(one.default, tuple)
+            parser.add_argument(
+                f"--{one.name.replace('_', '-')}",
+                type=int if several else type(one.default),
+                nargs="+" if several else None,
+                default=one.default,
+                help=f"{one.metadata['help']} (default: {one.default})",
+            )
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> "Plan":
+        """The sizes that a command line gave."""
+        given: dict[str, Any] = {}
+        for one in dataclasses.fields(cls):
+            value = getattr(options, one.name)
+            given[one.name] = tuple(value) if isinstance(value, list) else value
+        return cls(**given)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A student before training, and where it comes from.
+
+    Attributes:
+        name: in the table.
+        source: checkpoint that its layers are cut out of.
+        layers: those that it keeps.
+        translated: whether the teacher's signals are put on its token ids.
+    """
+
+    name: str
+    source: Path
+    layers: tuple[int, ...]
+    translated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A row of the table: a student that was trained further.
+
+    Attributes:
+        name: in the table.
+        rows: `pairs` for their texts, or the model whose distributions at them are learnt, `teacher` or `reference`.
+        settings: fields of `TrainOptions`, the method among them.
+        order: of the rows; another one tells how much a training varies.
+    """
+
+    name: str
+    rows: str
+    settings: dict[str, Any]
+    order: int = 0
+
+
+_SFT: dict[str, Any] = {"method": "sft"}
+
+#: NLL and KL on the chosen answers, in equal parts: more of the KL (5 is the default) passed on less of the preference.
+_KD: dict[str, Any] = {"method": "vanilla-kd", "alpha": 1.0}
+
+#: Equal steps, batches and rates for all. Settings were chosen on the tuning pairs.
+STUDENTS = (
+    Trained(name="SFT on chosen", rows="pairs", settings=_SFT),
+    Trained(name="KD from the teacher", rows="teacher", settings=_KD),
+    Trained(name="KD from the reference", rows="reference", settings=_KD),
+    Trained(name="SFT on chosen, again", rows="pairs", settings=_SFT, order=1),
+    Trained(name="KD from the teacher, again", rows="teacher", settings=_KD, order=1),
+)
+
+#: Which of them are compared with which.
+COMPARED = (
+    ("KD from the teacher", "SFT on chosen"),
+    ("KD from the teacher", "KD from the reference"),
+    ("KD from the reference", "SFT on chosen"),
+    ("KD from the teacher, again", "SFT on chosen, again"),
+)
