@@ -93,17 +93,31 @@ _SFT: dict[str, Any] = {"method": "sft"}
 #: NLL and KL on the chosen answers, in equal parts: more of the KL (5 is the default) passed on less of the preference.
 _KD: dict[str, Any] = {"method": "vanilla-kd", "alpha": 1.0}
 
+#: NLL and less KL, to the teacher boosted along its advantage: what DPO has changed counts five times.
+_ABD: dict[str, Any] = {"method": "abd", "on": "chosen", "boost": 4.0, "clip": "2", "alpha": 0.3}
+
+#: As much KL as `_ABD` has, without the boost: its control.
+_LESS_KD: dict[str, Any] = {"method": "vanilla-kd", "alpha": 0.3}
+
 #: Equal steps, batches and rates for all. Settings were chosen on the tuning pairs.
 STUDENTS = (
     Trained(name="SFT on chosen", rows="pairs", settings=_SFT),
     Trained(name="KD from the teacher", rows="teacher", settings=_KD),
     Trained(name="KD from the reference", rows="reference", settings=_KD),
+    Trained(name="boosted KD", rows="teacher", settings=_ABD),
+    Trained(name="less KD", rows="teacher", settings=_LESS_KD),
     Trained(name="SFT on chosen, again", rows="pairs", settings=_SFT, order=1),
     Trained(name="KD from the teacher, again", rows="teacher", settings=_KD, order=1),
+    Trained(name="boosted KD, again", rows="teacher", settings=_ABD, order=1),
 )
 
 #: Which of them are compared with which.
 COMPARED = (
+    ("boosted KD", "SFT on chosen"),
+    ("boosted KD", "less KD"),
+    ("boosted KD", "KD from the teacher"),
+    ("less KD", "SFT on chosen"),
+    ("boosted KD, again", "SFT on chosen, again"),
     ("KD from the teacher", "SFT on chosen"),
     ("KD from the teacher", "KD from the reference"),
     ("KD from the reference", "SFT on chosen"),

@@ -29,14 +29,19 @@ if TYPE_CHECKING:
 
 PAIR_ROLES = ("chosen", "rejected")
 
-_ROWS = {"pairs": PAIR_ROLES, "student": ("student",), "all": (*PAIR_ROLES, "student")}
+_ROWS = {
+    "pairs": PAIR_ROLES,
+    "chosen": ("chosen",),
+    "student": ("student",),
+    "all": (*PAIR_ROLES, "student"),
+}
 
 
 def on_setting(default: str, **description: Any) -> Any:
     """The setting `--on`."""
     return setting(
         default,
-        help="rows to learn on: chosen and rejected, the student's own, or all of them",
+        help="rows to learn on: chosen and rejected, chosen alone, the student's own, or all of them",
         choices=tuple(_ROWS),
         **description,
     )

@@ -261,6 +261,10 @@ FORMULAS = {
         {"nll_weight": 0.0},
         lambda r: r.mean("chosen", boosted_kl(1, 1)) + r.mean("rejected", boosted_kl(1, 1)),
     ),
+    "abd on chosen answers alone": (
+        {"on": "chosen", "boost": 0.5, "alpha": 0.3},
+        lambda r: r.mean("chosen", nll) + 0.3 * r.mean("chosen", boosted_kl(0.5, 1)),
+    ),
     "abd on the student's own": (
         {"on": "student", "boost": 0.5, "clip": "0.25", "alpha": 2.0, "nll_weight": 0.1},
         lambda r: 0.1 * r.mean("chosen", nll) + 2 * r.mean("student", boosted_reverse_kl(0.5, 0.25)),

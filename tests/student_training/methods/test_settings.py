@@ -110,7 +110,7 @@ def test_help_on_a_method_lists_its_settings_without_importing_torch():
     command = [sys.executable, "-c", program]
     finished = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert finished.stdout.endswith("loaded: []\n"), finished.stderr
-    for flags in ("--boost, --abd-lambda FLOAT", "--on, --abd-rows pairs|student", "--clip STR"):
+    for flags in ("--boost, --abd-lambda FLOAT", "--on, --abd-rows pairs|chosen", "--clip STR"):
         assert flags in finished.stdout
     assert "gamma" not in finished.stdout
 
