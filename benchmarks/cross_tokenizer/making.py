@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,11 @@ from benchmarks.cross_tokenizer.plan import Family, Plan, Trained
 from benchmarks.cross_tokenizer.preferences import matched_pair
 from benchmarks.real_text.models.gemma import small_gemma
 from benchmarks.real_text.models.weights import WORLDS, cut_student, extract_gemma, smollm2_reference
+from benchmarks.real_text.pipeline import LENGTHS
 from benchmarks.real_text.steps import Steps
-from benchmarks.real_text.worlds.pairs import Answer
-from benchmarks.real_text.worlds.world import Prompt
+from benchmarks.real_text.worlds.pairs import finished_rows, read_answers
 from data.files import write_atomic
-from data.signals.rollouts import RolloutDataset
 from data.translation.dataset import translate_dataset
-
-# Prompts have up to 70 tokens. vLLM tries a whole batch out whenever it starts.
-_LENGTHS: dict[str, Any] = {"max_length": 192, "max_num_batched_tokens": 512}
 
 _BATCH = 8
 
@@ -97,11 +92,11 @@ class Making:
         file = self.out / "data" / f"{name}-pairs.jsonl"
         if not file.exists():
             self._sample_reference(name)
-            rows, answers = [], self._answers(name)
+            rows, answers = [], read_answers(self.out / "rollouts" / name)
             for prompt in self._prompts[name]:
                 pair = matched_pair(self.world, prompt, answers[prompt.id])
                 if pair is not None:
-                    rows.append({**self._row(prompt), "chosen": pair[0], "rejected": pair[1]})
+                    rows.append({**self.world.row(prompt), "chosen": pair[0], "rejected": pair[1]})
             _write(file, rows)
         return file
 
@@ -153,7 +148,7 @@ class Making:
                 self.student(family),
                 load_tokenizer=AutoTokenizer.from_pretrained,
                 out=str(out),
-                max_length=_LENGTHS["max_length"],
+                max_length=LENGTHS["max_length"],
             )
             print(found, flush=True)
         return out
@@ -171,14 +166,14 @@ class Making:
             shard_pairs=64,
             engine=self._engine,
             own_process=False,
-            **_LENGTHS,
+            **LENGTHS,
         )
         self._steps.run("score-teacher", score_teacher, options, out / "manifest.json")
         return out
 
     def _sample_reference(self, name: str) -> Path:
         prompts = self.out / "data" / f"{name}-prompts.jsonl"
-        _write(prompts, (self._row(prompt) for prompt in self._prompts[name]))
+        _write(prompts, map(self.world.row, self._prompts[name]))
         return self._sample(name, self.reference, prompts, self.plan.samples)
 
     def _sample(self, name: str, model: Path, prompts: Path, samples: int) -> Path:
@@ -194,33 +189,18 @@ class Making:
             shard_pairs=50,
             engine=self._engine,
             own_process=False,
-            **_LENGTHS,
+            **LENGTHS,
         )
         self._steps.run("sample-student", sample_student, options, out / "manifest.json")
         return out
-
-    def _answers(self, name: str) -> dict[str, list[Answer]]:
-        found: dict[str, list[Answer]] = defaultdict(list)
-        for row in RolloutDataset.open(self.out / "rollouts" / name).iterate():
-            finished, nll = row.finish_reason == "stop", -float(row.token_logprobs.mean())
-            found[row.pair_id].append(Answer(row.response_text.strip(), finished, len(row.response_ids), nll))
-        return found
 
     def _finished_answers(self) -> Path:
         """All finished answers of the reference to the training prompts, from which students learn to speak."""
         file = self.out / "data" / "answers.jsonl"
         if not file.exists():
             self._sample_reference("train")
-            answers = self._answers("train")
-            _write(
-                file,
-                (
-                    {**self._row(prompt), "id": f"{prompt.id}-{number}", "chosen": answer.text}
-                    for prompt in self._prompts["train"]
-                    for number, answer in enumerate(answers[prompt.id])
-                    if answer.finished and answer.text
-                ),
-            )
+            answers = read_answers(self.out / "rollouts" / "train")
+            _write(file, finished_rows(self.world, self._prompts["train"], answers))
         return file
 
     def _small_gemma(self) -> Path:
@@ -228,13 +208,10 @@ class Making:
         rows = [json.loads(line) for line in self._finished_answers().read_text().splitlines()]
         texts = {row["chosen"] for row in rows}
         texts |= {
-            self._row(prompt)["prompt"][-1]["content"] for part in self._prompts.values() for prompt in part
+            self.world.messages(prompt)[-1]["content"] for part in self._prompts.values() for prompt in part
         }
         gemma = self._gemma or extract_gemma(self._weights / "gemma-270m")
         return small_gemma(gemma, self.out / "models", texts, common=self.plan.common_tokens)
-
-    def _row(self, prompt: Prompt) -> dict[str, Any]:
-        return {"id": prompt.id, "prompt": self.world.messages(prompt)}
 
     def _train(self, name: str, given: dict[str, Any], *, steps: int, rate: float, batch_size: int) -> Path:
         out = self.out / "models" / name

@@ -5,7 +5,6 @@ import json
 import logging
 import random
 import shutil
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from benchmarks.real_text.models.gemma import gemma_reference, requests_with_ans
 from benchmarks.real_text.models.weights import cut_student, smollm2_reference
 from benchmarks.real_text.sizes import Size, Trained
 from benchmarks.real_text.steps import Steps
-from benchmarks.real_text.worlds.pairs import Answer, best_and_worst
+from benchmarks.real_text.worlds.pairs import Answer, best_and_worst, finished_rows, read_answers
 from benchmarks.real_text.worlds.world import Prompt, World
 from data.files import write_atomic
 from data.signals.rollouts import Rollout, RolloutDataset
@@ -26,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 # Prompts have up to 70 tokens. vLLM tries a whole batch out whenever it starts: 4,096 tokens, its default here, cost as
 # much as sampling a hundred answers.
-_LENGTHS: dict[str, Any] = {"max_length": 192, "max_num_batched_tokens": 512}
+LENGTHS: dict[str, Any] = {"max_length": 192, "max_num_batched_tokens": 512}
 
 # Methods that learn on the student's own answers.
 _ON_STUDENT_ROWS = ("adpa", "exopd", "hybrid", "opd")
@@ -166,7 +165,7 @@ class Pipeline:
         if samples is None:
             samples = {1.0: self.size.judged_samples, 0.0: 1}.get(temperature, 2)
         self.sample(model, "held-out", samples, temperature)
-        return self._read(model, "held-out", temperature)
+        return read_answers(self._rollouts(model, "held-out", temperature))
 
     def sample(self, model: str, prompts: str, samples: int, temperature: float) -> None:
         """Answers of a model to a file of prompts, as rollouts."""
@@ -183,16 +182,9 @@ class Pipeline:
             shard_pairs=128 if prompts == "held-out" else 32,
             engine=self._engine,
             own_process=False,
-            **_LENGTHS,
+            **LENGTHS,
         )
         self._steps.run("sample-student", sample_student, options, out / "manifest.json")
-
-    def _read(self, model: str, prompts: str, temperature: float) -> dict[str, list[Answer]]:
-        found: dict[str, list[Answer]] = defaultdict(list)
-        for row in RolloutDataset.open(self._rollouts(model, prompts, temperature)).iterate():
-            finished, nll = row.finish_reason == "stop", -float(row.token_logprobs.mean())
-            found[row.pair_id].append(Answer(row.response_text.strip(), finished, len(row.response_ids), nll))
-        return found
 
     def held_out_rows(self, model: str, temperature: float) -> list[Rollout]:
         """A model's first answers to the held-out prompts with their ids, sampled before."""
@@ -203,26 +195,18 @@ class Pipeline:
 
     def _write_prompts(self, name: str, prompts: Iterable[Prompt]) -> None:
         if not self._data(name).exists():
-            self._write(
-                name, ({"id": prompt.id, "prompt": self.world.messages(prompt)} for prompt in prompts)
-            )
+            self._write(name, map(self.world.row, prompts))
 
     def _write_pairs(self) -> None:
         """Pairs out of the reference's answers, labelled by the reward with noise; and its finished answers."""
         if self._data("answers").exists():
             return
-        answers = self._read("reference", "train", 1.0)
+        answers = read_answers(self._rollouts("reference", "train", 1.0))
         pairs = best_and_worst(
             self.world, self.train, answers, random.Random(f"labels {self.seed}"), noise=_LABEL_NOISE
         )
         self._write("data", self._pair_rows(pairs))
-        finished = [
-            {"id": f"{prompt.id}-{number}", "prompt": self.world.messages(prompt), "chosen": answer.text}
-            for prompt in self.train
-            for number, answer in enumerate(answers.get(prompt.id, ()))
-            if answer.finished and answer.text
-        ]
-        self._write("answers", iter(finished))
+        self._write("answers", finished_rows(self.world, self.train, answers))
 
     def _write_composed(self, reference: Path) -> Path:
         """Answers to the training requests that meet all constraints: the teacher's data where DPO breaks it."""
@@ -233,8 +217,7 @@ class Pipeline:
 
     def _pair_rows(self, pairs: Iterable[tuple[Prompt, str, str]]) -> Iterator[dict[str, Any]]:
         for prompt, chosen, rejected in pairs:
-            prompt_row = {"id": prompt.id, "prompt": self.world.messages(prompt)}
-            yield {**prompt_row, "chosen": chosen, "rejected": rejected}
+            yield {**self.world.row(prompt), "chosen": chosen, "rejected": rejected}
 
     def _write(self, name: str, rows: Iterator[dict[str, Any]]) -> None:
         self._data(name).parent.mkdir(parents=True, exist_ok=True)
@@ -280,7 +263,7 @@ class Pipeline:
             shard_pairs=32,
             engine=self._engine,
             own_process=False,
-            **_LENGTHS,
+            **LENGTHS,
         )
         self._steps.run("score-teacher", score_teacher, options, self.signals(name) / "manifest.json")
 

@@ -92,4 +92,4 @@ def requests_with_answers(tokenizer: Any, prompts: Iterable[Prompt]) -> Iterator
     for prompt in prompts:
         answer = composed_answer(prompt, rng, lambda text: len(tokenizer.tokenize(text)) <= _LONGEST)
         if answer is not None:
-            yield {"id": prompt.id, "prompt": CONSTRAINTS.messages(prompt), "chosen": answer}
+            yield {**CONSTRAINTS.row(prompt), "chosen": answer}

@@ -1,10 +1,13 @@
-"""Preference pairs out of a model's answers."""
+"""A model's answers, and preference pairs out of them."""
 
 import random
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from benchmarks.real_text.worlds.world import Prompt, World
+from data.signals.rollouts import RolloutDataset
 
 
 class Answer(NamedTuple):
@@ -21,6 +24,25 @@ class Answer(NamedTuple):
     finished: bool
     num_tokens: int
     nll: float
+
+
+def read_answers(rollouts: Path) -> dict[str, list[Answer]]:
+    """The answers of a folder of rollouts, by their prompts' ids."""
+    found: dict[str, list[Answer]] = defaultdict(list)
+    for row in RolloutDataset.open(rollouts).iterate():
+        finished, nll = row.finish_reason == "stop", -float(row.token_logprobs.mean())
+        found[row.pair_id].append(Answer(row.response_text.strip(), finished, len(row.response_ids), nll))
+    return found
+
+
+def finished_rows(
+    world: World, prompts: Iterable[Prompt], answers: Mapping[str, list[Answer]]
+) -> Iterator[dict[str, Any]]:
+    """A row of data for each finished answer that says something."""
+    for prompt in prompts:
+        for number, answer in enumerate(answers.get(prompt.id, ())):
+            if answer.finished and answer.text:
+                yield {**world.row(prompt), "id": f"{prompt.id}-{number}", "chosen": answer.text}
 
 
 def best_and_worst(

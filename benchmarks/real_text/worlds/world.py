@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +52,7 @@ class World:
             {"role": "system", "content": ""},
             {"role": "user", "content": f"{prompt.text} {self.suffix}".strip()},
         ]
+
+    def row(self, prompt: Prompt) -> dict[str, Any]:
+        """A prompt as a row of data without answers."""
+        return {"id": prompt.id, "prompt": self.messages(prompt)}
