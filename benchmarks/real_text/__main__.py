@@ -4,9 +4,9 @@
     python -m benchmarks.real_text --full --world constraints --seed 1 --out runs/real-text
 
 The reference is SmolLM2-135M-Instruct, or Gemma 3 270M after SFT in the world of constraints; the teacher is trained
-from it, by DPO or in that world by SFT, on pairs of its own answers, labelled by a reward that a program computes;
-students are layers cut out of it, healed on its answers. Everything goes through the functions behind the public
-commands; a run that is interrupted continues with the same line.
+from it by DPO on pairs of its own answers, labelled by a reward that a program computes; students are layers cut out
+of it, healed on its answers. Everything goes through the functions behind the public commands; a run that is
+interrupted continues with the same line.
 """
 
 import argparse

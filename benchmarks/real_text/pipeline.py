@@ -9,10 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from adpa import SampleOptions, ScoreOptions, TrainOptions, sample_student, score_teacher, train_student
-from benchmarks.real_text.models.gemma import gemma_reference, requests_with_answers
+from benchmarks.real_text.models.gemma import gemma_reference
 from benchmarks.real_text.models.weights import cut_student, smollm2_reference
 from benchmarks.real_text.sizes import Size, Trained
 from benchmarks.real_text.steps import Steps
@@ -89,7 +87,7 @@ class Pipeline:
         return self.out / "signals" / _file_name(name)
 
     def make_teacher(self) -> None:
-        """Reference, pairs of its answers, and the teacher trained from it on them."""
+        """Reference, pairs of its answers, and the teacher trained from it on them by DPO."""
         size, weights = self.size, self.out.parent / "weights"
         make_reference = _REFERENCES[self.world.name]
         reference = make_reference(weights, common=size.common_tokens, source=self._source)
@@ -100,9 +98,13 @@ class Pipeline:
         self._write_prompts("held-out", self.held_out)
         self.sample("reference", "train", size.samples, 1.0)
         self._write_pairs()
-        data = self._data("data") if size.teacher_method == "dpo" else self._write_composed(reference)
-        options = {"student": str(reference), "data": str(data), "method": size.teacher_method}
-        # Half the pairs a step: all of the reference's layers are trained.
+        options = {
+            "student": str(reference),
+            "data": str(self._data("data")),
+            "method": "dpo",
+            "lora_rank": size.teacher_lora_rank,
+        }
+        # Half the pairs at once: all of the reference's layers are trained.
         batch_size = max(size.batch_size // 2, 1)
         self._train(
             "teacher",
@@ -207,13 +209,6 @@ class Pipeline:
         )
         self._write("data", self._pair_rows(pairs))
         self._write("answers", finished_rows(self.world, self.train, answers))
-
-    def _write_composed(self, reference: Path) -> Path:
-        """Answers to the training requests that meet all constraints: the teacher's data where DPO breaks it."""
-        if not self._data("teacher").exists():
-            rows = requests_with_answers(AutoTokenizer.from_pretrained(reference), self.train)
-            self._write("teacher", rows)
-        return self._data("teacher")
 
     def _pair_rows(self, pairs: Iterable[tuple[Prompt, str, str]]) -> Iterator[dict[str, Any]]:
         for prompt, chosen, rejected in pairs:

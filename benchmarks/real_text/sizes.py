@@ -22,7 +22,7 @@ class Size:
         batch_size: pairs in a step.
         judged_samples: answers to each held-out prompt at temperature 1; two below, one greedily.
         layers: of the reference that the student keeps.
-        teacher_method: that the teacher is trained by: `dpo` on the pairs, or `sft` on composed answers.
+        teacher_lora_rank: rank of the adapters that the teacher is trained through; None trains all its weights.
     """
 
     common_tokens: int
@@ -38,7 +38,7 @@ class Size:
     batch_size: int
     judged_samples: int
     layers: tuple[int, ...]
-    teacher_method: str = "dpo"
+    teacher_lora_rank: int | None = None
 
 
 FAST = Size(
@@ -56,12 +56,13 @@ FAST = Size(
     judged_samples=4,
     layers=(0, 1, 28, 29),
 )
-#: With Gemma, whose last layer is 17; capital letters and lists take more tokens. DPO on these pairs breaks it (after
-#: twenty steps it does not end its answers any more): its teacher is made by SFT.
+#: With Gemma, whose last layer is 17; capital letters and lists take more tokens. DPO of all its weights breaks it, at
+#: 1e-5, too (after twenty steps it does not end its answers any more); through adapters it does not.
 FAST_CONSTRAINTS = replace(
     FAST,
     max_new_tokens=36,
-    teacher_method="sft",
+    teacher_rate=5e-5,
+    teacher_lora_rank=16,
     heal_steps=100,
     judged_samples=2,
     layers=(0, 1, 16, 17),
@@ -81,7 +82,9 @@ FULL = Size(
     judged_samples=4,
     layers=(0, 1, 2, 27, 28, 29),
 )
-FULL_CONSTRAINTS = replace(FULL, max_new_tokens=60, teacher_method="sft", layers=(0, 1, 2, 15, 16, 17))
+FULL_CONSTRAINTS = replace(
+    FULL, max_new_tokens=60, teacher_rate=5e-5, teacher_lora_rank=16, layers=(0, 1, 2, 15, 16, 17)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ _TINY = Size(
     max_new_tokens=10,
     teacher_steps=2,
     teacher_rate=1e-3,
+    teacher_lora_rank=2,
     heal_steps=2,
     student_steps=2,
     student_rate=1e-3,
@@ -50,6 +51,7 @@ def test_real_text_pipeline_ends_with_tables_and_does_nothing_twice(chat_model: 
     commands = (pipeline.out / "commands.sh").read_text()
     assert "adpa score-teacher" in commands
     assert "--method adpa" in commands
+    assert commands.count("--lora-rank 2") == 1  # the teacher's alone
     run()
     assert (pipeline.out / "commands.sh").read_text() == commands
     assert json.loads((pipeline.out / "results.json").read_text()) == results
