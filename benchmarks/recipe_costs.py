@@ -19,10 +19,11 @@ from typing import Any
 from transformers import AutoConfig
 
 from data.hardware import CARDS, UTILISATION, describe_hours
+from data.model_size import ModelSize
 from student_training.model.layout import lay_out
 from student_training.model.lora import add_lora
 from student_training.monitoring.cost import PRICED_CARDS, Work, estimate_cost
-from student_training.monitoring.throughput import StepFlops
+from student_training.monitoring.throughput import student_size
 from teacher_scoring.dry_run import SHARD_BYTES, position_bytes
 
 _ROOT = Path(__file__).parent.parent
@@ -127,9 +128,9 @@ class Models:
         shape = dict(SHAPES[name.split("/")[-1]])
         return AutoConfig.for_model(shape.pop("model_type"), **shape)
 
-    def flops(self, name: str) -> StepFlops:
-        """Its operations."""
-        return StepFlops(self.student(name))
+    def size(self, name: str) -> ModelSize:
+        """Of its weights."""
+        return student_size(self.student(name))
 
     def student(self, name: str) -> Any:
         """Built without weights."""
@@ -181,7 +182,7 @@ def _training(name: str, step: Mapping[str, Any], models: Models, lengths: Lengt
     epochs = step.get("epochs", 1)
     pairs_of_a_step = step["batch-size"] * step["gradient-accumulation"]
     cost = estimate_cost(
-        StepFlops(student),
+        student_size(student),
         epoch.times(epochs),
         steps=math.ceil(lengths.rows / pairs_of_a_step) * epochs,
         first_pass=epoch if step["method"] == "dpo" else None,
@@ -204,7 +205,9 @@ def _scoring(name: str, step: Mapping[str, Any], models: Models, lengths: Length
     rows = lengths.rows * (1 if step.get("score") == ["student"] else 2)
     length, positions = lengths.prompt + lengths.answer, rows * lengths.answer
     flops = sum(
-        models.flops(step[model]).forward(rows * length, rows * length**2 / 2, positions)
+        models.size(step[model]).forward_flops(
+            tokens=rows * length, attended=rows * length**2 / 2, positions=positions
+        )
         for model in ("teacher", "reference")
     )
     size = positions * position_bytes(SHARD_BYTES["rounded"], step.get("top-k", 50))
@@ -214,8 +217,10 @@ def _scoring(name: str, step: Mapping[str, Any], models: Models, lengths: Length
 
 def _sampling(name: str, step: Mapping[str, Any], models: Models, lengths: Lengths) -> Price:
     length = lengths.prompt + lengths.answer
-    flops = models.flops(step["student"]).forward(
-        lengths.rows * length, lengths.rows * length**2 / 2, lengths.rows * lengths.answer
+    flops = models.size(step["student"]).forward_flops(
+        tokens=lengths.rows * length,
+        attended=lengths.rows * length**2 / 2,
+        positions=lengths.rows * lengths.answer,
     )
     return Price(
         name=name,
@@ -228,8 +233,8 @@ def _sampling(name: str, step: Mapping[str, Any], models: Models, lengths: Lengt
 def _evaluation(name: str, step: Mapping[str, Any], models: Models, lengths: Lengths) -> Price:
     answering = [*step["model"], step["baseline"]]
     length, rows = lengths.prompt + lengths.answer, min(lengths.held_out, step.get("limit", lengths.held_out))
-    asked = [models.flops(model) for model in answering] + [models.flops(_JUDGE)] * len(answering)
-    flops = sum(each.forward(rows * length, rows * length**2 / 2) for each in asked)
+    asked = [models.size(model) for model in answering] + [models.size(_JUDGE)] * len(answering)
+    flops = sum(each.forward_flops(tokens=rows * length, attended=rows * length**2 / 2) for each in asked)
     needed = max(models.gib(model) for model in (*answering, _JUDGE)) / _SCORING_SHARE
     return Price(name=name, tokens=len(asked) * rows * length, flops=flops, needed_gib=needed)
 

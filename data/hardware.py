@@ -1,8 +1,7 @@
-"""GPUs: peak speed and memory; and the numbers of a model's configuration that determine its operations."""
+"""GPUs: peak speed and memory, and hours for people."""
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 #: Share of the peak that a scoring pass is assumed to reach: prompts alone go through the model, in large batches.
 UTILISATION = 0.4
@@ -79,43 +78,3 @@ def describe_hours(hours: float) -> str:
 
 def _has_digit(word: str) -> bool:
     return any(map(str.isdigit, word))
-
-
-def active_expert_share(config: Any) -> float:
-    """Share of a mixture's experts that each token meets; 1 for a dense model.
-
-    Args:
-        config: a text model's configuration, with the field names that transformers uses.
-    """
-    num_experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None) or 1
-    return (getattr(config, "num_experts_per_tok", None) or num_experts) / num_experts
-
-
-def attention_width(config: Any) -> int:
-    """Heads times head dimension, summed over all layers: causal attention costs 4 operations for each unit, each token
-    and each token before it. 0 for a model without attention heads.
-
-    Args:
-        config: as for `active_expert_share`.
-    """
-    heads = getattr(config, "num_attention_heads", None) or 0
-    if not heads:
-        return 0
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return config.num_hidden_layers * heads * head_dim
-
-
-def forward_flops(
-    *, body: float, head: float, attention_width: float, tokens: float, attended: float, positions: float
-) -> float:
-    """Operations of a forward pass: two for each weight that a token meets, and those of causal attention.
-
-    Args:
-        body: weights that every token meets: those of the layers, without the embedding.
-        head: weights of the LM head, which only response positions go through.
-        attention_width: see the function of that name; four operations for each unit and pair of tokens.
-        tokens: that go through the model.
-        attended: pairs of tokens of which one sees the other.
-        positions: response positions.
-    """
-    return 2 * body * tokens + 4 * attention_width * attended + 2 * head * positions

@@ -37,7 +37,7 @@ from student_training.monitoring.metrics import (
     ProgressBar,
     ProgressLines,
 )
-from student_training.monitoring.throughput import StepFlops
+from student_training.monitoring.throughput import student_size
 from student_training.options import TrainOptions
 from student_training.result import METRICS_FILE
 from student_training.student import StudentWithObjective
@@ -119,7 +119,7 @@ def measure_plan(
     work = count_work(epoch, sizes, positions, packed=options.packing)
     steps = batches.total_steps(options.epochs, options.max_steps, options.gradient_accumulation)
     cost = estimate_cost(
-        StepFlops(model.student),
+        student_size(model.student),
         work.times(steps * options.gradient_accumulation / max(1, len(epoch))),
         steps=steps,
         first_pass=work if method.needs.initial or method.needs.initial_support else None,

@@ -23,7 +23,7 @@ from data.errors import TrainingError
 from student_training.batching.epoch_batches import EpochBatches
 from student_training.checkpoints.resumable import ResumableTrainer
 from student_training.monitoring.health import derived, warnings_of
-from student_training.monitoring.throughput import Speed, StepFlops, peak_flops
+from student_training.monitoring.throughput import Speed, batch_flops, peak_flops, student_size
 from student_training.student import StudentWithObjective
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class StudentTrainer(ResumableTrainer):
         self._step_pairs: list[int] = []
         self._eval_counts: torch.Tensor | None = None
         self._speed = Speed(peak_flops(self.args.device))
-        self._flops = StepFlops(model.student)
+        self._size = student_size(model.student)
         self._warned_of: set[str] = set()
 
     def get_train_dataloader(self) -> DataLoader:
@@ -141,7 +141,7 @@ class StudentTrainer(ResumableTrainer):
         if not torch.isfinite(outputs["loss"]):
             self._stop("loss", outputs["loss"].item(), inputs["pair_index"].tolist())
         _add_up(self._metrics, outputs["metrics"])
-        self._speed.add(len(inputs["labels"]), self._flops(inputs))
+        self._speed.add(len(inputs["labels"]), batch_flops(self._size, inputs))
         # Data-parallel wrappers average gradients over processes; the shares have to be added up.
         loss = outputs["loss"] * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss

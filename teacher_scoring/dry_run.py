@@ -8,62 +8,19 @@ import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from data.errors import ConfigurationError
 from data.files import nearest_existing
-from data.hardware import (
-    CARDS,
-    UTILISATION,
-    Card,
-    active_expert_share,
-    attention_width,
-    describe_hours,
-    find_card,
-    forward_flops,
-)
+from data.hardware import CARDS, UTILISATION, Card, describe_hours, find_card
+from data.model_size import ModelSize
 from data.storage.store import store_folder
 from teacher_scoring.engines.models import ResolvedModel
 from teacher_scoring.options import ScoreOptions
 from teacher_scoring.passes.tasks import Task, group_pairs, tasks_of
 from teacher_scoring.preparation import prepare_request
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSize:
-    """What scoring with a model costs.
-
-    Attributes:
-        parameters: how many there are.
-        body_parameters: those that every token goes through: no embedding, no head, the chosen experts alone.
-        head_parameters: those of the LM head, which only response positions go through.
-        attention_width: sum over the layers of heads times head dimension.
-    """
-
-    parameters: int
-    body_parameters: int
-    head_parameters: int
-    attention_width: int
-
-    def flops(self, *, tokens: int, positions: int, mean_length: float) -> float:
-        """Floating-point operations of one pass.
-
-        Args:
-            tokens: prompt and response tokens.
-            positions: response positions, for which the head is computed.
-            mean_length: tokens of a sequence; each sees half of them on average.
-        """
-        return forward_flops(
-            body=self.body_parameters,
-            head=self.head_parameters,
-            attention_width=self.attention_width,
-            tokens=tokens,
-            attended=tokens * mean_length / 2,
-            positions=positions,
-        )
 
 
 def model_size(folder: Path, *, trust_remote_code: bool) -> ModelSize:
@@ -79,19 +36,7 @@ def model_size(folder: Path, *, trust_remote_code: bool) -> ModelSize:
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigurationError(f"{folder}: no causal language model can be made of it: {reason}") from error
-    text: Any = config.get_text_config()
-    embedding = model.get_input_embeddings().weight.numel()
-    head = model.get_output_embeddings().weight.numel()
-    total = sum(parameter.numel() for parameter in model.parameters())
-    is_tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    experts = sum(p.numel() for name, p in model.named_parameters() if ".experts." in name)
-    idle_experts = experts - round(experts * active_expert_share(text))
-    return ModelSize(
-        parameters=total,
-        body_parameters=total - embedding - (0 if is_tied else head) - idle_experts,
-        head_parameters=head,
-        attention_width=attention_width(text),
-    )
+    return ModelSize.of(model, model.get_output_embeddings().weight)
 
 
 #: Bytes of a position and of each of its support tokens, compressed: lines through what was measured at several k, for
@@ -194,7 +139,10 @@ class _Work:
     def flops(self, size: ModelSize) -> float:
         """Operations of all of it in a model."""
         mean_length = self.tokens / max(1, self.rows)
-        return size.flops(tokens=self.tokens, positions=self.positions, mean_length=mean_length)
+        # Each token sees half of its sequence on average.
+        return size.forward_flops(
+            tokens=self.tokens, attended=self.tokens * mean_length / 2, positions=self.positions
+        )
 
 
 def plan_scoring(options: ScoreOptions) -> ScoringPlan:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.hardware import CARDS, UTILISATION, Card, describe_hours
+from data.model_size import ModelSize
 from student_training.batching.batchers import PairSizes
-from student_training.monitoring.throughput import StepFlops
 
 #: A large card of a data centre, a consumer's, and a small one that is rented by the hour.
 PRICED_CARDS = ("h100-sxm", "rtx-4090", "l4")
@@ -89,21 +89,23 @@ def count_work(batches: Iterable[Sequence[int]], sizes: PairSizes, positions: fl
 
 
 def estimate_cost(
-    flops: StepFlops, work: Work, *, steps: int, first_pass: Work | None, checkpointing: bool, dtype: str
+    size: ModelSize, work: Work, *, steps: int, first_pass: Work | None, checkpointing: bool, dtype: str
 ) -> TrainingCost:
     """Count a run's operations.
 
     Args:
-        flops: of the student.
+        size: of the student.
         work: of all steps.
         steps: how many.
         first_pass: what the initial student scores before the first step, where the method needs that.
         checkpointing: whether activations are recomputed, which costs a second forward pass below the head.
         dtype: of the arithmetic.
     """
-    total = flops.of(work.tokens, work.attended, work.positions)
+    total = size.training_flops(tokens=work.tokens, attended=work.attended, positions=work.positions)
     if checkpointing:
-        total += flops.forward(work.tokens, work.attended)
+        total += size.forward_flops(tokens=work.tokens, attended=work.attended)
     if first_pass is not None:
-        total += flops.forward(first_pass.tokens, first_pass.attended, first_pass.positions)
+        total += size.forward_flops(
+            tokens=first_pass.tokens, attended=first_pass.attended, positions=first_pass.positions
+        )
     return TrainingCost(steps=steps, tokens=work.tokens, flops=total, dtype=dtype)

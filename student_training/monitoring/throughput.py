@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from data.hardware import active_expert_share, attention_width, find_card, forward_flops
+from data.hardware import find_card
+from data.model_size import ModelSize
 from student_training.head.lm_head import read_head
 
 
@@ -70,63 +71,18 @@ class Speed:
         return metrics
 
 
-class StepFlops:
-    """Model FLOPs of a batch: what the mathematics needs, whatever is recomputed or spent on padding.
+def student_size(student: Any) -> ModelSize:
+    """Size of a student, which may carry adapters."""
+    return ModelSize.of(student, read_head(student).weight)
 
-    A product with a weight costs 2 operations per token and entry forward, as many for the gradient of its
-    input, and as many for that of the weight where it is trained. Causal attention costs 2 operations per
-    layer, width and pair of tokens that see each other, for queries with keys and again for values, and twice
-    that backward. The LM head is counted at response positions, where alone it runs; of experts, those that a
-    token meets; every attention layer as one over all that came before, which a sliding window is not. What a
-    layer without attention heads does apart from its products with weights, such as a state-space model's scan, is
-    left out.
-    """
 
-    def __init__(self, student: Any) -> None:
-        """Count the student's weights; it may carry adapters."""
-        head = read_head(student).weight
-        config = student.config.get_text_config()
-        looked_up = {
-            id(module.weight) for module in student.modules() if isinstance(module, torch.nn.Embedding)
-        }
-        active = active_expert_share(config)
-        body = [
-            (value.numel() * (active if ".experts." in name else 1), value.requires_grad)
-            for name, value in student.named_parameters()
-            if value.dim() > 1 and id(value) not in looked_up | {id(head)}
-        ]
-        self._per_token = sum((6 if is_trained else 4) * entries for entries, is_trained in body)
-        self._per_position = (6 if head.requires_grad else 4) * head.numel()
-        self._body, self._head = sum(entries for entries, _ in body), head.numel()
-        self._attention_width = attention_width(config)
-
-    def __call__(self, batch: Mapping[str, torch.Tensor]) -> float:
-        """Operations of a batch from `PairCollator`, forward and backward."""
-        lengths = batch["row_tokens"].double()
-        attended = (lengths * (lengths + 1) / 2).sum()
-        return self.of(float(lengths.sum()), float(attended), len(batch["labels"]))
-
-    def of(self, tokens: float, attended: float, positions: float) -> float:
-        """Operations forward and backward.
-
-        Args:
-            tokens: that go through the student.
-            attended: pairs of tokens that see each other.
-            positions: response positions.
-        """
-        attention = 12 * self._attention_width * attended
-        return self._per_token * tokens + attention + self._per_position * positions
-
-    def forward(self, tokens: float, attended: float, positions: float = 0) -> float:
-        """Operations of a forward pass, as `of` counts them."""
-        return forward_flops(
-            body=self._body,
-            head=self._head,
-            attention_width=self._attention_width,
-            tokens=tokens,
-            attended=attended,
-            positions=positions,
-        )
+def batch_flops(size: ModelSize, batch: Mapping[str, torch.Tensor]) -> float:
+    """Model FLOPs of a batch from `PairCollator`, forward and backward, whatever is spent on padding."""
+    lengths = batch["row_tokens"].double()
+    attended = (lengths * (lengths + 1) / 2).sum()
+    return size.training_flops(
+        tokens=float(lengths.sum()), attended=float(attended), positions=len(batch["labels"])
+    )
 
 
 def peak_flops(device: torch.device) -> float | None:

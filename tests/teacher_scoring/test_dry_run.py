@@ -80,10 +80,10 @@ def test_idle_experts_and_tied_heads_cost_nothing_twice(tmp_path):
     )
     AutoConfig.for_model("llama", tie_word_embeddings=True, **shape).save_pretrained(tmp_path / "tied")
     moe, tied = (model_size(tmp_path / name, trust_remote_code=False) for name in ("moe", "tied"))
-    experts = 2 * 4 * 3 * 16 * 32
-    assert moe.body_parameters == moe.parameters - 2 * 50 * 16 - experts * 3 // 4
-    assert tied.body_parameters == tied.parameters - 50 * 16
-    assert tied.head_parameters == 50 * 16
+    experts, norms = 2 * 4 * 3 * 16 * 32, 5 * 16
+    assert moe.body == moe.parameters - 2 * 50 * 16 - experts * 3 // 4 - norms
+    assert tied.body == tied.parameters - 50 * 16 - norms
+    assert tied.head == 50 * 16
     assert tied.attention_width == 2 * 16
     with torch.device("meta"):
         made = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path / "moe"))

@@ -11,7 +11,7 @@ from student_training.batching.batchers import PairSizes
 from student_training.model.layout import lay_out, with_layers
 from student_training.model.lora import add_lora
 from student_training.monitoring.cost import TrainingCost, Work, count_work, estimate_cost
-from student_training.monitoring.throughput import StepFlops
+from student_training.monitoring.throughput import student_size
 from student_training.run import plan_training
 
 CONFIG = LlamaConfig(
@@ -41,27 +41,30 @@ def test_work_counts_padding_rows_and_the_pairs_that_see_each_other():
 
 
 def test_a_whole_student_costs_six_operations_a_weight_and_a_first_pass_two():
-    flops = StepFlops(lay_out(CONFIG))
-    cost = estimate_cost(flops, WORK, steps=5, first_pass=WORK, checkpointing=False, dtype="bfloat16")
+    size = student_size(lay_out(CONFIG))
+    cost = estimate_cost(size, WORK, steps=5, first_pass=WORK, checkpointing=False, dtype="bfloat16")
     step = 6 * BODY * 100 + 6 * HEAD * 30 + 12 * WIDTH * 1000
     assert cost.flops == step + step / 3
     assert (cost.steps, cost.tokens) == (5, 100)
 
 
 def test_recomputing_costs_a_forward_pass_below_the_head():
-    flops = StepFlops(lay_out(CONFIG))
+    size = student_size(lay_out(CONFIG))
     costs = [
-        estimate_cost(flops, WORK, steps=1, first_pass=None, checkpointing=recomputed, dtype="bfloat16").flops
+        estimate_cost(size, WORK, steps=1, first_pass=None, checkpointing=recomputed, dtype="bfloat16").flops
         for recomputed in (False, True)
     ]
     assert costs[1] - costs[0] == 2 * BODY * 100 + 4 * WIDTH * 1000
 
 
 def test_frozen_weights_cost_no_gradient_of_their_own():
-    adapted = StepFlops(add_lora(lay_out(CONFIG), 1))
+    adapted = student_size(add_lora(lay_out(CONFIG), 1))
     # Rank 1: an adapter's weights are as many as its layer has inputs and outputs.
     adapters = 2 * (8 + 6 + 6 + 8 + 10 + 10 + 10)
-    assert adapted.of(100, 0, 30) == (4 * BODY + 6 * adapters) * 100 + 4 * HEAD * 30
+    assert (
+        adapted.training_flops(tokens=100, attended=0, positions=30)
+        == (4 * BODY + 6 * adapters) * 100 + 4 * HEAD * 30
+    )
 
 
 def test_hours_are_operations_over_forty_percent_of_the_data_sheet():

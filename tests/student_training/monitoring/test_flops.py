@@ -11,7 +11,7 @@ from transformers import (
     MixtralForCausalLM,
 )
 
-from student_training.monitoring.throughput import Speed, StepFlops
+from student_training.monitoring.throughput import Speed, batch_flops, student_size
 
 
 def test_operations_of_a_batch_are_those_counted_by_hand():
@@ -34,7 +34,7 @@ def test_operations_of_a_batch_are_those_counted_by_hand():
     # operations per width forward, and twice that backward.
     attention = 2 * 12 * 8 * (15 + 6)
     expected = 6 * weights * 8 + attention + 6 * 32 * 8 * 4
-    assert StepFlops(LlamaForCausalLM(config))(batch) == expected
+    assert batch_flops(student_size(LlamaForCausalLM(config)), batch) == expected
 
 
 def test_a_token_meets_its_experts_alone_and_heads_need_not_add_up_to_the_width():
@@ -54,7 +54,7 @@ def test_a_token_meets_its_experts_alone_and_heads_need_not_add_up_to_the_width(
     # q and o 8x12, k and v 8x6, the router 8x4, and two experts of three products 8x16.
     weights = 2 * 96 + 2 * 48 + 32 + 2 * 3 * 128
     expected = 6 * weights * 3 + 12 * 12 * 6 + 6 * 32 * 8 * 2
-    assert StepFlops(MixtralForCausalLM(config))(batch) == expected
+    assert batch_flops(student_size(MixtralForCausalLM(config)), batch) == expected
 
 
 def test_frozen_weights_cost_no_gradient_of_their_own():
@@ -65,7 +65,7 @@ def test_frozen_weights_cost_no_gradient_of_their_own():
     batch = {"row_tokens": torch.tensor([3]), "labels": torch.zeros(2, dtype=torch.long)}
     # qkv 8x24, its output 8x8, the MLP 8x32 twice; positions are looked up as tokens are.
     weights = 192 + 64 + 2 * 256
-    assert StepFlops(model)(batch) == 4 * weights * 3 + 12 * 8 * 6 + 4 * 32 * 8 * 2
+    assert batch_flops(student_size(model), batch) == 4 * weights * 3 + 12 * 8 * 6 + 4 * 32 * 8 * 2
 
 
 def test_utilisation_is_a_share_of_all_devices_where_known():
