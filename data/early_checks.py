@@ -12,11 +12,11 @@ from data.errors import ConfigurationError, DataError
 from data.files import nearest_existing
 from data.model_identity import (
     CONFIG_NAMES,
-    adapter_refusal,
     check_model_folder,
     hub_folder,
     is_local_name,
     missing_folder,
+    refuse_adapter,
     refuse_other_models,
 )
 from data.options.addresses import check_address
@@ -107,19 +107,20 @@ def check_inputs(options: Any, *, complete: bool = True) -> None:
     for name, revision in _HUB_MODELS.items():
         for value in _values(options, name):
             if not Path(value).exists():
-                hub_folder(
+                folder = hub_folder(
                     value,
                     revision=getattr(options, revision, None),
                     option=flag_name(name),
                     allow_patterns=list(CONFIG_NAMES),
                 )
+                _refuse_adapter(options, name, folder)
 
 
 def _refuse_adapter(options: Any, name: str, folder: Path) -> None:
-    if name.endswith("adapter") or (folder / "config.json").is_file():
+    if name.endswith("adapter"):
         return
     field = "adapter" if name == "student" else f"{name}_adapter"
-    raise adapter_refusal(folder, flag_name(name), flag_name(field) if hasattr(options, field) else None)
+    refuse_adapter(folder, flag_name(name), flag_name(field) if hasattr(options, field) else None)
 
 
 def _check_folders_to_write(options: Any) -> None:

@@ -23,6 +23,9 @@ _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".gguf")
 # The same weights in the formats of libraries that are not used here: Llama's own, TensorFlow, Flax, ONNX, Rust.
 _FOREIGN_WEIGHTS = ("original/*", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot")
 
+# Of a model that is no adapter. A trainer's checkpoint has further .bin and .pt files, of its optimizer.
+_WHOLE_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 
 # Endings of the names of architectures that give no next-token probabilities.
@@ -187,25 +190,37 @@ def check_model_folder(folder: Path, option: str, name: str | None = None) -> No
         raise ConfigurationError(f"{option}: {name} is not a model folder: it has no config.json")
 
 
-def adapter_refusal(folder: Path, option: str, adapter_option: str | None = None) -> ConfigurationError:
-    """What to raise where a LoRA adapter is given as a model: the adapter's own option, or how to merge it.
+def refuse_adapter(folder: Path, option: str, adapter_option: str | None = None) -> None:
+    """Refuse a folder with a LoRA adapter where a whole model is needed.
+
+    Trainers write a config.json beside an adapter, too, so that its presence says nothing. transformers would load the
+    adapter's base, from the hub where need be, and vLLM what it finds.
 
     Args:
-        folder: the adapter's.
+        folder: the model's.
         option: the option that named it.
         adapter_option: the command's option for adapters on that model; None where it has none.
+    Raises:
+        ConfigurationError: with the adapter's own option, or how to merge it; or that a model is beside it.
     """
+    if not (folder / "adapter_config.json").is_file():
+        return
+    if any(next(folder.glob(pattern), None) for pattern in _WHOLE_WEIGHTS):
+        raise ConfigurationError(
+            f"{option}: {folder} holds a whole model and a LoRA adapter (adapter_config.json), and libraries differ in "
+            "which of them they load; move the adapter's files to a folder of their own"
+        )
     try:
         base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError):
         base = None
     of = f" for {base}" if base else ""
     if adapter_option is not None:
-        return ConfigurationError(
+        raise ConfigurationError(
             f"{option}: {folder} is a LoRA adapter{of}, not a whole model; give its base as {option} and this folder "
             f"as {adapter_option}"
         )
-    return ConfigurationError(
+    raise ConfigurationError(
         f"{option}: {folder} is a LoRA adapter{of}, not a whole model; merge it into its base first: "
         f"peft.AutoPeftModelForCausalLM.from_pretrained({str(folder)!r}).merge_and_unload().save_pretrained(NEW), and "
         "give NEW with the base's tokenizer"

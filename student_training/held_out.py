@@ -14,7 +14,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from data.errors import DataError
-from data.model_identity import resolve_model
+from data.model_identity import refuse_adapter, resolve_model
 from data.progress import Progress
 from data.signals.dataset import SignalDataset
 from data.signals.schema import ROLES, ResponseIds, ResponseSignals
@@ -76,6 +76,7 @@ def measure_signals(
         DataError: for a checkpoint that has not the dataset's token ids.
     """
     folder, identity = resolve_model(name, option=option)
+    refuse_adapter(folder, option)
     tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
     teacher = Vocabulary.from_folder(dataset.tokenizer_folder)
     student = Vocabulary.from_tokenizer(tokenizer)

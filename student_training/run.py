@@ -13,7 +13,7 @@ from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
 from data.errors import ConfigurationError, TrainingError
-from data.model_identity import adapter_refusal, refuse_other_models, resolve_model
+from data.model_identity import refuse_adapter, refuse_other_models, resolve_model
 from data.progress import Progress
 from student_training.arguments import check_machine, training_arguments
 from student_training.batching.packing import check_packing
@@ -183,8 +183,7 @@ def _prepare(options: TrainOptions, *, need_weights: bool = True) -> _Prepared:
     folder, identity = resolve_model(
         options.student, revision=options.revision, option="--student", need_weights=need_weights
     )
-    if (folder / "adapter_config.json").exists():  # transformers would load its base and freeze it
-        raise adapter_refusal(folder, "--student")
+    refuse_adapter(folder, "--student")
     refuse_other_models(folder, "--student")
     tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
     inputs = open_inputs(options, method.needs, tokenizer)

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from data.errors import ConfigurationError
-from data.model_identity import adapter_refusal, refuse_other_models, resolve_model
+from data.model_identity import refuse_adapter, refuse_other_models, resolve_model
 from teacher_scoring.engines.open import engine_version, resolve_engine
 from teacher_scoring.options import SampleOptions, ScoreOptions
 
@@ -70,8 +70,7 @@ def find_model(
         ConfigurationError: for a folder or name that is not a language model.
     """
     folder, identity = resolve_model(name, revision=revision, option=option, need_weights=need_weights)
-    if not (folder / "config.json").is_file():
-        raise adapter_refusal(folder, option, _ADAPTER_OPTIONS.get(option))
+    refuse_adapter(folder, option, _ADAPTER_OPTIONS.get(option))
     refuse_other_models(folder, option)
     description: dict[str, Any] = identity.as_dict()
     adapter_folder = None

@@ -91,13 +91,28 @@ def test_check_inputs_names_what_is_there_and_something_else(options, error, tex
         ("model", "other", "merge it into its base first"),
     ],
 )
-def test_check_inputs_says_what_to_do_with_an_adapter_by_the_commands_options(field, other, advice, tmp_path):
+@pytest.mark.parametrize(
+    "beside", [(), ("config.json", "adapter_model.safetensors", "optimizer.pt", "x.bin")]
+)
+def test_check_inputs_says_what_to_do_with_an_adapter_by_the_commands_options(
+    field, other, advice, beside, tmp_path
+):
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    for name in beside:
+        (tmp_path / name).write_text("{}")
     options = SimpleNamespace(**{field: str(tmp_path), other: None})
     with pytest.raises(
         ConfigurationError, match=f"is a LoRA adapter for org/base, not a whole model; {advice}"
     ):
         check_inputs(options)
+
+
+@pytest.mark.parametrize("field", ["teacher", "student", "model"])
+def test_check_inputs_refuses_a_whole_model_with_an_adapter_beside_it(field, tmp_path):
+    for name in ("config.json", "adapter_config.json", "adapter_model.safetensors", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ConfigurationError, match=f"--{field}: .* holds a whole model and a LoRA adapter"):
+        check_inputs(SimpleNamespace(**{field: str(tmp_path)}))
 
 
 @pytest.mark.parametrize("below", ["", "/deeper/still"])
@@ -146,6 +161,16 @@ def test_check_inputs_refuses_models_that_predict_no_next_token(config, kind, tm
 def test_check_inputs_leaves_other_configurations_to_whoever_loads_them(text, tmp_path):
     (tmp_path / "config.json").write_text(text)
     check_inputs(SimpleNamespace(student=str(tmp_path)))
+
+
+def test_check_inputs_refuses_an_adapter_from_the_hub_by_its_configuration_alone(tmp_path, monkeypatch):
+    for name in ("config.json", "adapter_config.json"):
+        (tmp_path / name).write_text("{}")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: str(tmp_path))
+    with pytest.raises(
+        ConfigurationError, match="is a LoRA adapter, not a whole model; give its base as --teacher"
+    ):
+        check_inputs(SimpleNamespace(teacher="org/adapter", teacher_adapter=None))
 
 
 def test_check_inputs_fetches_only_the_configuration_of_a_hub_model(monkeypatch):
