@@ -89,3 +89,24 @@ def test_docs_name_benchmarks_and_recipes_that_are_there():
             if path == path.lower() and not any((ROOT / found).exists() for found in (path, f"{path}.py")):
                 missing.append(f"{page.name}: {match[0]}")
     assert missing == []
+
+
+def long_lines(page: Path) -> list[str]:
+    """Lines over 120 characters, but for code, tables, generated parts and quoted messages (one line each)."""
+    found = []
+    is_code = is_generated = False
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        is_code ^= line.lstrip().startswith("```")
+        if line.startswith("<!--"):
+            is_generated = not line.startswith("<!-- end")
+        if len(line) > 120 and not (is_code or is_generated or line.startswith(("|", "**`"))):
+            found.append(f"{page.relative_to(ROOT)}:{number}: {len(line)} characters")
+    return found
+
+
+def test_prose_is_wrapped_at_120_characters():
+    # Results are written by programs, with answers of models as they are.
+    pages = {*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")} - set(
+        (ROOT / "docs" / "results").glob("*.md")
+    )
+    assert [line for page in sorted(pages) for line in long_lines(page)] == []
