@@ -1,5 +1,7 @@
 """The backend that needs only transformers: small models, small data, and the oracle for the other one."""
 
+import functools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +25,9 @@ from teacher_scoring.engines.contract import (
 )
 from teacher_scoring.engines.logprobs import given_logprobs, support_logprobs
 from teacher_scoring.engines.transformers.response_head import ResponseHead
-from teacher_scoring.engines.transformers.sampling import draw_responses
+from teacher_scoring.engines.transformers.sampling import batches_are_exact, draw_responses
+
+logger = logging.getLogger(__name__)
 
 # What the logits of one batch may take; log-softmax and the head's own copies need about three times that.
 _MAX_LOGITS_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}
@@ -165,14 +169,26 @@ class TransformersBackend:
         drawn: dict[int, SampledResponse] = {}
         lengths = [len(prompt) + sampling.max_new_tokens for prompt in prompts]
         # Each step takes one token of each row: rows, not tokens, keep the machine busy.
+        most_rows = self._max_scored if len(prompts) == 1 or self._samples_in_batches else 1
         for batch in plan_batches(
-            lengths, [1] * len(prompts), max_tokens=8 * self._max_tokens, max_scored=self._max_scored
+            lengths, [1] * len(prompts), max_tokens=8 * self._max_tokens, max_scored=most_rows
         ):
             responses = draw_responses(
                 self._model, [prompts[n] for n in batch], [seeds[n] for n in batch], sampling, self.heard
             )
             drawn.update(zip(batch, responses, strict=True))
         return [drawn[number] for number in range(len(prompts))]
+
+    @functools.cached_property
+    def _samples_in_batches(self) -> bool:
+        are_exact = batches_are_exact(self._model)
+        if not are_exact:
+            logger.warning(
+                "%s: answers of a batch differ from those to its prompts alone, so prompts are answered one at a time, "
+                "which is slow; the engine vllm may serve this model faster",
+                type(self._model).__name__,
+            )
+        return are_exact
 
     def close(self) -> None:
         """See `Backend.close`."""

@@ -108,7 +108,7 @@ def test_a_bfloat16_model_keeps_a_float32_head(make_checkpoint, make_sequences):
     assert len(np.unique(logprobs)) > 0.95 * len(logprobs)
 
 
-def test_sampled_scores_are_those_of_scoring_and_each_seed_draws_its_own(engine, make_sequences):
+def test_sampled_scores_are_those_of_scoring_and_each_seed_draws_its_own(engine, make_sequences, caplog):
     prompts = [sequence.prompt_ids for sequence in make_sequences(6)]
     sampling = Sampling(max_new_tokens=10, temperature=0.7, top_p=0.9, stop_token_ids=(3, 4, 5, 6))
     drawn = engine.sample(prompts, range(6), sampling)
@@ -118,6 +118,7 @@ def test_sampled_scores_are_those_of_scoring_and_each_seed_draws_its_own(engine,
     for one, other, scored in zip(drawn, other_order, scores, strict=True):
         np.testing.assert_array_equal(one.response_ids, other.response_ids)
         np.testing.assert_allclose(one.token_logprobs, scored.token_logprobs, atol=ROUNDING)
+    assert "one at a time" not in caplog.text
     same_prompt = engine.sample([prompts[0]] * 8, range(8), sampling)
     assert len({tuple(one.response_ids) for one in same_prompt}) > 1
 
@@ -140,6 +141,21 @@ def test_temperature_zero_takes_the_most_probable_token(engine, make_sequences):
     sequences = [TokenSequence(p, d.response_ids) for p, d in zip(prompts, drawn, strict=True)]
     for sequence, scores in zip(sequences, engine.score_support(sequences, 1), strict=True):
         np.testing.assert_array_equal(scores.topk_ids[:, 0], sequence.response_ids)
+
+
+def test_a_model_whose_batches_are_wrong_is_sampled_one_prompt_at_a_time(
+    make_checkpoint, make_sequences, caplog
+):
+    """transformers' RWKV generates wrong tokens in batches; scoring batches, padded on the right, is exact."""
+    folder = make_checkpoint("rwkv", attention_hidden_size=64)
+    engine = open_engine("transformers", EngineOptions(model=str(folder)))
+    prompts = [sequence.prompt_ids for sequence in make_sequences(4)]
+    drawn = engine.sample(prompts, range(4), Sampling(max_new_tokens=6))
+    assert [message for message in caplog.messages if "prompts are answered one at a time" in message]
+    sequences = [TokenSequence(p, d.response_ids) for p, d in zip(prompts, drawn, strict=True)]
+    for one, scored in zip(drawn, engine.score_support(sequences, 1), strict=True):
+        np.testing.assert_allclose(one.token_logprobs, scored.token_logprobs, atol=ROUNDING)
+    engine.close()
 
 
 @pytest.mark.slow
