@@ -25,12 +25,13 @@ from data.signals.rollouts import Rollout, RolloutDataset, write_rollout_shard
 from data.signals.schema import list_of
 from data.tokens.encoder import PairEncoder
 from data.tokens.options import encoder_settings, encoding_request
+from data.tokens.vocabulary import save_tokenizer
 from teacher_scoring.build.dataset_build import DatasetBuild
 from teacher_scoring.build.records import LostResponse, ShardRecord
 from teacher_scoring.engines.checked import CheckedEngine, LostAnswersError
 from teacher_scoring.engines.contract import SampledResponse, Sampling
 from teacher_scoring.engines.models import ResolvedModel, engine_request, find_model, longest_sequence
-from teacher_scoring.engines.tokenizer import load_tokenizer, save_tokenizer
+from teacher_scoring.engines.tokenizer import load_tokenizer
 from teacher_scoring.options import SampleOptions
 from teacher_scoring.passes.cache import Lost
 from teacher_scoring.passes.scoring import LOST_ADVICE

@@ -15,11 +15,12 @@ from data.signals.dataset import TOKENIZER_FOLDER, SignalDataset
 from data.signals.rollouts import RolloutDataset
 from data.storage.store import local_folder
 from data.storage.usage import register_user
+from data.tokens.vocabulary import save_tokenizer
 from data.translation.dataset import TranslationResult, translate_dataset
 from teacher_scoring.build.assemble import ScoredShard, assemble_shard
 from teacher_scoring.build.dataset_build import DatasetBuild
 from teacher_scoring.build.records import ShardRecord
-from teacher_scoring.engines.tokenizer import load_tokenizer, save_tokenizer
+from teacher_scoring.engines.tokenizer import load_tokenizer
 from teacher_scoring.options import ScoreOptions
 from teacher_scoring.passes.cache import remove_stale_leftovers
 from teacher_scoring.passes.run import Pass, PassCounts

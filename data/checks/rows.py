@@ -148,9 +148,10 @@ def _check_values(
     # A value just below a bound may have been rounded up to it, with the coarser grid: hence the small step
     # down.
     steps = grids(logprobs - np.float32(1e-4)) if rounded else np.zeros_like(logprobs)
+    lost = 0.0
     if translated and rounded:
-        # A sum may be mostly of entries on the coarsest grid.
-        steps = np.full_like(logprobs, COARSEST_GRID)
+        # A sum may be mostly of entries on the coarsest grid, and so may what joined a tail.
+        steps, lost = np.full_like(logprobs, COARSEST_GRID), COARSEST_GRID
 
     if vocab_size is not None:
         too_many = flat.sizes > vocab_size
@@ -159,17 +160,24 @@ def _check_values(
     yield from flat.support(wrong, "teacher_logprobs must be finite and <= 0")
     yield from flat.support(flat.rises(logprobs), "teacher_logprobs must fall within a position")
     yield from flat.positions(_has_duplicates(flat), "topk_ids must differ within a position")
-    yield from _check_model(flat, "teacher", logprobs, slack=steps / 2, spans=translated)
+    yield from _check_model(flat, "teacher", logprobs, slack=steps / 2, tail_slack=lost / 2, spans=translated)
 
     advantages = group.columns["advantages"].values
     if len(advantages):
         yield from flat.support(~np.isfinite(advantages), "advantages must be finite")
         # Both numbers were rounded, and half a step each.
-        yield from _check_model(flat, "reference", logprobs - advantages, slack=steps, spans=translated)
+        reference = logprobs - advantages
+        yield from _check_model(flat, "reference", reference, slack=steps, tail_slack=lost, spans=translated)
 
 
 def _check_model(
-    flat: "_FlatGroup", model: str, logprobs: np.ndarray, *, slack: np.ndarray, spans: bool
+    flat: "_FlatGroup",
+    model: str,
+    logprobs: np.ndarray,
+    *,
+    slack: np.ndarray,
+    tail_slack: float,
+    spans: bool,
 ) -> Iterator[RowProblem]:
     """Support, tail and token log-probability of one model must be parts of one distribution.
 
@@ -178,6 +186,7 @@ def _check_model(
         model: `teacher` or `reference`.
         logprobs: its log-probabilities of the support as stored, nats.
         slack: how far each of them may be from what the model said, nats.
+        tail_slack: how far the tail may be from it, nats.
         spans: whether token log-probabilities are sums over spans of other tokens.
     """
     name = f"{model}_tail_logprobs"
@@ -188,8 +197,8 @@ def _check_model(
     most = span_sums(np.exp(logprobs + slack, dtype=np.float64), flat.sizes)
     too_much = least > 1 + MASS_TOLERANCE
     yield from flat.positions(too_much, f"the {model}'s probabilities of the support add up to more than 1")
-    inconsistent = (least + tail_mass > 1 + MASS_TOLERANCE + SMALLEST_TAIL) | (
-        most + tail_mass < 1 - MASS_TOLERANCE
+    inconsistent = (least + tail_mass * np.exp(-tail_slack) > 1 + MASS_TOLERANCE + SMALLEST_TAIL) | (
+        most + tail_mass * np.exp(tail_slack) < 1 - MASS_TOLERANCE
     )
     yield from flat.positions(inconsistent & ~too_much, f"{name} is not 1 minus the support's mass")
 

@@ -32,7 +32,7 @@ _REBUILD_COMMANDS = {
 }
 
 # Where the commands that make datasets work on one until it is finished.
-_UNFINISHED = ".work"
+_UNFINISHED = {".work": SignalDataset.rebuild_command, ".translating": "signals translate"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def _has_manifest(folder: Path) -> bool:
 
 
 def _is_unfinished(folder: Path) -> bool:
-    return (folder / _UNFINISHED).is_dir() and not _has_manifest(folder)
+    return any((folder / name).is_dir() for name in _UNFINISHED) and not _has_manifest(folder)
 
 
 def _without_path(error: ShardError, path: Path) -> str:
@@ -243,5 +243,6 @@ def _command(folder: Path) -> str:
         if engine is not None and "--engine" not in command:
             command = f"{command} --engine {engine['name']}"
         return f"{command} {place}"
-    rebuild = _REBUILD_COMMANDS.get(kind, SignalDataset.rebuild_command)
+    rebuild = next((name for work, name in _UNFINISHED.items() if (folder / work).is_dir()), None)
+    rebuild = rebuild or _REBUILD_COMMANDS.get(kind, SignalDataset.rebuild_command)
     return f"adpa {rebuild} ... {place}    (with the options that made the dataset)"

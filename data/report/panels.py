@@ -24,9 +24,9 @@ def key_figures(summary: DatasetSummary | RolloutSummary) -> list[tuple[str, str
             (f"{manifest.positions / max(1, manifest.rows):.1f}", "tokens an answer"),
             (f"{size / 1e6:,.1f} MB", "on disk"),
         ]
-    positions = sum(role.num_positions for role in summary.roles)
-    covered = sum(role.covered for role in summary.roles) / max(1, positions)
-    support = sum(role.num_support_tokens for role in summary.roles) / max(1, positions)
+    positions = max(1, sum(role.num_supported for role in summary.roles))
+    covered = sum(role.covered for role in summary.roles) / positions
+    support = sum(role.num_support_tokens for role in summary.roles) / positions
     return [
         (f"{manifest.pairs:,}", "pairs"),
         (f"{manifest.rows:,}", "responses"),
@@ -160,14 +160,13 @@ def _role_table(roles: Sequence[RoleSummary]) -> str:
     head = "".join(f"<th class=number>{name}</th>" for name in heads)
     rows = ""
     for role in roles:
-        positions = role.num_positions
         cells = [
             f"{role.num_responses:,}",
-            f"{positions / role.num_responses:.1f}",
-            f"{role.covered / positions:.2%}",
+            f"{role.num_positions / role.num_responses:.1f}",
+            f"{role.coverage:.2%}",
         ]
         if with_reference:
-            cells += [f"{role.kl_sum / positions:.3f}", f"{role.token_advantage.mean:+.3f}"]
+            cells += [f"{role.mean_kl:.3f}", f"{role.token_advantage.mean:+.3f}"]
         numbers = "".join(f"<td class=number>{cell}</td>" for cell in cells)
         rows += (
             f'<tr><td class=key><i style="background:var(--{role.role})"></i>{role.role}</td>{numbers}</tr>'

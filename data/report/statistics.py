@@ -72,12 +72,13 @@ class RoleSummary:
         role: `chosen`, `rejected` or `student`.
         num_responses: scored responses that were looked at.
         num_positions: their positions.
+        num_supported: those that have a distribution: all, but in translated datasets.
         num_support_tokens: their support tokens.
-        tail_mass: log10 of the teacher's mass outside the support, per position.
+        tail_mass: log10 of the teacher's mass outside the support, per position with one.
         covered: the teacher's mass on the support, summed over positions.
         num_thin: positions with less than `THIN_COVERAGE` of it.
         num_outliers: positions whose token has an advantage beyond `OUTLIER_NATS`.
-        kl: log10 of KL(teacher || reference) per position, over the support and the tail bucket, nats.
+        kl: log10 of KL(teacher || reference) per position with a support, over that and the tail bucket, nats.
         kl_sum: that KL, summed over positions, nats.
         token_advantage: teacher minus reference log-probability of the response token, per position, nats.
         lengths: for some responses, (length in tokens, mean advantage of its tokens in nats).
@@ -86,6 +87,7 @@ class RoleSummary:
     role: str
     num_responses: int = 0
     num_positions: int = 0
+    num_supported: int = 0
     num_support_tokens: int = 0
     tail_mass: Histogram = field(default_factory=lambda: Histogram(_TAIL_EDGES))
     covered: float = 0.0
@@ -96,6 +98,21 @@ class RoleSummary:
     token_advantage: Histogram = field(default_factory=lambda: Histogram(_ADVANTAGE_EDGES))
     lengths: list[tuple[int, float]] = field(default_factory=list)
 
+    @property
+    def support_size(self) -> float:
+        """Support tokens of a position that has a distribution, on average."""
+        return self.num_support_tokens / max(1, self.num_supported)
+
+    @property
+    def coverage(self) -> float:
+        """The teacher's mass on the support of such a position, on average."""
+        return self.covered / max(1, self.num_supported)
+
+    @property
+    def mean_kl(self) -> float:
+        """KL(teacher || reference) at such a position, on average, nats."""
+        return self.kl_sum / max(1, self.num_supported)
+
     def to_json(self) -> dict[str, Any]:
         """Counts and means."""
         with_reference = bool(self.token_advantage.counts.any())
@@ -103,11 +120,11 @@ class RoleSummary:
             "role": self.role,
             "responses": self.num_responses,
             "positions": self.num_positions,
-            "support_tokens_per_position": self.num_support_tokens / self.num_positions,
-            "covered": self.covered / self.num_positions,
+            "support_tokens_per_position": self.support_size,
+            "covered": self.coverage,
             "thin_positions": self.num_thin,
             "outliers": self.num_outliers,
-            "mean_kl": self.kl_sum / self.num_positions if with_reference else None,
+            "mean_kl": self.mean_kl if with_reference else None,
             "mean_token_advantage": self.token_advantage.mean if with_reference else None,
         }
 

@@ -105,10 +105,13 @@ def _add_role(summary: RoleSummary, group: SignalGroup) -> None:
     tail_mass = np.exp(tails, dtype=np.float64)
     summary.num_responses += int(rows.sum())
     summary.num_positions += int(positions.sum())
-    summary.num_support_tokens += int(sizes[positions].sum())
-    summary.covered += float((1 - tail_mass[positions]).sum())
-    summary.num_thin += int((tail_mass[positions] > 1 - THIN_COVERAGE).sum())
-    summary.tail_mass.add(np.log10(np.maximum(tail_mass[positions], 1e-8)))
+    # Positions of a translated dataset may have no distribution, of which there is nothing to say.
+    supported = positions & (sizes > 0)
+    summary.num_supported += int(supported.sum())
+    summary.num_support_tokens += int(sizes[supported].sum())
+    summary.covered += float((1 - tail_mass[supported]).sum())
+    summary.num_thin += int((tail_mass[supported] > 1 - THIN_COVERAGE).sum())
+    summary.tail_mass.add(np.log10(np.maximum(tail_mass[supported], 1e-8)))
     advantages = columns["advantages"].values
     if not len(advantages):
         return
@@ -117,7 +120,7 @@ def _add_role(summary: RoleSummary, group: SignalGroup) -> None:
     finite = np.isfinite(tails)
     kl[finite] += tail_mass[finite] * (tails - columns["reference_tail_logprobs"].values)[finite]
     # Rounding for storage can take a KL of next to nothing below zero.
-    kl = np.maximum(kl[positions], 1e-6)
+    kl = np.maximum(kl[supported], 1e-6)
     summary.kl.add(np.log10(kl))
     summary.kl_sum += float(kl.sum())
     differences = token_advantages(group)

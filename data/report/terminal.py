@@ -116,18 +116,16 @@ def _facts(title: str, facts: Iterable[tuple[str, Any]]) -> Iterator[str]:
 
 
 def _role_lines(role: RoleSummary) -> Iterator[str]:
-    positions = role.num_positions
     yield (
-        f"{role.role}: {role.num_responses:,} responses, {positions / role.num_responses:.1f} tokens each,"
-        f" {role.num_support_tokens / positions:.1f} support tokens a position"
+        f"{role.role}: {role.num_responses:,} responses, {role.num_positions / role.num_responses:.1f} tokens each,"
+        f" {role.support_size:.1f} support tokens a position"
     )
-    yield f"  probability covered  {role.covered / positions:.2%}"
+    yield f"  probability covered  {role.coverage:.2%}"
     yield f"  outside the support  {_sparkline(role.tail_mass)}  10^{role.tail_mass.edges[0]:g} to 1"
     if role.token_advantage.counts.any():
         kl, advantage = role.kl, role.token_advantage
-        mean = role.kl_sum / positions
         low, high = kl.edges[0], kl.edges[-1]
-        yield f"  KL(teacher || ref)   {_sparkline(kl)}  10^{low:g} to 10^{high:g} nats, mean {mean:.3f}"
+        yield f"  KL(teacher || ref)   {_sparkline(kl)}  10^{low:g} to 10^{high:g} nats, mean {role.mean_kl:.3f}"
         low, high = advantage.edges[0], advantage.edges[-1]
         yield f"  token advantage      {_sparkline(advantage)}  {low:g} to {high:g} nats, mean {advantage.mean:+.3f}"
 

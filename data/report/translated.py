@@ -15,6 +15,10 @@ _COLUMNS = 112
 
 _MOST_TOKENS = 12
 
+# Blanks as marks, and control characters, which no XML may hold, as the pictures that Unicode has for them.
+_VISIBLE = {code: chr(0x2400 + code) for code in range(0x20)}
+_VISIBLE |= {0x20: "·", 0x0A: "⏎", 0x09: "⇥", 0x7F: "␡"}
+
 
 def translation_section(translation: Mapping[str, Any]) -> str:
     """What a translation kept, as HTML.
@@ -150,7 +154,7 @@ def _label(text: str, top: float) -> str:
 def _box(token: _Token, line_start: int, top: float, colour: str, opacity: float) -> str:
     start, stop, text = token
     x, width = _x(start, line_start), (stop - start) * _COLUMN
-    shown = escape(text.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥"))
+    shown = escape(text.translate(_VISIBLE))
     dashes = "" if opacity else ' stroke-dasharray="3 2"'
     return (
         f'<rect x="{x + 0.5:.1f}" y="{top}" width="{width - 1:.1f}" height="{_BOX}" rx="3" '

@@ -64,7 +64,7 @@ def _ranking(summary: DatasetSummary) -> Iterator[Verdict]:
 
 
 def _coverage(summary: DatasetSummary) -> Verdict:
-    positions = sum(role.num_positions for role in summary.roles)
+    positions = max(1, sum(role.num_supported for role in summary.roles))
     covered = sum(role.covered for role in summary.roles) / positions
     thin = sum(role.num_thin for role in summary.roles) / positions
     support = sum(role.num_support_tokens for role in summary.roles) / positions

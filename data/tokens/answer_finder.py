@@ -108,7 +108,7 @@ class AnswerFinder:
             begin = self._start(answered, asked)
             if begin is None or not prompt.endswith(asked[begin:]):
                 raise DataError(
-                    f"the chat template's generation prompt is not how it begins an answer: prompts end with "
+                    f"the chat template's generation prompt is not how it begins an answer; prompts end with "
                     f"{prompt[-40:]!r}, and an answered conversation does not go on like that; give the "
                     "tokenizer a template (its chat_template.jinja) whose generation prompt is how an answer begins"
                 )

@@ -1,8 +1,9 @@
-"""Whether two tokenizers give the same token the same id."""
+"""Whether two tokenizers give the same token the same id; and the copies of tokenizers that datasets bring along."""
 
 import dataclasses
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from data.errors import DataError
+from data.files import make_folder, write_atomic
 from data.tokens.template import template_text
 
 _SHOWN = 5
@@ -135,6 +137,22 @@ def tokenizer_hash(tokenizer: Any) -> str:
         del state["padding"], state["truncation"]
     roles = [tokenizer.bos_token_id, tokenizer.eos_token_id]
     return hashlib.sha256(json.dumps([state, roles], sort_keys=True).encode()).hexdigest()
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer's files, chat template included; the same ones wherever it was loaded from.
+
+    Raises:
+        ShardError: when they cannot be written.
+    """
+    # transformers keeps how a tokenizer was loaded, and would save it: offline or not, from a folder or the hub.
+    for name in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(name, None)
+    make_folder(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        tokenizer.save_pretrained(temporary)
+        for file in sorted(Path(temporary).iterdir()):
+            write_atomic(folder / file.name, file.read_bytes())
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import numpy as np
 
 from data.translation.token_bytes import TokenBytes
 
-# Templates differ in the blanks that they put around an answer; those carry nothing of it.
-_BLANKS = b" \t\r\n"
+# Stands for a special token, which has no bytes: text in UTF-8 never holds this one. Where both tokenizations have a
+# special token at one place, they go on alike before and after it.
+_SPECIAL = b"\xff"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,21 +49,20 @@ def align(
         student: bytes of the student's tokens.
         terminated: whether both end with a terminator; the two terminators are aligned with each other.
     Returns:
-        The alignment; None where the two do not spell the same bytes (but for blanks around them), so that nothing
-        can be said.
+        The alignment; None where the two do not spell the same bytes (but for blanks around them), or have special
+        tokens at different places, so that nothing can be said.
     """
     ends = 1 if terminated else 0
     num_teacher, num_student = len(teacher_ids) - ends, len(student_ids) - ends
     if num_teacher < 1 or num_student < 1:
         return None
-    teacher_text = teacher.join(teacher_ids[:num_teacher])
-    student_text = student.join(student_ids[:num_student])
-    shift = _shift(teacher_text, student_text)
+    teacher_pieces = _pieces(teacher_ids[:num_teacher], teacher)
+    student_pieces = _pieces(student_ids[:num_student], student)
+    shift = _shift(b"".join(teacher_pieces), b"".join(student_pieces))
     if shift is None:
         return None
-    teacher_starts = _starts(teacher_ids[:num_teacher], teacher)
-    student_starts = _starts(student_ids[:num_student], student) + shift
-    # Tokens without bytes begin where the next one does; the last of several is the one that reads on.
+    teacher_starts = _starts(teacher_pieces)
+    student_starts = _starts(student_pieces) + shift
     place = np.searchsorted(teacher_starts, student_starts, side="right") - 1
     found = (place >= 0) & (teacher_starts[np.maximum(place, 0)] == student_starts)
     aligned = np.where(found, place, -1).astype(np.int32)
@@ -79,16 +79,25 @@ def align(
     return Alignment(aligned, spans)
 
 
-def _starts(token_ids: Sequence[int] | np.ndarray, tokens: TokenBytes) -> np.ndarray:
-    lengths = tokens.lengths_of(np.asarray(token_ids, np.int64))
-    return np.cumsum(lengths, dtype=np.int64) - lengths
+def _pieces(token_ids: Sequence[int] | np.ndarray, tokens: TokenBytes) -> list[bytes]:
+    return [tokens[token_id] or _SPECIAL for token_id in np.asarray(token_ids).tolist()]
+
+
+def _starts(pieces: Sequence[bytes]) -> np.ndarray:
+    lengths = np.array([len(piece) for piece in pieces], np.int64)
+    return np.cumsum(lengths) - lengths
 
 
 def _shift(teacher_text: bytes, student_text: bytes) -> int | None:
     """The teacher's byte offset at which the student's text begins; negative where the student has more blanks."""
     if teacher_text == student_text:
         return 0
-    teacher_core, student_core = teacher_text.strip(_BLANKS), student_text.strip(_BLANKS)
+    teacher_core, student_core = _without_blanks(teacher_text), _without_blanks(student_text)
     if teacher_core != student_core or not teacher_core:
         return None
     return teacher_text.index(teacher_core) - student_text.index(student_core)
+
+
+def _without_blanks(text: bytes) -> bytes:
+    """Templates differ in the blanks that they put around an answer (all that `trim` removes in one)."""
+    return text.decode("utf-8", "surrogateescape").strip().encode("utf-8", "surrogateescape")

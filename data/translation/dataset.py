@@ -6,12 +6,12 @@ was interrupted goes on with the first one that is missing. The manifest comes l
 """
 
 import concurrent.futures
+import contextlib
 import json
 import logging
 import multiprocessing
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from data.signals.manifest import (
     write_manifest,
 )
 from data.storage.store import reserve_dataset
-from data.translation.rows import TranslationCounts
+from data.translation.counts import TranslationCounts, describe_dropped
 from data.translation.shard import ShardTranslator, TokenizerLoader, TranslationJob
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ logger = logging.getLogger(__name__)
 #: Below these shares `translate` warns: less than half of the positions, or a tenth of the mass lost.
 LOW_ALIGNED, LOW_PLACED = 0.5, 0.9
 
-_WORK = ".translating"
+#: Where a translation keeps what it needs until it is finished.
+WORK_NAME = ".translating"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class TranslationResult:
         reused: whether it was there already.
         rows: scored responses in it.
         dropped: responses that could not be translated, by reason.
+        first_dropped: for each reason, the first pair that it held for.
         aligned_share: of the student's positions, those that carry a distribution.
         placed_mass: of the teacher's mass on its support at these positions, the share that has a place.
         exact_mass: of the same mass, the share for which the rule claims to be exact.
@@ -65,6 +67,7 @@ class TranslationResult:
     reused: bool
     rows: int
     dropped: Mapping[str, int]
+    first_dropped: Mapping[str, str]
     aligned_share: float
     placed_mass: float
     exact_mass: float
@@ -78,8 +81,7 @@ class TranslationResult:
             f"  placed mass: {self.placed_mass:.2%} of the teacher's mass on its top-k ({self.exact_mass:.1%} exactly)",
         ]
         if self.dropped:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())
-            lines.append(f"  dropped: {reasons}")
+            lines.append(f"  dropped: {describe_dropped(self.dropped, self.first_dropped)}")
         if self.unplaced_tokens:
             tokens = ", ".join(repr(text) for text, _ in self.unplaced_tokens[:8])
             lines.append(f"  without a place most often: {tokens}")
@@ -135,20 +137,34 @@ def translate_dataset(
     def waiting(folder: Path) -> None:
         logger.info("%s: another process is making this dataset; waiting for it", folder)
 
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         if out is None:
             folder, _ = stack.enter_context(reserve_dataset(name, waiting=waiting))
         else:
             folder = Path(out)
             _check_folder(folder, request)
-            if not (folder / MANIFEST_NAME).exists():
-                lock = folder.with_name(f".{folder.name}.lock")
-                stack.enter_context(hold_lock(lock, waiting=lambda: waiting(folder)))
-        reused = (folder / MANIFEST_NAME).exists()
+            if not _is_complete(folder):
+                stack.enter_context(_held(folder, waiting))
+                # Another process may have made something else there in the meantime.
+                _check_folder(folder, request)
+        reused = _is_complete(folder)
         if not reused:
             _make(source, folder, request, name, job, translator, workers, command)
         manifest = read_manifest(folder)
     return _result(folder, manifest, reused)
+
+
+@contextlib.contextmanager
+def _held(folder: Path, waiting: Callable[[Path], None]) -> Iterator[None]:
+    lock = folder.with_name(f".{folder.name}.lock")
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(hold_lock(lock, waiting=lambda: waiting(folder)))
+        except OSError as error:
+            raise ShardError(
+                f"{folder}: cannot be written: {error.strerror}; choose another --out"
+            ) from error
+        yield
 
 
 def _make(
@@ -161,8 +177,10 @@ def _make(
     workers: int,
     command: str | None,
 ) -> None:
-    work = folder / _WORK
+    work = folder / WORK_NAME
     make_folder(work)
+    # There only where files of a finished dataset are missing; it comes back when all of them are.
+    (folder / MANIFEST_NAME).unlink(missing_ok=True)
     write_atomic(work / "request.json", json.dumps(request, indent=2) + "\n")
     entries = source.manifest.shards
     done = {index: record for index in range(len(entries)) if (record := _record(folder, index, name))}
@@ -179,10 +197,10 @@ def _make(
         counts += TranslationCounts.from_json(done[index]["counts"])
         shards.append(_entry_from_json(done[index]["entry"]))
     if not counts.rows:
-        shutil.rmtree(work, ignore_errors=True)
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.dropped.most_common())
+        _remove_all(folder, shards)
+        reasons = describe_dropped(counts.dropped, counts.first_dropped)
         raise DataError(f"{source.path}: no response could be translated ({reasons or 'it holds none'})")
-    _copy_tokenizer(job.tokenizer_folder, folder)
+    translator.save_tokenizer(folder / TOKENIZER_FOLDER)
     # The source's own command makes the source, not this.
     created = {key: value for key, value in source.manifest.created.items() if key != "command"}
     if command is not None:
@@ -244,9 +262,9 @@ def _check_folder(folder: Path, request: Mapping[str, Any]) -> None:
     """Refuse a folder that holds something else than this translation, finished or begun."""
     if (folder / MANIFEST_NAME).exists():
         found = read_manifest(folder).request
-    elif (folder / _WORK / "request.json").exists():
-        found = json.loads((folder / _WORK / "request.json").read_text())
-    elif folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+    elif (folder / WORK_NAME / "request.json").exists():
+        found = json.loads((folder / WORK_NAME / "request.json").read_text())
+    elif folder.is_file() or (folder.is_dir() and any(path.name != WORK_NAME for path in folder.iterdir())):
         raise ShardError(f"{folder} is not empty and holds no translation; choose another folder")
     else:
         return
@@ -256,16 +274,25 @@ def _check_folder(folder: Path, request: Mapping[str, Any]) -> None:
         )
 
 
-def _copy_tokenizer(source: Path, folder: Path) -> None:
-    names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-    make_folder(folder / TOKENIZER_FOLDER)
-    for name in names:
-        if (source / name).is_file():
-            write_atomic(folder / TOKENIZER_FOLDER / name, (source / name).read_bytes())
+def _is_complete(folder: Path) -> bool:
+    """Whether a finished dataset has all its files, each of the right size. Contents are not compared."""
+    if not (folder / MANIFEST_NAME).exists():
+        return False
+    manifest = read_manifest(folder)
+    return all(is_intact(folder, entry, content=False) for entry in (*manifest.shards, *manifest.files))
+
+
+def _remove_all(folder: Path, shards: Sequence[ShardEntry]) -> None:
+    """Remove a translation of which nothing is left, so that the same folder can take another."""
+    shutil.rmtree(folder / WORK_NAME, ignore_errors=True)
+    for shard in shards:
+        (folder / shard.file).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _record_path(folder: Path, index: int) -> Path:
-    return folder / _WORK / f"done-{index:05d}.json"
+    return folder / WORK_NAME / f"done-{index:05d}.json"
 
 
 def _record(folder: Path, index: int, name: str) -> dict[str, Any] | None:
@@ -296,6 +323,7 @@ def _result(folder: Path, manifest: Manifest, reused: bool) -> TranslationResult
         reused=reused,
         rows=summary["rows"],
         dropped=summary["dropped"],
+        first_dropped=summary.get("first_dropped", {}),
         aligned_share=summary["aligned_share"],
         placed_mass=summary["placed_mass"],
         exact_mass=summary["exact_mass"],

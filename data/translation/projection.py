@@ -136,18 +136,17 @@ def project_support(
         reference = None if reference is None else reference[keep]
     key = position * (int(student.max(initial=0)) + 1) + student
     _, first, inverse, counts = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
-    if (counts > 1).any():
-        merged = counts[inverse] > 1
-        groups = inverse[merged]
-        total = np.bincount(groups, np.exp(logprobs[merged].astype(np.float64)), len(counts))
-        several = counts > 1
-        summed = np.log(total[several])
+    several = counts > 1
+    if several.any():
+        # A place among the sums for each entry that is one of several.
+        merged = several[inverse]
+        groups = (np.cumsum(several) - 1)[inverse[merged]]
+        summed = _log_sums(logprobs[merged].astype(np.float64), groups)
         logprobs = logprobs.copy()
         logprobs[first[several]] = summed
         if advantages is not None and reference is not None:
-            of_reference = np.bincount(groups, np.exp(reference[merged]), len(counts))
             advantages = advantages.copy()
-            advantages[first[several]] = summed - np.log(of_reference[several])
+            advantages[first[several]] = summed - _log_sums(reference[merged], groups)
         order = np.sort(first)
         # Sums may be larger than entries before them; a stable sort moves nothing else.
         order = order[np.lexsort((-logprobs[order], position[order]))]
@@ -166,8 +165,22 @@ def project_support(
     )
 
 
+def _log_sums(logprobs: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Log of the summed probabilities of each group; no more than log 1, which rounded entries may exceed.
+
+    Args:
+        logprobs: nats, float64, shape (N,).
+        groups: which group each belongs to, from 0 to G - 1, none of them empty, shape (N,).
+    Returns:
+        Nats, float64, shape (G,).
+    """
+    largest = np.full(int(groups.max()) + 1, -np.inf)
+    np.maximum.at(largest, groups, logprobs)
+    return np.minimum(largest + np.log(np.bincount(groups, np.exp(logprobs - largest[groups]))), 0.0)
+
+
 def _join_tail(tail: np.ndarray, position: np.ndarray, mass: np.ndarray) -> np.ndarray:
     """Add probabilities to the tails of their positions; tails that nothing joins stay bit for bit."""
     joining = np.bincount(position, mass, len(tail))
     joined = np.log(np.exp(tail.astype(np.float64)) + joining, where=joining > 0, out=np.zeros(len(tail)))
-    return np.where(joining > 0, joined, tail).astype(np.float32)
+    return np.where(joining > 0, np.minimum(joined, 0.0), tail).astype(np.float32)

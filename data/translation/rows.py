@@ -9,25 +9,20 @@ log-probability of the whole response counts them; they carry no distribution: t
 the tail, so that every divergence and every expected advantage there is zero.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from data.signals.schema import ResponseIds, ResponseSignals
 from data.translation.alignment import align
+from data.translation.counts import TranslationCounts
 from data.translation.projection import FirstPieces, ProjectedSupport, project_support
 from data.translation.token_bytes import TokenBytes
 
-# Tokens without a place that are listed for the user.
-_MOST_UNPLACED = 10_000
-
 # Bytes of a response that are drawn in both tokenizations.
 _DRAWN_BYTES = 300
-
-_SUMS = ("rows", "positions", "aligned", "source_positions", "placed", "exact", "supported")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,56 +38,6 @@ class StudentResponse:
     prompt_ids: np.ndarray
     response_ids: np.ndarray
     mask: np.ndarray | None = None
-
-
-@dataclass(slots=True)
-class TranslationCounts:
-    """What became of rows, positions and mass; sums over a part of a dataset, added with `+=`.
-
-    Attributes:
-        rows: scored responses that were translated.
-        dropped: scored responses that were not, by reason.
-        positions: the student's positions in them.
-        aligned: of these, the ones that carry a distribution.
-        source_positions: the teacher's positions in them.
-        placed: the teacher's mass that found a place on the student's ids, summed over aligned positions.
-        exact: that part of it for which the rule claims to be exact.
-        supported: the teacher's mass on its own support, summed over aligned positions.
-        unplaced: mass of tokens without a place, by the teacher's id.
-    """
-
-    rows: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    positions: int = 0
-    aligned: int = 0
-    source_positions: int = 0
-    placed: float = 0.0
-    exact: float = 0.0
-    supported: float = 0.0
-    unplaced: Counter[int] = field(default_factory=Counter)
-
-    def as_json(self) -> dict[str, Any]:
-        """The counts as JSON values."""
-        values = {name: getattr(self, name) for name in _SUMS}
-        return {**values, "dropped": dict(self.dropped), "unplaced": list(self.unplaced.items())}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """The counts as `as_json` gave them."""
-        counters = {
-            "dropped": Counter(content["dropped"]),
-            "unplaced": Counter(dict(content["unplaced"])),
-        }
-        return cls(**{**content, **counters})
-
-    def __iadd__(self, other: "TranslationCounts") -> "TranslationCounts":
-        for name in _SUMS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.dropped += other.dropped
-        self.unplaced += other.unplaced
-        if len(self.unplaced) > _MOST_UNPLACED:
-            self.unplaced = Counter(dict(self.unplaced.most_common(_MOST_UNPLACED // 2)))
-        return self
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,7 +106,7 @@ class RowTranslator:
         teacher_runs = mask_runs(row.response_mask, len(row.response_ids))
         student_runs = mask_runs(student.mask, len(student.response_ids))
         if len(teacher_runs) != len(student_runs):
-            return self._drop("the two templates cut the response into different turns")
+            return self.counts.drop(row.pair_id, "the two templates cut the response into different turns")
         # The columns hold masked-in positions only, so that runs are concatenated on both sides.
         aligned, spans = [], []
         teacher_offset = student_offset = 0
@@ -172,10 +117,10 @@ class RowTranslator:
             student_ids = student.response_ids[student_start:student_stop]
             ends = (teacher_ids[-1] == self._teacher_end, student_ids[-1] == self._student_end)
             if ends[0] != ends[1]:
-                return self._drop("the two templates end a turn differently")
+                return self.counts.drop(row.pair_id, "the two templates end a turn differently")
             found = align(teacher_ids, student_ids, self._teacher, self._student, terminated=bool(ends[0]))
             if found is None:
-                return self._drop("the two renderings do not spell the same bytes")
+                return self.counts.drop(row.pair_id, "the two renderings do not spell the same bytes")
             aligned.append(np.where(found.aligned >= 0, found.aligned + teacher_offset, -1))
             spans.append(found.spans + student_offset)
             teacher_offset += len(teacher_ids)
@@ -215,15 +160,17 @@ class RowTranslator:
         return list(_split(rows, projected))
 
     def drawn(self, row: AlignedRow) -> dict[str, Any] | None:
-        """The beginning of a response in both tokenizations, as JSON values.
+        """The beginning of a response without special tokens in both tokenizations, as JSON values.
 
         Returns:
             `pair_id`, `role`; `teacher` and `student`, each a list of (text, number of bytes) of tokens; `aligned`, for
-            each of the student's whether it begins with one of the teacher. None where the two begin differently.
+            each of the student's whether it begins with one of the teacher. None where the two begin differently, or
+            with a special token.
         """
         # Ends where both have a boundary, before the terminator.
+        lengths = self._student.lengths_of(row.target.response_ids)
+        sizes = np.where(np.logical_and.accumulate(lengths > 0), np.cumsum(lengths), _DRAWN_BYTES + 1)
         places = np.flatnonzero(row.aligned >= 0)
-        sizes = np.cumsum(self._student.lengths_of(row.target.response_ids))
         within = places[(places > 0) & (sizes[places - 1] <= _DRAWN_BYTES)]
         if row.aligned[0] != 0 or not len(within):
             return None
@@ -252,13 +199,13 @@ class RowTranslator:
             unplaced=projected.unplaced,
         )
 
-    def _drop(self, reason: str) -> None:
-        self.counts.dropped[reason] += 1
-
 
 def _text(token: bytes) -> tuple[str, int]:
-    """A token's text, bytes that are no whole character by their numbers, and how many bytes it has."""
-    return token.decode("utf-8", "backslashreplace").replace("\\x", ""), len(token)
+    """A token's text, one that is no whole characters by the numbers of its other bytes, and how many bytes it has."""
+    try:
+        return token.decode("utf-8"), len(token)
+    except UnicodeDecodeError:
+        return token.decode("utf-8", "backslashreplace").replace("\\x", ""), len(token)
 
 
 def _column(row: ResponseSignals, name: str) -> np.ndarray:

@@ -21,11 +21,15 @@ from data.signals.rollouts import RolloutDataset, RolloutIndex
 from data.signals.schema import ResponseIds
 from data.signals.shards import read_signal_shard, write_signal_shard
 from data.tokens.encoder import PairEncoder
-from data.translation.rows import AlignedRow, RowTranslator, StudentResponse, TranslationCounts
+from data.tokens.template import ChatTemplate, template_text
+from data.tokens.thoughts import THINKING_ARGUMENTS
+from data.tokens.vocabulary import save_tokenizer
+from data.translation.counts import TranslationCounts
+from data.translation.rows import AlignedRow, RowTranslator, StudentResponse
 from data.translation.token_bytes import TokenBytes
 
 #: Names the rule of alignment and projection in requests; a change of the rule is a change of this name.
-RULE = "first piece of the same bytes, version 1"
+RULE = "first piece of the same bytes, version 2"
 
 # Among these the response is looked for that reports show in both tokenizations.
 _ROWS_FOR_EXAMPLE = 64
@@ -74,12 +78,18 @@ class ShardTranslator:
         self._job = job
         self._source = SignalDataset.open(job.source)
         request = self._source.manifest.request
+        if "translation" in request:
+            raise DataError(
+                f"{job.source}: its signals were translated already, and a second projection would add its bias to the "
+                f"first; translate what it was made of, the dataset {request['translation']['source'][:20]}"
+            )
         teacher_tokenizer = job.load_tokenizer(self._source.tokenizer_folder)
         student_tokenizer = job.load_tokenizer(job.tokenizer_folder)
-        self._teacher_bytes = TokenBytes(
-            teacher_tokenizer.backend_tokenizer, name=str(self._source.tokenizer_folder)
-        )
-        student_bytes = TokenBytes(student_tokenizer.backend_tokenizer, name=str(job.tokenizer_folder))
+        self._teacher_bytes = TokenBytes(teacher_tokenizer, name=str(self._source.tokenizer_folder))
+        student_bytes = TokenBytes(student_tokenizer, name=str(job.tokenizer_folder))
+        self._student_tokenizer = student_tokenizer
+        template = template_text(student_tokenizer.chat_template)
+        self._arguments = ChatTemplate(student_tokenizer).arguments if template else frozenset[str]()
         self._encoder = PairEncoder(
             student_tokenizer,
             max_length=job.max_length,
@@ -87,6 +97,7 @@ class ShardTranslator:
             thinking=job.thinking,
             train_on=request.get("train_on", "turns"),
             store_conversations=True,
+            bad_rows="drop",
         )
         # The student's own end of a turn, however its template spells it.
         teacher_end = PairEncoder(teacher_tokenizer).terminator_id
@@ -138,6 +149,10 @@ class ShardTranslator:
         )
         return {"entry": dataclasses.asdict(written), "counts": counts.as_json(), "dataset": name}
 
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the student's tokenizer, however its own folder has it."""
+        save_tokenizer(self._student_tokenizer, folder)
+
     def summary(self, counts: TranslationCounts) -> dict[str, Any]:
         """Counts as they are kept in the manifest."""
         supported = max(counts.supported, 1e-300)
@@ -148,6 +163,7 @@ class ShardTranslator:
         return {
             "rows": counts.rows,
             "dropped": dict(counts.dropped),
+            "first_dropped": counts.first_dropped,
             "positions": counts.positions,
             "source_positions": counts.source_positions,
             "aligned_share": counts.aligned / max(counts.positions, 1),
@@ -202,11 +218,12 @@ class ShardTranslator:
         self._translator.counts = counts
         waiting: list[AlignedRow | ResponseIds] = []
         num_positions = 0
-        for _, pair in itertools.groupby(read_signal_shard(path), key=lambda row: row.pair_id):
+        for pair_id, pair in itertools.groupby(read_signal_shard(path), key=lambda row: row.pair_id):
             aligned = [self._aligned(row) for row in self._of_this_student(pair)]
             kept = [row for row in aligned if row is not None]
             if len(kept) < len(aligned):
-                counts.dropped["another response of its pair could not be translated"] += len(kept)
+                reason = "another response of its pair could not be translated"
+                counts.drop(pair_id, reason, len(kept))
                 continue
             waiting += kept
             num_positions += sum(len(row.aligned) for row in kept if isinstance(row, AlignedRow))
@@ -219,7 +236,8 @@ class ShardTranslator:
         """A pair's rows without answers that another student sampled; these are left out by themselves and counted."""
         for row in pair:
             if row.role == "student" and self._rollouts is None:
-                self._translator.counts.dropped["sampled by a student with the teacher's tokenizer"] += 1
+                reason = "sampled by a student with the teacher's tokenizer"
+                self._translator.counts.drop(row.pair_id, reason)
             else:
                 yield row
 
@@ -253,6 +271,9 @@ class ShardTranslator:
         conversation = json.loads(row.conversation)
         turns = tuple(_message(turn) for turn in conversation["messages"])
         cut = conversation["num_prompt_messages"]
+        if row.sample_index:
+            # The teacher's template writes earlier turns differently later: each turn is a row with its own prompt.
+            cut = len(turns) - 1
         asked = PreferenceRow(
             pair_id=row.pair_id,
             prompt=turns[:cut],
@@ -260,18 +281,26 @@ class ShardTranslator:
             rejected=None,
             location=f"{self._job.source}, pair {row.pair_id}, {row.role}",
             tools=None if conversation.get("tools") is None else tuple(conversation["tools"]),
+            template_args=self._arguments_of(conversation) or None,
         )
         encoded = self._encoder.encode(asked)
         if encoded is None:
-            self._translator.counts.dropped[f"student's rendering: {self._encoder.last_dropped}"] += 1
-            return None
+            return self._drop(row, f"student's rendering: {self._encoder.last_dropped}")
         if len(encoded.chosen) != 1:
-            self._translator.counts.dropped[
-                "the student's template writes earlier turns differently later"
-            ] += 1
-            return None
+            return self._drop(row, "the student's template writes earlier turns differently later")
         (response,) = encoded.chosen
         return StudentResponse(response.prompt_ids, response.ids, response.mask)
+
+    def _arguments_of(self, conversation: Mapping[str, Any]) -> dict[str, Any]:
+        """What the teacher's template was given and the student's reads, but for what the options say."""
+        given = conversation.get("template_args") or {}
+        taken = self._arguments - self._job.template_args.keys()
+        if self._job.thinking == "none":
+            taken -= set(THINKING_ARGUMENTS)
+        return {name: value for name, value in given.items() if name in taken}
+
+    def _drop(self, row: ResponseIds, reason: str) -> None:
+        self._translator.counts.drop(row.pair_id, reason)
 
 
 def _message(turn: Mapping[str, Any]) -> Message:

@@ -243,6 +243,13 @@ def _check_needs(needs: Needs, method: str, path: str, dataset: SignalDataset) -
             f"{path}: method {method} needs the teacher's signals on {' and '.join(unscored)} responses, here they "
             f"carry ids only; score again with --score {','.join(sorted(needs.signals))}"
         )
+    aligned_share = dataset.manifest.created.get("translation", {}).get("aligned_share", 1.0)
+    if needs.own_tokens and aligned_share < 1:
+        raise DataError(
+            f"{path}: method {method} needs the teacher's log-ratio of each token, and these signals, translated from "
+            f"another tokenizer, have one for several tokens at {1 - aligned_share:.1%} of the positions; take "
+            f"{method.replace('token', 'sequence')}, which needs their sum alone"
+        )
     if needs.advantages and not dataset.has_advantages:
         raise DataError(
             f"{path}: method {method} needs advantages, but no reference was scored; "

@@ -27,6 +27,8 @@ class Needs:
             over the student before training computes them.
         initial_support: whether the initial student's log-probabilities at the support, and its tail, are needed; the
             same kind of pass computes them.
+        own_tokens: whether log-probabilities of single response tokens are needed: what a translated dataset has for a
+            span of several tokens will not do.
         reward_means: whether the mean advantages over all sampled responses are needed; one pass over the
             dataset's token columns before training computes them.
     """
@@ -37,6 +39,7 @@ class Needs:
     behavior: bool = False
     initial: bool = False
     initial_support: bool = False
+    own_tokens: bool = False
     reward_means: bool = False
 
 

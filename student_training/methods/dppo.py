@@ -74,6 +74,7 @@ def _build(
         advantages=True,
         behavior=True,
         initial=bool(anchors),
+        own_tokens=reward is _token,
         reward_means=has_baseline,
     )
     # The ratio's weight is 0: it is reported, since far from 1 the surrogate has stopped teaching.

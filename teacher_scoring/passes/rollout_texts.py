@@ -55,8 +55,8 @@ class RolloutTexts:
             template_args=request.get("template_args"),
             thinking=request.get("thinking", "auto"),
         )
-        self._student = TokenBytes(student_tokenizer.backend_tokenizer, name=str(rollouts.tokenizer_folder))
-        self._teacher = TokenBytes(teacher_tokenizer.backend_tokenizer, name="--teacher")
+        self._student = TokenBytes(student_tokenizer, name=str(rollouts.tokenizer_folder))
+        self._teacher = TokenBytes(teacher_tokenizer, name="--teacher")
 
     def __contains__(self, pair_id: str) -> bool:
         return pair_id in self._index

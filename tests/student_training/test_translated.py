@@ -180,7 +180,7 @@ def test_answers_of_a_student_with_the_teachers_tokenizer_are_left_out_and_count
     assert [row.role for row in rows] == ["chosen", "rejected"] * len(TEXTS)
 
 
-@pytest.mark.parametrize("method", ["adpa", "dppo-token"])
+@pytest.mark.parametrize("method", ["adpa", "dppo-token", "dckd", "dpkd"])
 def test_a_tokenizer_in_disguise_gives_the_same_losses_and_weights(student, tmp_path, method):
     # The teacher's ids are permuted and the numbers are the same: translated back, nothing may differ by a bit.
     tokenizer = AutoTokenizer.from_pretrained(student)
@@ -213,6 +213,28 @@ def test_a_tokenizer_in_disguise_gives_the_same_losses_and_weights(student, tmp_
     assert len(losses) == 3
     assert losses == others
     assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
+
+
+def test_a_method_on_single_tokens_refuses_log_ratios_of_spans(student, tmp_path):
+    teacher = AutoTokenizer.from_pretrained(student)
+    bytewise = train_tokenizer(257, "<end>", ["<end>"], OTHER)
+    signals, rollouts = with_samples(tmp_path / "made", teacher, samples_of=bytewise)
+    # The model is not that tokenizer's; its signals are looked at before it is loaded.
+    shutil.copytree(student, tmp_path / "bytewise")
+    bytewise.save_pretrained(tmp_path / "bytewise")
+    result = translate_dataset(
+        signals,
+        tmp_path / "bytewise",
+        load_tokenizer=AutoTokenizer.from_pretrained,
+        out=str(tmp_path / "translated"),
+        rollouts=rollouts.path,
+    )
+    options = TrainOptions(
+        method="dppo-token", signals=(str(result.path),), student=str(tmp_path / "bytewise"),
+        out=str(tmp_path / "run"), rollouts=(str(rollouts.path),),
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"have one for several tokens at .*take dppo-sequence"):
+        train_student(options)
 
 
 def renamed(hidden, plain, order):

@@ -53,6 +53,13 @@ def test_the_drawing_tells_tokens_without_a_distribution_from_others():
     assert dashed == [False] * 4 + [not aligned for aligned in EXAMPLE["aligned"]]
 
 
+def test_the_drawing_shows_control_characters_as_pictures():
+    odd = [["a\x00", 2], ["\r\n", 2], ["\x1b", 1]]
+    svg = tokenizations_svg({"teacher": odd, "student": odd, "aligned": [True] * 3})
+    texts = [item.text for item in ElementTree.fromstring(svg).iter() if item.tag.endswith("text")]
+    assert texts[2:5] == ["a␀", "␍⏎", "␛"]
+
+
 def test_the_drawing_breaks_lines_only_where_both_tokenizations_have_a_boundary():
     teacher = [["ab", 2], ["cd", 2]] * 60
     student = [["abcd", 4]] * 60

@@ -76,16 +76,21 @@ def score(row, tokenizer, rng, top_k=20):
     )
 
 
-def save_source(folder, tokenizer, *, conversations=True, precision="exact", pairs_per_shard=2):
-    encoder = PairEncoder(tokenizer, store_conversations=conversations)
+def save_source(
+    folder,
+    tokenizer,
+    *,
+    conversations=True,
+    precision="exact",
+    pairs_per_shard=2,
+    texts=TEXTS,
+    template_args=None,
+):
+    """A signal dataset with random distributions; `texts` are (prompt, chosen, rejected), each text or messages."""
+    encoder = PairEncoder(tokenizer, store_conversations=conversations, template_args=template_args)
     rng = np.random.default_rng(0)
-    rows = [
-        [
-            score(row, tokenizer, rng)
-            for row in encoder.encode(PreferenceRow(f"p{i}", *texts, f"row {i}")).rows()
-        ]
-        for i, texts in enumerate(TEXTS)
-    ]
+    given = [PreferenceRow(f"p{i}", *three, f"row {i}") for i, three in enumerate(texts)]
+    rows = [[score(row, tokenizer, rng) for row in encoder.encode(one).rows()] for one in given]
     request = {"teacher": {"source": "t", "vocab_size": len(tokenizer)}, "precision": precision}
     request |= {"tokenizer": encoder.tokenizer_hash, "chat_template": encoder.template_hash}
     folder.mkdir()

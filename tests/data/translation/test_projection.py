@@ -1,11 +1,15 @@
 """The teacher's distribution on the student's ids: exact where the rule claims it."""
 
+import functools
 import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from data.signals.rounding import round_support
 from data.translation.alignment import align
 from data.translation.projection import FirstPieces, project_support
 from data.translation.token_bytes import TokenBytes, byte_letters
@@ -191,3 +195,100 @@ def test_projection_equals_the_exact_marginal_of_a_byte_level_model():
         assert got[token] == pytest.approx(exact[token], abs=1e-6)
     assert got[b"c"] == pytest.approx(exact[b"c"] + exact[b"cc"], abs=1e-6)
     assert out.exact[0] == pytest.approx(1 - chain[state, 4], abs=1e-6)
+
+
+def expected_masses(teacher, student, logprobs, ids):
+    """By brute force: each model's mass on each student token, and elsewhere."""
+    known = {student[token]: token for token in range(student.vocab_size)}
+    placed = [{}, {}]
+    for token in ids.tolist():
+        text = teacher[token]
+        starts = [text[:length] for length in range(len(text), 0, -1)]
+        # The student has no d: it cannot write a text with one.
+        if b"d" not in text:
+            found = known[next(start for start in starts if start in known)]
+            for model in (0, 1):
+                placed[model][found] = placed[model].get(found, 0.0) + np.exp(logprobs[model][token])
+    return placed, [1 - sum(masses.values()) for masses in placed]
+
+
+@given(st.data())
+def test_projection_conserves_the_mass_of_both_models(data):
+    """Random vocabularies and distributions: support and tail add up to 1, advantages are log-ratios of masses."""
+    texts = [st.text(letters, min_size=1, max_size=3).map(str.encode) for letters in ("abcd", "abc")]
+    words = data.draw(st.lists(texts[0], min_size=2, max_size=12, unique=True))
+    longer = data.draw(st.lists(texts[1], max_size=8))
+    known = sorted({b"a", b"b", b"c", b"\n", *longer})
+    top_k = data.draw(st.integers(1, len(words)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    teacher, student = TokenBytes(byte_level(words), name="t"), TokenBytes(greedy(known), name="s")
+    logprobs, columns = random_support(rng, len(words), 1, top_k)
+    out = project_support(FirstPieces(teacher, student, {}), *columns)
+    (teacher_masses, reference_masses), tails = expected_masses(teacher, student, logprobs[:, 0], columns[1])
+    # float32 log-probabilities of size 10, and tails no smaller than 1e-7.
+    close = functools.partial(pytest.approx, abs=2e-6)
+    assert dict(zip(out.ids.tolist(), np.exp(out.teacher_logprobs), strict=True)) == close(teacher_masses)
+    ratios = np.exp(out.teacher_logprobs - out.advantages)
+    assert dict(zip(out.ids.tolist(), ratios, strict=True)) == close(reference_masses)
+    assert [np.exp(out.teacher_tail[0]), np.exp(out.reference_tail[0])] == close(tails)
+    # Rounded for storage, entries are off by half a grid each: 1/1024 of a probable token, 6% of the least.
+    rounded, _ = round_support(out.teacher_logprobs, out.advantages)
+    assert np.exp(rounded.astype(np.float64)).sum() + np.exp(out.teacher_tail[0]) == pytest.approx(
+        1, abs=0.01
+    )
+
+
+def greedy(words):
+    """A tokenizer that takes the longest match."""
+    vocab = {"".join(LETTERS[byte] for byte in word): index for index, word in enumerate(words)}
+    vocab |= {"?": len(words)}
+    core = Tokenizer(models.WordPiece(vocab=vocab, unk_token="?", continuing_subword_prefix=""))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    return core
+
+
+def test_projection_of_a_cut_support_is_short_of_the_marginal_by_the_tail_at_most(pairs_and_letters):
+    teacher, student = pairs_and_letters
+    logprobs, columns = random_support(np.random.default_rng(4), 260, 30, 20)
+    out = project_support(FirstPieces(teacher, student, {}), *columns)
+    first = np.array([teacher[i][0] for i in range(260)])
+    ends = np.cumsum(out.sizes)
+    lacking = []
+    for position, (start, stop) in enumerate(zip(ends - out.sizes, ends, strict=True)):
+        for token, value in zip(out.ids[start:stop], out.teacher_logprobs[start:stop], strict=True):
+            exact = np.exp(logprobs[0][position][first == token]).sum()
+            lacking.append((exact - np.exp(value)) / np.exp(out.teacher_tail[position]))
+    # float32; the tail is some tenth.
+    assert -1e-5 < min(lacking) < max(lacking) <= 1
+    assert max(lacking) > 0.01
+
+
+def test_projection_adds_up_probabilities_that_no_float_can_hold(pairs_and_letters):
+    teacher, student = pairs_and_letters
+    out = project_support(
+        FirstPieces(teacher, student, {}),
+        np.array([3], np.uint16),
+        np.array([98, 256, 257], np.int32),  # b, and ab and ac, which begin with a
+        np.array([0.0, -800.0, -800.0], np.float32),
+        np.array([0.0, 100.0, 100.0], np.float32),
+        np.array([-900.0], np.float32),
+        np.array([-900.0], np.float32),
+    )
+    assert out.ids.tolist() == [98, 97]
+    assert out.teacher_logprobs[1] == pytest.approx(-800 + np.log(2))
+    assert out.advantages[1] == pytest.approx(100)
+
+
+def test_projection_never_exceeds_a_probability_of_one(pairs_and_letters):
+    teacher, student = pairs_and_letters
+    third = np.float32(-562 / 512)  # log 1/3 on the grid that storage rounds to
+    assert 3 * np.exp(third) > 1
+    columns = [np.array(values, np.float32) for values in ([third] * 3, [0] * 3, [-20], [-20])]
+    for ids in ([97, 256, 257], [260, 261, 262]):  # all begin with a; none has a place
+        out = project_support(
+            FirstPieces(teacher, student, {}), np.array([3], np.uint16), np.array(ids, np.int32), *columns
+        )
+        assert (out.teacher_logprobs <= 0).all()
+        assert out.teacher_tail[0] <= 0
+        assert out.reference_tail[0] <= 0
