@@ -148,7 +148,7 @@ class Pipeline:
         self._train(
             trained.name,
             options,
-            steps=size.student_steps,
+            steps=max(round(size.student_steps * trained.share_of_steps), 1),
             rate=size.student_rate,
             batch_size=size.batch_size,
         )

@@ -97,15 +97,17 @@ class Trained:
         rows: what it is trained on: `data` for the pairs' texts, `pairs` for the signals of chosen, rejected and the
             student's own answers, or the model on whose answers the teacher's signals are.
         settings: fields of `TrainOptions`, the method among them.
+        share_of_steps: of those that every method has.
     """
 
     name: str
     start: str = "student"
     rows: str = "pairs"
     settings: dict[str, Any] = field(default_factory=dict)
+    share_of_steps: float = 1.0
 
 
-#: Equal steps, batches and learning rate for all.
+#: Equal steps, batches and learning rate for all, the two rounds of ADPA together (and ADPA+ after those of DCKD).
 METHODS = (
     Trained(name="DCKD", settings={"method": "dckd"}),
     Trained(name="ABD", settings={"method": "abd", "nll_weight": 0.0}),
@@ -121,6 +123,19 @@ METHODS = (
     Trained(name="constant advantage", settings={"method": "adpa", "gamma": 3.0, "advantage": "constant"}),
     Trained(name="SimPO", rows="data", settings={"method": "simpo"}),
     Trained(name="vanilla KD", settings={"method": "vanilla-kd"}),
+    # With the settings that were chosen for a translated teacher (benchmarks/cross_tokenizer).
+    Trained(
+        name="ABD on chosen",
+        settings={"method": "abd", "on": "chosen", "boost": 4.0, "clip": "2", "alpha": 0.3},
+    ),
+    Trained(name="ADPA, one round of two", settings={"method": "adpa", "gamma": 1.0}, share_of_steps=0.5),
+    Trained(
+        name="ADPA, two rounds",
+        start="ADPA, one round of two",
+        rows="ADPA, one round of two",
+        settings={"method": "adpa", "gamma": 1.0},
+        share_of_steps=0.5,
+    ),
 )
 
 #: The main ones for the second world, with the default gamma throughout.
@@ -167,11 +182,19 @@ COMPARED = (
     ("ADPA, gamma 1", "DPO"),
     ("ADPA, gamma 1", "teacher"),
     ("ADPA, gamma 1", "constant, gamma 1"),
+    ("ADPA, gamma 1", "ABD with NLL"),
     ("ADPA+, gamma 1", "ADPA, gamma 1"),
     ("hybrid", "ADPA, gamma 1"),
     ("ABD", "DCKD"),
     ("ABD with NLL", "DCKD"),
     ("ABD with NLL", "ABD"),
+    ("ABD with NLL", "vanilla KD"),
+    ("ABD on chosen", "vanilla KD"),
+    ("ABD on chosen", "ABD with NLL"),
+    ("ABD on chosen", "SFT on chosen"),
+    ("ADPA, two rounds", "ADPA, gamma 1"),
+    ("ADPA, two rounds", "ADPA, one round of two"),
+    ("vanilla KD", "SFT on chosen"),
     ("ExOPD", "OPD"),
 )
 

@@ -32,7 +32,8 @@ _TINY = Size(
 
 @pytest.mark.slow
 def test_real_text_pipeline_ends_with_tables_and_does_nothing_twice(chat_model: Path, tmp_path: Path) -> None:
-    methods = [method for method in METHODS if method.name in ("DCKD", "SFT on chosen", "ADPA+")]
+    names = ("SFT on chosen", "ADPA, one round of two", "ADPA, two rounds")
+    methods = [method for method in METHODS if method.name in names]
 
     def run() -> Pipeline:
         pipeline = Pipeline(tmp_path / "run", FRIENDLY, 0, _TINY, source=chat_model, engine="transformers")
@@ -41,17 +42,20 @@ def test_real_text_pipeline_ends_with_tables_and_does_nothing_twice(chat_model: 
 
     pipeline = run()
     results = json.loads((pipeline.out / "results.json").read_text())
-    assert list(results) == ["reference", "teacher", "student", "DCKD", "SFT on chosen", "ADPA+"]
-    assert np.shape(results["ADPA+"]["1"]["rewards"]) == (6, 2)
-    assert {"fluency, nats", "entropy at T = 0.5, nats", "KL to teacher, nats"} < set(results["ADPA+"])
+    assert list(results) == ["reference", "teacher", "student", *names]
+    assert np.shape(results["ADPA, two rounds"]["1"]["rewards"]) == (6, 2)
+    assert {"fluency, nats", "entropy at T = 0.5, nats", "KL to teacher, nats"} < set(
+        results["ADPA, two rounds"]
+    )
     table = (pipeline.out / "table.md").read_text()
-    assert "| ADPA+ " in table
+    assert "| ADPA, two rounds " in table
     assert "| signals of a trained student's answers " in table
     assert f"**{pipeline.held_out[0].text}**\n\n- teacher (0." in table
     commands = (pipeline.out / "commands.sh").read_text()
     assert "adpa score-teacher" in commands
     assert "--method adpa" in commands
     assert commands.count("--lora-rank 2") == 1  # the teacher's alone
+    assert commands.count("--max-steps 1 ") == 2  # both rounds
     run()
     assert (pipeline.out / "commands.sh").read_text() == commands
     assert json.loads((pipeline.out / "results.json").read_text()) == results
