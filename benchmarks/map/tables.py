@@ -21,7 +21,16 @@ from benchmarks.map.figures import (
     pooled_difference,
     prompt_rewards,
 )
-from benchmarks.map.plan.methods import CORE, NO_TEACHER, RATES, RELATIVES, SWEEPS, TUNED, at_rate
+from benchmarks.map.plan.methods import (
+    CORE,
+    MAP_RATE,
+    NO_TEACHER,
+    RELATIVES,
+    SWEEPS,
+    TUNED,
+    VARIANTS,
+    at_rate,
+)
 from benchmarks.map.plan.order import TUNING_CELLS
 from benchmarks.map.results import Results
 from benchmarks.map.rule import rule_table
@@ -161,7 +170,7 @@ def contrast_table(cells: Mapping[Cell, Any], contrasts: Sequence[tuple[str, str
 
 def settings_table(cells: Mapping[Cell, Any]) -> str:
     """Methods beside the core, by world and cell: best and greedy reward minus those of the method they vary."""
-    others = [*RELATIVES, *SWEEPS]
+    others = [*RELATIVES, *SWEEPS, *VARIANTS]
     columns = [cell for cell, found in cells.items() if any(name in found for name in RELATIVES)]
     rows = []
     for name in others:
@@ -209,11 +218,10 @@ def tuning_table(results: Results) -> str:
             means = [
                 np.mean([mean_of(tuned, measure) for tuned, _ in pairs]) for measure in ("best", "greedy")
             ]
-            texts = ["" if rate == RATES[1] else str(one) for one in found]
-            tried = " / ".join(f"{score:.3f}" for score in scores.values())
+            texts = ["" if rate == MAP_RATE else str(one) for one in found]
+            tried = ", ".join(f"{each:g}: {score:.3f}" for each, score in scores.items())
             rows.append([world, method, tried, f"{rate:g}", *(f"{mean:.3f}" for mean in means), *texts])
-    rates = " / ".join(f"{rate:g}" for rate in RATES)
-    header = ("world", "method", f"seed {TUNING_SEED}: {rates}", "rate", "best", "greedy")
+    header = ("world", "method", f"seed {TUNING_SEED}, by rate", "rate", "best", "greedy")
     return _markdown((*header, "best minus untuned", "greedy minus untuned"), rows)
 
 

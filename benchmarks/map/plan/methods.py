@@ -78,29 +78,56 @@ SWEEPS: Mapping[str, MethodRun] = {
     "hybrid, boost 1": MethodRun("hybrid", {"boost": 1.0}),
 }
 
+_VARIANTS = "benchmarks.map.variants"
+
+_UNITED = {
+    "top_k": 96
+}  # nearly the whole vocabulary of both worlds: both models' own top 16 are cut out of it
+
+VARIANTS: Mapping[str, MethodRun] = {
+    "abd, boost by confidence": MethodRun(f"{_VARIANTS}:BY_CONFIDENCE", _NO_NLL),
+    "abd, boost by doubt": MethodRun(f"{_VARIANTS}:BY_DOUBT", _NO_NLL),
+    "abd, boost by shift": MethodRun(f"{_VARIANTS}:BY_SHIFT", _NO_NLL),
+    "abd, falling": MethodRun(f"{_VARIANTS}:ABD_FALLING", _NO_NLL),
+    "abd, rising": MethodRun(f"{_VARIANTS}:ABD_RISING", _NO_NLL),
+    "adpa, falling": MethodRun(f"{_VARIANTS}:ADPA_FALLING", {"gamma": 1.0}),
+    "adpa, rising": MethodRun(f"{_VARIANTS}:ADPA_RISING", {"gamma": 1.0}),
+    "abd, united supports": MethodRun(f"{_VARIANTS}:ABD_UNITED", _NO_NLL, scoring=_UNITED),
+    "adpa, united supports": MethodRun(f"{_VARIANTS}:ADPA_UNITED", {"gamma": 1.0}, scoring=_UNITED),
+}
+
+"""Rules that are tried here alone, see `benchmarks/map/variants.py`."""
+
 TUNED = ("sft", "dpo", "dckd", "abd", "abd, NLL", "adpa, gamma 1", "hybrid")
 
 """Methods whose learning rate is tuned."""
 
-RATES = (0.002, 0.005, 0.0125)
+MAP_RATE = 0.005
 
-"""Learning rates that each of them is tried with; the middle one is the map's."""
+"""The learning rate of every student of the map that is not tuned."""
+
+
+def rates_of(method: str) -> tuple[float, ...]:
+    """The four learning rates that a method of `TUNED` is tried with: lower ones for dpo, whose best is lower."""
+    shared = (0.002, MAP_RATE, 0.0125)
+    return (0.0008, *shared) if method == "dpo" else (*shared, 0.03)
 
 
 def at_rate(method: str, rate: float) -> str:
-    """The name in `METHODS` of a method at a learning rate of `RATES`."""
-    return method if rate == RATES[1] else f"{method}, rate {rate}"
+    """The name in `METHODS` of a method at one of its learning rates."""
+    return method if rate == MAP_RATE else f"{method}, rate {rate}"
 
 
 _OTHER_RATES: Mapping[str, MethodRun] = {
     at_rate(name, rate): dataclasses.replace(CORE[name], learning_rate=rate)
     for name in TUNED
-    for rate in (RATES[0], RATES[2])
+    for rate in rates_of(name)
+    if rate != MAP_RATE
 }
 
-METHODS: Mapping[str, MethodRun] = {**CORE, **RELATIVES, **SWEEPS, **_OTHER_RATES}
+METHODS: Mapping[str, MethodRun] = {**CORE, **RELATIVES, **SWEEPS, **VARIANTS, **_OTHER_RATES}
 
-"""The core methods first, then their relatives, then one setting at a time, then learning rates."""
+"""The core methods first, then their relatives, then one setting at a time, other rules, and learning rates."""
 
 BRIEF = ("sft", "abd", "adpa, gamma 1", "hybrid")
 

@@ -7,12 +7,13 @@ from benchmarks.map.plan.methods import (
     CORE,
     METHODS,
     NO_TEACHER,
-    RATES,
     RELATIVES,
     SWEEPS,
     TUNED,
+    VARIANTS,
     Job,
     at_rate,
+    rates_of,
 )
 from benchmarks.map.plan.sizes import CHOSEN
 
@@ -24,6 +25,8 @@ TUNING_CELLS = (("weak", "excellent"), ("strong", "poor"))
 
 """Opposite corners, in which rates and settings are varied: where adpa is the method to take, and where abd is."""
 
+_MIDDLE = (("middle", "poor"), ("middle", "excellent"))
+
 _OVERTRAINED = (("overtrained", "poor"), ("overtrained", "excellent"))
 
 _WORLDS = ("topics", "menus")
@@ -34,7 +37,7 @@ def jobs_in_order(*, fast: bool, best_rate: Callable[[str, str], float]) -> Iter
 
     Args:
         fast: one cell of the second world with its core methods only.
-        best_rate: of a world and a method, the best of `RATES` by what was measured up to then on seed 0.
+        best_rate: of a world and a method, the best of `rates_of` it by what was measured up to then on seed 0.
     """
     if fast:
         yield from _cells(0, (("weak", "excellent"),), CORE, worlds=("menus",))
@@ -47,25 +50,26 @@ def jobs_in_order(*, fast: bool, best_rate: Callable[[str, str], float]) -> Iter
 
 
 def _all_jobs(best_rate: Callable[[str, str], float]) -> Iterator[Job]:
-    for seed in (0, 1, 2):
+    for seed in range(5):
         yield from _cells(seed, _CORNERS, CORE)
     yield from _cells(0, _OVERTRAINED, CORE)
     yield from _cells(0, TUNING_CELLS, RELATIVES)
-    yield from _cells(1, TUNING_CELLS, ("abd, constant", "adpa, constant"))
+    for seed in range(1, 5):
+        yield from _cells(seed, TUNING_CELLS, ("abd, constant", "adpa, constant"))
+    for seed in (0, 1):
+        yield from _cells(seed, TUNING_CELLS, VARIANTS)
     # Each method's settings where it is the one to take.
     yield from _cells(0, TUNING_CELLS[1:], (name for name in SWEEPS if not name.startswith("adpa")))
     yield from _cells(0, TUNING_CELLS[:1], (name for name in SWEEPS if name.startswith("adpa")))
-    yield from _cells(0, TUNING_CELLS, (at_rate(name, rate) for name in TUNED for rate in RATES))
+    yield from _cells(0, TUNING_CELLS, (at_rate(name, rate) for name in TUNED for rate in rates_of(name)))
     for world in _WORLDS:
         tuned = [at_rate(name, best_rate(world, name)) for name in TUNED]
         yield from _cells(1, TUNING_CELLS, tuned, worlds=(world,))
         yield from _cells(2, TUNING_CELLS, tuned, worlds=(world,))
+    yield from _cells(0, _MIDDLE, CORE)
     yield from _cells(1, _OVERTRAINED, CORE)
     yield from _cells(0, _SAME_PAIRS, BRIEF)
-    yield from _cells(0, (("middle", "good"),), BRIEF)
-    yield from _cells(3, _CORNERS, CORE)
     yield from _cells(0, TUNING_CELLS, SWEEPS)
-    yield from _cells(4, _CORNERS, CORE)
     yield from _cells(0, _OVERTRAINED, ("adpa, gamma 3", "adpa+"))
     yield from _cells(0, _CORNERS, ("adpa, gamma 3", "adpa+"))
     yield from _cells(1, _CORNERS, ("adpa, gamma 3",))
