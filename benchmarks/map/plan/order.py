@@ -29,6 +29,8 @@ _MIDDLE = (("middle", "poor"), ("middle", "excellent"))
 
 _OVERTRAINED = (("overtrained", "poor"), ("overtrained", "excellent"))
 
+_MAIN = ("sft", "dckd", "abd", "abd, NLL", "adpa, gamma 1")
+
 _WORLDS = ("topics", "menus")
 
 
@@ -50,14 +52,16 @@ def jobs_in_order(*, fast: bool, best_rate: Callable[[str, str], float]) -> Iter
 
 
 def _all_jobs(best_rate: Callable[[str, str], float]) -> Iterator[Job]:
-    for seed in range(5):
+    for seed in range(4):
         yield from _cells(seed, _CORNERS, CORE)
+    yield from _cells(0, TUNING_CELLS, VARIANTS)
+    yield from _cells(4, _CORNERS, _MAIN)
+    yield from _cells(4, _CORNERS, CORE)
     yield from _cells(0, _OVERTRAINED, CORE)
     yield from _cells(0, TUNING_CELLS, RELATIVES)
     for seed in range(1, 5):
         yield from _cells(seed, TUNING_CELLS, ("abd, constant", "adpa, constant"))
-    for seed in (0, 1):
-        yield from _cells(seed, TUNING_CELLS, VARIANTS)
+    yield from _cells(1, TUNING_CELLS, VARIANTS)
     # Each method's settings where it is the one to take.
     yield from _cells(0, TUNING_CELLS[1:], (name for name in SWEEPS if not name.startswith("adpa")))
     yield from _cells(0, TUNING_CELLS[:1], (name for name in SWEEPS if name.startswith("adpa")))
