@@ -14,12 +14,12 @@ def command_line(
     """The `adpa` line for an options dataclass: every option that differs from its default.
 
     Args:
-        command: the command's name.
+        command: the command's name; several words for one of a group.
         options: its options.
         determining: leave out what cannot change what the command computes.
         without: fields to leave out.
     """
-    words = ["adpa", command]
+    words = ["adpa", *command.split()]
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         described = field.metadata["determining"] or not determining

@@ -72,7 +72,8 @@ def _drawing(example: Mapping[str, Any]) -> str:
     return (
         "<div class='panel scroll'><h3>One response in both tokenizations</h3>"
         f"<p class=muted>Pair {escape(str(example['pair_id']))}, {escape(example['role'])}. Where a token of the "
-        "student begins with one of the teacher (filled), it has the teacher's distribution; the others have none.</p>"
+        "student begins with one of the teacher (filled), it has the teacher's distribution; the others have none. "
+        "What this page says of tokens, it says of a span of several at the first of them.</p>"
         f"{tokenizations_svg(example)}</div>"
     )
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError, ShardError
+from data.errors import AdpaError, DataError, ShardError
 from data.files import make_folder, write_atomic
 from data.locks import hold_lock
 from data.signals.card import write_card
@@ -187,10 +187,15 @@ def _make(
     if done:
         logger.info("%s: %s of %s shards were translated before", folder, len(done), len(entries))
     missing = [index for index in range(len(entries)) if index not in done]
-    for index, record in _translated(job, translator, folder, name, missing, workers):
-        write_atomic(_record_path(folder, index), json.dumps(record))
-        done[index] = record
-        logger.info("%s: %s of %s shards translated", folder, len(done), len(entries))
+    try:
+        for index, record in _translated(job, translator, folder, name, missing, workers):
+            write_atomic(_record_path(folder, index), json.dumps(record))
+            done[index] = record
+            logger.info("%s: %s of %s shards translated", folder, len(done), len(entries))
+    except AdpaError:
+        if not done:
+            _remove_all(folder, ())
+        raise
     counts = TranslationCounts()
     shards = []
     for index in range(len(entries)):

@@ -83,7 +83,7 @@ class ShardTranslator:
                 f"{job.source}: its signals were translated already, and a second projection would add its bias to the "
                 f"first; translate what it was made of, the dataset {request['translation']['source'][:20]}"
             )
-        teacher_tokenizer = job.load_tokenizer(self._source.tokenizer_folder)
+        self._teacher_tokenizer = teacher_tokenizer = job.load_tokenizer(self._source.tokenizer_folder)
         student_tokenizer = job.load_tokenizer(job.tokenizer_folder)
         self._teacher_bytes = TokenBytes(teacher_tokenizer, name=str(self._source.tokenizer_folder))
         student_bytes = TokenBytes(student_tokenizer, name=str(job.tokenizer_folder))
@@ -156,10 +156,7 @@ class ShardTranslator:
     def summary(self, counts: TranslationCounts) -> dict[str, Any]:
         """Counts as they are kept in the manifest."""
         supported = max(counts.supported, 1e-300)
-        texts = [
-            (self._teacher_bytes[token_id].decode("utf-8", "backslashreplace") or f"id {token_id}", mass)
-            for token_id, mass in counts.unplaced.most_common(20)
-        ]
+        texts = [(self._name_of(token_id), mass) for token_id, mass in counts.unplaced.most_common(20)]
         return {
             "rows": counts.rows,
             "dropped": dict(counts.dropped),
@@ -172,6 +169,11 @@ class ShardTranslator:
             "unplaced_tokens": texts,
             "example": self._example(),
         }
+
+    def _name_of(self, token_id: int) -> str:
+        """A teacher token for people: its text, or its name where it has none."""
+        text = self._teacher_bytes[token_id].decode("utf-8", "backslashreplace")
+        return text or self._teacher_tokenizer.convert_ids_to_tokens(token_id) or f"id {token_id}"
 
     def _example(self) -> dict[str, Any] | None:
         """One response in both tokenizations, for people to look at; None where the first rows have none to show."""

@@ -7,6 +7,7 @@ import pytest
 
 from data.options.click_options import command_from
 from data.options.command_line import command_line
+from data.translation.command import SignalsTranslateOptions
 from student_training.options import TrainOptions
 from teacher_scoring.options import SampleOptions, ScoreOptions
 
@@ -29,6 +30,7 @@ from teacher_scoring.options import SampleOptions, ScoreOptions
                 teacher="t", reference="r", data="d", out="o", score=("chosen", "rejected"), top_k=16
             ),
         ),
+        ("signals translate", SignalsTranslateOptions(signals="s/a b", tokenizer="m", max_length=9)),
         ("sample-student", SampleOptions(student="s", data="d", out="o", temperature=0.0, truncate=True)),
     ],
 )
@@ -36,6 +38,7 @@ def test_typing_the_line_gives_the_same_options(command: str, options: Any) -> N
     line = command_line(command, options)
     typed: list[Any] = []
     words = shlex.split(line)
-    assert words[:2] == ["adpa", command]
-    command_from(type(options), typed.append, command).main(words[2:], standalone_mode=False)
+    name = ["adpa", *command.split()]
+    assert words[: len(name)] == name
+    command_from(type(options), typed.append, command).main(words[len(name) :], standalone_mode=False)
     assert typed == [options]

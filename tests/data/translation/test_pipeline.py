@@ -71,6 +71,13 @@ def test_translation_of_nothing_says_why_and_leaves_the_folder_free(translate, s
     assert translate().rows == 2 * len(TEXTS)
 
 
+def test_translation_that_fails_at_its_first_row_leaves_nothing(teacher_tokenizer, student_folder, tmp_path):
+    plain = save_source(tmp_path / "plain", teacher_tokenizer, conversations=False)
+    with pytest.raises(DataError, match="score the data again with --store-conversations"):
+        translate_dataset(plain, student_folder, load_tokenizer=load, out=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_translation_makes_a_lost_shard_again_as_verify_says(translate):
     result = translate()
     shard = result.path / "shard-00001.parquet"
