@@ -148,7 +148,10 @@ def translate_dataset(
                 # Another process may have made something else there in the meantime.
                 _check_folder(folder, request)
         reused = _is_complete(folder)
-        if not reused:
+        if reused:
+            # Left there by a run that was killed between its last two steps.
+            shutil.rmtree(folder / WORK_NAME, ignore_errors=True)
+        else:
             _make(source, folder, request, name, job, translator, workers, command)
         manifest = read_manifest(folder)
     return _result(folder, manifest, reused)

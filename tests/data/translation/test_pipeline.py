@@ -1,5 +1,7 @@
 """What surrounds the translation of rows: folders, interruptions, conversations, what is refused."""
 
+import functools
+import itertools
 import logging
 import multiprocessing
 
@@ -12,6 +14,8 @@ from data.preferences.messages import Message
 from data.report.summary import summarize_dataset
 from data.report.verdicts import signal_verdicts
 from data.signals.dataset import SignalDataset
+from data.translation import dataset as translation
+from data.translation import shard
 from data.translation.dataset import WORK_NAME, translate_dataset
 from tests.data.tokens.template_families import FAMILIES
 from tests.data.translation.test_dataset import (
@@ -40,9 +44,8 @@ def translate(source, student_folder, tmp_path):
     """Translate into a folder; settings are those of `translate_dataset`."""
 
     def run(out="out", **settings):
-        return translate_dataset(
-            source, student_folder, load_tokenizer=load, out=str(tmp_path / out), **settings
-        )
+        settings = {"load_tokenizer": load, "out": str(tmp_path / out), **settings}
+        return translate_dataset(source, student_folder, **settings)
 
     return run
 
@@ -97,6 +100,49 @@ def test_translation_goes_on_where_it_was_killed_before_its_first_file(translate
     (finding,) = verify_dataset(tmp_path / "out")
     assert "adpa signals translate" in "\n".join(repair_plan(tmp_path / "out", [finding]))
     assert not translate().reused
+
+
+def test_translation_that_is_killed_anywhere_ends_with_the_same_bytes(translate, tmp_path, monkeypatch):
+    translate = functools.partial(translate, load_tokenizer=functools.cache(load))
+    whole = translate("whole").path
+    # Before and after each write: request, three shards and their records, tokenizer, card, manifest.
+    for place in range(2 * 10):
+        calls = itertools.count()
+        with monkeypatch.context() as patch:
+            for module, name in _WRITERS:
+                patch.setattr(module, name, _killed(getattr(module, name), calls, place))
+            with pytest.raises(KeyboardInterrupt):
+                translate(f"out-{place}")
+        translate(f"out-{place}")
+        assert files_in(tmp_path / f"out-{place}") == files_in(whole)
+    assert next(calls) == place + 1
+
+
+_WRITERS = (
+    (translation, "write_atomic"),
+    (shard, "write_signal_shard"),
+    (shard, "save_tokenizer"),
+    (translation, "write_card"),
+    (translation, "write_manifest"),
+)
+
+
+def _killed(write, calls, place):
+    """The function, killed before or after its work at the given moment of all."""
+
+    def writes(*arguments, **settings):
+        if next(calls) == place:
+            raise KeyboardInterrupt
+        result = write(*arguments, **settings)
+        if next(calls) == place:
+            raise KeyboardInterrupt
+        return result
+
+    return writes
+
+
+def files_in(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_translation_waits_for_the_process_that_makes_the_same_dataset(translate, student_folder, tmp_path):

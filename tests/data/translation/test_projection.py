@@ -292,3 +292,33 @@ def test_projection_never_exceeds_a_probability_of_one(pairs_and_letters):
         assert (out.teacher_logprobs <= 0).all()
         assert out.teacher_tail[0] <= 0
         assert out.reference_tail[0] <= 0
+
+
+@given(st.data())
+def test_alignment_lays_two_tokenizations_of_any_text_over_each_other(data):
+    """Where a token is aligned both have read the same bytes, and between two spans they read the same."""
+    text = data.draw(st.text("abé😀 ", min_size=1, max_size=20)).encode()
+    pieces = [_cut(data, text), _cut(data, text)]
+    words = sorted({piece for side in pieces for piece in side} | {b"-"})
+    tokens = TokenBytes(byte_level(words), name="t")
+    teacher_ids, student_ids = ([words.index(piece) for piece in side] for side in pieces)
+    found = align(teacher_ids, student_ids, tokens, tokens, terminated=False)
+    starts = [np.cumsum([0, *map(len, side)]) for side in pieces]
+    common = set(starts[0][:-1]) & set(starts[1][:-1])
+    assert [student for student in range(len(student_ids)) if found.aligned[student] >= 0] == [
+        student for student, start in enumerate(starts[1][:-1]) if start in common
+    ]
+    for student, teacher in enumerate(found.aligned.tolist()):
+        assert teacher < 0 or starts[1][student] == starts[0][teacher]
+    begins = sorted(set(found.spans.tolist()))
+    assert {starts[1][begin] for begin in begins} == common
+    for begin, end in itertools.pairwise([*begins, len(student_ids)]):
+        spelled = b"".join(piece for piece, span in zip(pieces[0], found.spans, strict=True) if span == begin)
+        assert spelled == b"".join(pieces[1][begin:end])
+
+
+def _cut(data, text):
+    """Any cut of a text into tokens, inside characters, too."""
+    places = data.draw(st.sets(st.integers(1, max(1, len(text) - 1))))
+    edges = [0, *sorted(place for place in places if place < len(text)), len(text)]
+    return [text[start:stop] for start, stop in itertools.pairwise(edges)]

@@ -183,3 +183,32 @@ def test_direct_and_w2s_have_the_same_gradient_up_to_the_weight_of_the_kl():
         sum(term.weight * term.values(at, student).sum() for term in method.terms).backward()
         gradients.append(logits.grad)
     torch.testing.assert_close(*gradients)
+
+
+# Terms of the label alone, which a position without a support has like any other.
+OF_THE_LABEL = {"loss/nll", "loss/surrogate", "loss/kl_initial", "ratio"}
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if build_method(METHODS[name], {})[0].terms])
+def test_a_position_without_a_support_teaches_nothing_but_its_label(name):
+    # What a translated dataset has where no token of the teacher begins: all mass of both models in the tail.
+    sure = torch.zeros(1, dtype=torch.float64)
+    at = dataclasses.replace(
+        positions([3, 0, 1]),
+        support_mask=torch.zeros(1, 3, dtype=torch.bool),
+        teacher_tail=sure,
+        reference_tail=sure,
+        initial_tail=sure,
+    )
+    logits = log_distribution(4)[None].requires_grad_()
+    student = dense_sparse_logprobs(logits, at.labels, at.support_ids, at.support_mask)
+    for term in build_method(METHODS[name], {})[0].terms:
+        if term.name in OF_THE_LABEL:
+            continue
+        value = term.values(at, student)
+        (gradient,) = torch.autograd.grad(
+            value.sum(), logits, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        # Rounding of float64, which the adaptive boost multiplies.
+        assert abs(value.item()) < 1e-12, term.name
+        assert gradient.abs().max() < 1e-12, term.name
