@@ -103,6 +103,16 @@ CASES = {
     "opd, forward": ("opd", {"divergence": "forward"}, lambda s: coarse(TEACHER, s).exp()),
     "opd, jsd": ("opd", {"divergence": "jsd", "jsd_weight": 0.3}, lambda s: coarse(TEACHER, s).exp()),
     "dckd": ("dckd", {"nll_weight": 0.0}, lambda s: coarse(TEACHER, s).exp()),
+    "vanilla-kd, jsd": (
+        "vanilla-kd",
+        {"nll_weight": 0.0, "divergence": "jsd"},
+        lambda s: coarse(TEACHER, s).exp(),
+    ),
+    "dckd, reverse": (
+        "dckd",
+        {"nll_weight": 0.0, "divergence": "reverse"},
+        lambda s: coarse(TEACHER, s).exp(),
+    ),
     # ref · (teacher / ref)^1.25, the paper's λ = 1.25.
     "exopd": (
         "exopd",
@@ -124,6 +134,16 @@ CASES = {
         {"divergence": "jsd", "boost": 2.0, "clip": "0.5", "nll_weight": 0.0},
         lambda s: moved(TEACHER, 2.0, s, clip=0.5),
     ),
+    "abd, on all rows by role": (
+        "abd",
+        {"on": "all", "nll_weight": 0.0},
+        lambda s: moved(TEACHER, 1.0, s, clip=1.0),
+    ),
+    "abd, reverse, power": (
+        "abd",
+        {"divergence": "reverse", "advantage_power": 2.0, "boost": 3.0, "clip": "none", "nll_weight": 0.0},
+        lambda s: moved(TEACHER, 3.0, s, shape=power_of(2.0)),
+    ),
     "aligndistil": ("aligndistil", {}, lambda s: moved(TEACHER, adaptive_boost(15.0, s), s)),
     "aligndistil, even": (
         "aligndistil",
@@ -132,8 +152,18 @@ CASES = {
     ),
     "w2s": ("w2s", {"boost": 0.75}, lambda s: moved(INITIAL, 0.75, s)),
     "w2s, forward": ("w2s", {"divergence": "forward"}, lambda s: moved(INITIAL, 1.0, s)),
+    "w2s, jsd on all rows": (
+        "w2s",
+        {"divergence": "jsd", "on": "all"},
+        lambda s: moved(INITIAL, 1.0, s),
+    ),
     "direct": ("direct", {"gamma": 1.5, "initial_kl": 2.5}, lambda s: moved(INITIAL, 1.5 / 2.5, s)),
     "direct, clipped": ("direct", {"clip": "0.5"}, lambda s: moved(INITIAL, 1.0, s, clip=0.5)),
+    "hybrid, reverse on pairs alone": (
+        "hybrid",
+        {"nll_weight": 0.0, "gamma": 0.0, "boost": 0.5, "boost_clip": "none", "divergence": "reverse"},
+        lambda s: moved(TEACHER, 0.5, s),
+    ),
     "hybrid, pairs alone": (
         "hybrid",
         {"nll_weight": 0.0, "gamma": 0.0, "boost": 0.5},
