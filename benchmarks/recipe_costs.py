@@ -18,11 +18,11 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from data.hardware import CARDS, UTILISATION, describe_hours
+from data.hardware import CARDS, PRICED_CARDS, UTILISATION, describe_hours
 from data.model_size import ModelSize
 from student_training.model.layout import lay_out
 from student_training.model.lora import add_lora
-from student_training.monitoring.cost import PRICED_CARDS, Work, estimate_cost
+from student_training.monitoring.cost import Work, estimate_cost
 from student_training.monitoring.throughput import student_size
 from teacher_scoring.dry_run import SHARD_BYTES, position_bytes
 

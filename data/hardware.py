@@ -57,6 +57,9 @@ CARDS = {
     )
 }
 
+#: A large card of a data centre, a consumer's, and a small one that is rented by the hour: what every --dry-run prices.
+PRICED_CARDS = ("h100-sxm", "rtx-4090", "l4")
+
 
 def find_card(device_name: str) -> Card | None:
     """The card that a driver's name for a device means, such as "NVIDIA A100-SXM4-80GB"; None for one not in the table.

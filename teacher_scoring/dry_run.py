@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from data.errors import ConfigurationError
 from data.files import nearest_existing
-from data.hardware import CARDS, UTILISATION, Card, describe_hours, find_card
+from data.hardware import CARDS, PRICED_CARDS, UTILISATION, Card, describe_hours, find_card
 from data.model_size import ModelSize
 from data.storage.store import store_folder
 from teacher_scoring.engines.models import ResolvedModel
@@ -49,6 +49,9 @@ _PASS_BYTES = {"teacher": (6.0, 4.2), "reference": (6.0, 2.9)}
 
 #: What times are estimated for on a machine without a GPU, or with one that is not in the table.
 _USUAL_CARD = "h100-sxm"
+
+#: Of a card's memory, that weights may take: the rest is for activations and the engine.
+_WEIGHTS_SHARE = 0.8
 
 # Bytes of a weight; the others' names are those of 16-bit floats.
 _WEIGHT_BYTES = {"float32": 4, "float8_e4m3fn": 1}
@@ -204,18 +207,19 @@ def describe_plan(plan: ScoringPlan) -> list[str]:
     for name, size in plan.sizes.items():
         known, dtype = plan.cached[name], plan.dtypes[name]
         cached = "cannot be told without its weights" if known is None else f"{known:,} positions"
-        weights_gib = _WEIGHT_BYTES.get(dtype, 2) * size.parameters / 2**30
-        fits = weights_gib < 0.8 * card.memory_gib
+        fits = _fits(plan, name, card)
         too_much = "" if fits else f", too much for one {card.name} ({card.memory_gib} GiB)"
         lines.append(
-            f"{name}: {size.parameters / 1e9:.2f} billion parameters, {weights_gib:.1f} GiB in {dtype}{too_much}; "
-            f"cached: {cached}; {plan.flops[name]:.3g} FLOPs to do, {describe_hours(plan.hours[name])}"
+            f"{name}: {size.parameters / 1e9:.2f} billion parameters, {_weights_gib(plan, name):.1f} GiB in {dtype}"
+            f"{too_much}; cached: {cached}; {plan.flops[name]:.3g} FLOPs to do, {describe_hours(plan.hours[name])}"
         )
     hours = sum(plan.hours.values())
     shared = ""
     if plan.num_cards > 1:
         shared = f"; {describe_hours(hours / plan.num_cards)} on the {plan.num_cards} that the options name"
     lines.append(f"in all {describe_hours(hours)} on one {card.name} with {plan.engine}{shared}")
+    prices = (_price(plan, CARDS[name]) for name in PRICED_CARDS if name != card.name)
+    lines.append(f"on one card of another kind: {', '.join(prices)}")
     lines += map(str, plan.live)
     peaks = ", ".join(
         f"{card.tflops(dtype):g} TFLOP/s in {dtype}" for dtype in sorted(set(plan.dtypes.values()))
@@ -260,8 +264,8 @@ def _estimate(plan: ScoringPlan, options: ScoreOptions, everything: _Work, todo:
     for name, work in todo.items():
         plan.cache_bytes += work.positions * position_bytes(_PASS_BYTES[name], options.top_k)
         plan.flops[name] = work.flops(plan.sizes[name])
-        plan.hours[name] = _hours(plan, name, plan.flops[name])
-    live = {name: _hours(plan, name, everything.flops(plan.sizes[name])) for name in todo}
+        plan.hours[name] = _hours(plan, name, plan.flops[name], plan.card)
+    live = {name: _hours(plan, name, everything.flops(plan.sizes[name]), plan.card) for name in todo}
     if not everything.tokens:
         return
     scoring = sum(plan.hours.values())
@@ -273,8 +277,23 @@ def _estimate(plan: ScoringPlan, options: ScoreOptions, everything: _Work, todo:
         plan.live.append(LiveTeacher.beside(scoring, models=both, epoch_hours=sum(live.values())))
 
 
-def _hours(plan: ScoringPlan, name: str, flops: float) -> float:
-    return flops / (plan.card.tflops(plan.dtypes[name]) * 1e12 * UTILISATION) / 3600
+def _hours(plan: ScoringPlan, name: str, flops: float, card: Card) -> float:
+    return flops / (card.tflops(plan.dtypes[name]) * 1e12 * UTILISATION) / 3600
+
+
+def _weights_gib(plan: ScoringPlan, name: str) -> float:
+    return _WEIGHT_BYTES.get(plan.dtypes[name], 2) * plan.sizes[name].parameters / 2**30
+
+
+def _fits(plan: ScoringPlan, name: str, card: Card) -> bool:
+    return _weights_gib(plan, name) < _WEIGHTS_SHARE * card.memory_gib
+
+
+def _price(plan: ScoringPlan, card: Card) -> str:
+    """The hours of everything on another card, and whether it holds the models' weights."""
+    hours = describe_hours(sum(_hours(plan, name, flops, card) for name, flops in plan.flops.items()))
+    fit = all(_fits(plan, name, card) for name in plan.sizes)
+    return f"{card.name} {hours}{'' if fit else f' (too small alone: {card.memory_gib} GiB)'}"
 
 
 def position_bytes(line: tuple[float, float], top_k: int) -> float:

@@ -5,12 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.hardware import CARDS, UTILISATION, Card, describe_hours
+from data.hardware import CARDS, PRICED_CARDS, UTILISATION, Card, describe_hours
 from data.model_size import ModelSize
 from student_training.batching.batchers import PairSizes
-
-#: A large card of a data centre, a consumer's, and a small one that is rented by the hour.
-PRICED_CARDS = ("h100-sxm", "rtx-4090", "l4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,10 @@ def test_a_plan_needs_no_weights(options, tiny_world, tmp_path):
         in said
     )
     assert "312 TFLOP/s in bfloat16 (dense, by the data sheet of a100-80gb" in said
+    # Two models of 13.5 GiB, one after the other; 989 and 121 TFLOP/s for the same operations.
+    on_h100, on_l4 = (sum(plan.flops.values()) / (peak * 1e12 * 0.4) for peak in (989, 121))
+    assert f"on one card of another kind: h100-sxm {on_h100:.2g} seconds, rtx-4090" in said
+    assert f"l4 {on_l4:.2g} seconds" in said
     # By hand: 6.98 billion parameters in the layers, for every token; 131 million in the head, for every position.
     positions = sum(plan.positions.values())
     by_hand = plan.tokens * 2 * 6.98e9 + positions * 2 * 32000 * 4096
