@@ -73,6 +73,23 @@ def test_a_recipe_reads_only_what_an_earlier_step_wrote_or_the_hub_has(pair):
     assert last == ["evaluate", "win-rate"]
 
 
+#: Keys that say what is run on what. A batch's size is a part of the step's, which the line below it explains.
+NO_SETTINGS = {*INPUTS, "data", "split", "score", "method", "out", "batch-size"}
+
+
+@pytest.mark.parametrize("step", ALL_STEPS, ids=lambda step: f"{step.parent.name}/{step.stem}")
+def test_a_recipe_says_of_every_setting_whether_it_is_published_or_ours(step):
+    text = step.read_text()
+    unmarked = [
+        line
+        for line in text.splitlines()
+        if not line.startswith("#")
+        and line.partition(" = ")[0] not in NO_SETTINGS
+        and not re.search(r"# .*\b(published|ours)\b", line)
+    ]
+    assert "All settings are ours." in text or not unmarked
+
+
 # Small files of the columns that the datasets have on the hub, read July 2026 from their cards.
 
 
