@@ -9,13 +9,14 @@ log-probability of the whole response counts them; they carry no distribution: t
 the tail, so that every divergence and every expected advantage there is zero.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from data.signals.schema import ResponseIds, ResponseSignals
+from data.signals.schema import REFERENCE_COLUMNS, TEACHER_COLUMNS, ResponseIds, ResponseSignals
 from data.translation.alignment import align
 from data.translation.counts import TranslationCounts
 from data.translation.projection import FirstPieces, ProjectedSupport, project_support
@@ -23,6 +24,9 @@ from data.translation.token_bytes import TokenBytes
 
 # Bytes of a response that are drawn in both tokenizations.
 _DRAWN_BYTES = 300
+
+
+_OF_SUPPORT_TOKENS = ("topk_ids", "teacher_logprobs", "advantages")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -262,6 +266,26 @@ def _span_totals(values: np.ndarray | None, row: AlignedRow) -> np.ndarray | Non
     if len(values) == num_positions and (row.spans == np.arange(num_positions)).all():
         return values
     return np.bincount(row.spans, values.astype(np.float64), num_positions).astype(np.float32)
+
+
+def turns_of(row: ResponseIds) -> list[ResponseIds]:
+    """Each turn of a response as a row by itself, numbered, without what is masked out between them."""
+    turns, first = [], 0
+    for number, (start, stop) in enumerate(mask_runs(row.response_mask, len(row.response_ids))):
+        changes = {
+            "sample_index": number,
+            "response_ids": row.response_ids[start:stop],
+            "response_mask": None,
+        }
+        if isinstance(row, ResponseSignals):
+            here = np.arange(first, first + stop - start)
+            support = _support_indices(row, here)
+            for name in (*TEACHER_COLUMNS, *REFERENCE_COLUMNS):
+                if (values := getattr(row, name)) is not None:
+                    changes[name] = values[support if name in _OF_SUPPORT_TOKENS else here]
+        turns.append(dataclasses.replace(row, **changes))
+        first += stop - start
+    return turns
 
 
 def mask_runs(mask: np.ndarray | None, length: int) -> list[tuple[int, int]]:

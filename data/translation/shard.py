@@ -25,7 +25,7 @@ from data.tokens.template import ChatTemplate, template_text
 from data.tokens.thoughts import THINKING_ARGUMENTS
 from data.tokens.vocabulary import save_tokenizer
 from data.translation.counts import TranslationCounts
-from data.translation.rows import AlignedRow, RowTranslator, StudentResponse
+from data.translation.rows import AlignedRow, RowTranslator, StudentResponse, turns_of
 from data.translation.token_bytes import TokenBytes
 
 #: Names the rule of alignment and projection in requests; a change of the rule is a change of this name.
@@ -182,9 +182,9 @@ class ShardTranslator:
         for row in itertools.islice(read_signal_shard(first), _ROWS_FOR_EXAMPLE):
             if row.role == "student" or row.response_mask is not None:
                 continue
-            aligned = self._aligned(row)
-            if isinstance(aligned, AlignedRow) and (drawn := self._translator.drawn(aligned)):
-                return drawn
+            for aligned in self._aligned(row):
+                if isinstance(aligned, AlignedRow) and (drawn := self._translator.drawn(aligned)):
+                    return drawn
         return None
 
     def _open_rollouts(self) -> RolloutIndex | None:
@@ -221,7 +221,7 @@ class ShardTranslator:
         waiting: list[AlignedRow | ResponseIds] = []
         num_positions = 0
         for pair_id, pair in itertools.groupby(read_signal_shard(path), key=lambda row: row.pair_id):
-            aligned = [self._aligned(row) for row in self._of_this_student(pair)]
+            aligned = [one for row in self._of_this_student(pair) for one in self._aligned(row)]
             kept = [row for row in aligned if row is not None]
             if len(kept) < len(aligned):
                 reason = "another response of its pair could not be translated"
@@ -248,9 +248,18 @@ class ShardTranslator:
         projected = iter(self._translator.project([row for row in rows if isinstance(row, AlignedRow)]))
         return (next(projected) if isinstance(row, AlignedRow) else row for row in rows)
 
-    def _aligned(self, row: ResponseIds) -> AlignedRow | ResponseIds | None:
-        student = self._sampled(row) if row.role == "student" else self._rendered(row)
-        return None if student is None else self._translator.align(row, student)
+    def _aligned(self, row: ResponseIds) -> list[AlignedRow | ResponseIds | None]:
+        """A row on the student's ids, or its turns, each as a row; None stands for one that is lost and counted."""
+        students = [self._sampled(row)] if row.role == "student" else self._rendered(row)
+        parts = [row] if len(students) == 1 else turns_of(row)
+        if len(parts) != len(students):
+            # Nothing was rendered, which is counted already, or other turns.
+            return [
+                self._drop(row, "the two templates cut the response into different turns")
+                if students
+                else None
+            ]
+        return [self._translator.align(part, student) for part, student in zip(parts, students, strict=True)]
 
     def _sampled(self, row: ResponseIds) -> StudentResponse:
         """A response as the student sampled it."""
@@ -263,8 +272,13 @@ class ShardTranslator:
             "score these rollouts again"
         )
 
-    def _rendered(self, row: ResponseIds) -> StudentResponse | None:
-        """A response as the student's template and tokenizer write its conversation; None, and counted, without."""
+    def _rendered(self, row: ResponseIds) -> list[StudentResponse]:
+        """A response as the student's template and tokenizer write its conversation.
+
+        Returns:
+            One, or one for each turn where the template writes earlier turns differently once others follow; empty,
+            and counted, where it cannot be written.
+        """
         if row.conversation is None:
             raise DataError(
                 f"{self._job.source}: pair {row.pair_id} is stored without its conversation, so that no other template "
@@ -287,11 +301,11 @@ class ShardTranslator:
         )
         encoded = self._encoder.encode(asked)
         if encoded is None:
-            return self._drop(row, f"student's rendering: {self._encoder.last_dropped}")
-        if len(encoded.chosen) != 1:
-            return self._drop(row, "the student's template writes earlier turns differently later")
-        (response,) = encoded.chosen
-        return StudentResponse(response.prompt_ids, response.ids, response.mask)
+            self._drop(row, f"student's rendering: {self._encoder.last_dropped}")
+            return []
+        return [
+            StudentResponse(response.prompt_ids, response.ids, response.mask) for response in encoded.chosen
+        ]
 
     def _arguments_of(self, conversation: Mapping[str, Any]) -> dict[str, Any]:
         """What the teacher's template was given and the student's reads, but for what the options say."""

@@ -5,6 +5,7 @@ import itertools
 import logging
 import multiprocessing
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
@@ -277,6 +278,29 @@ def test_translation_keeps_turns_that_the_teachers_template_writes_anew_as_rows(
     assert student_tokenizer.decode(first.response_ids) == "It is<end>"
     assert student_tokenizer.decode(second.response_ids) == "There is more<end>"
     assert "It is<end><user> Why?" in student_tokenizer.decode(second.prompt_ids)
+
+
+def test_translation_separates_turns_that_the_students_template_writes_anew(tmp_path, teacher_tokenizer):
+    answer = (Message("assistant", "It is"), Message("user", "Why?"), Message("assistant", "There is more"))
+    student = FAMILIES["qwen3"].tokenizer()
+    source, result, rows = conversations(
+        tmp_path, teacher_tokenizer, student, [("Is it?", answer, "No, sorry")]
+    )
+    assert not result.dropped
+    assert [(row.role, row.sample_index) for row in rows] == [("chosen", 0), ("chosen", 1), ("rejected", 0)]
+    assert student.decode(rows[0].scored_ids) == "It is<|im_end|>"
+    assert student.decode(rows[1].scored_ids) == "There is more<|im_end|>"
+    assert "Why?" in student.decode(rows[1].prompt_ids)
+    # Each turn has what the teacher said of it, its end last.
+    whole = next(source.iterate())
+    ends = np.flatnonzero(whole.scored_ids == teacher_tokenizer.eos_token_id)
+    values = [part.astype(np.float64).sum() for part in np.split(whole.teacher_token_logprobs, [ends[0] + 1])]
+    for row, value, end in zip(rows, values, ends, strict=False):
+        # float32 sums of some ten numbers.
+        assert row.teacher_token_logprobs.astype(np.float64).sum() == pytest.approx(value, rel=1e-6)
+        assert row.teacher_token_logprobs[-1] == whole.teacher_token_logprobs[end]
+        assert row.teacher_tail_logprobs[-1] >= whole.teacher_tail_logprobs[end]
+    assert list(verify_dataset(result.path)) == []
 
 
 def test_translation_gives_the_students_template_the_arguments_that_it_reads(tmp_path, teacher_tokenizer):
