@@ -247,7 +247,7 @@ def _check_needs(needs: Needs, method: str, path: str, dataset: SignalDataset) -
     if needs.own_tokens and aligned_share < 1:
         raise DataError(
             f"{path}: method {method} needs the teacher's log-ratio of each token, and these signals, translated from "
-            f"another tokenizer, have one for several tokens at {1 - aligned_share:.1%} of the positions; take "
+            f"another tokenizer, have none of its own at {1 - aligned_share:.1%} of the positions; take "
             f"{method.replace('token', 'sequence')}, which needs their sum alone"
         )
     if needs.advantages and not dataset.has_advantages:

@@ -215,25 +215,31 @@ def test_a_tokenizer_in_disguise_gives_the_same_losses_and_weights(student, tmp_
     assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
 
 
-def test_a_method_on_single_tokens_refuses_log_ratios_of_spans(student, tmp_path):
-    teacher = AutoTokenizer.from_pretrained(student)
+def onto_single_bytes(student, tmp_path):
+    """(the signals, the rollouts, the translated signals, folder) of a student whose tokens are single bytes."""
+    # Its model is not that tokenizer's; signals are looked at before it is loaded.
+    folder = shutil.copytree(student, tmp_path / "bytewise")
     bytewise = train_tokenizer(257, "<end>", ["<end>"], OTHER)
+    bytewise.save_pretrained(folder)
+    teacher = AutoTokenizer.from_pretrained(student)
     signals, rollouts = with_samples(tmp_path / "made", teacher, samples_of=bytewise)
-    # The model is not that tokenizer's; its signals are looked at before it is loaded.
-    shutil.copytree(student, tmp_path / "bytewise")
-    bytewise.save_pretrained(tmp_path / "bytewise")
     result = translate_dataset(
         signals,
-        tmp_path / "bytewise",
+        folder,
         load_tokenizer=AutoTokenizer.from_pretrained,
         out=str(tmp_path / "translated"),
         rollouts=rollouts.path,
     )
+    return signals, rollouts, result, folder
+
+
+def test_a_method_on_single_tokens_refuses_log_ratios_of_spans(student, tmp_path):
+    _, rollouts, result, folder = onto_single_bytes(student, tmp_path)
     options = TrainOptions(
-        method="dppo-token", signals=(str(result.path),), student=str(tmp_path / "bytewise"),
+        method="dppo-token", signals=(str(result.path),), student=str(folder),
         out=str(tmp_path / "run"), rollouts=(str(rollouts.path),),
     )  # fmt: skip
-    with pytest.raises(DataError, match=r"have one for several tokens at .*take dppo-sequence"):
+    with pytest.raises(DataError, match=r"have none of its own at .*take dppo-sequence"):
         train_student(options)
 
 
@@ -252,17 +258,8 @@ def renamed(hidden, plain, order):
 
 def test_answers_whose_tokens_are_split_keep_the_sum_of_each_token(student, tmp_path):
     # A student without merges has a token for each byte: every token of the teacher is split.
+    signals, _, result, _ = onto_single_bytes(student, tmp_path)
     teacher = AutoTokenizer.from_pretrained(student)
-    bytewise = train_tokenizer(257, "<end>", ["<end>"], OTHER)
-    signals, rollouts = with_samples(tmp_path / "made", teacher, samples_of=bytewise)
-    bytewise.save_pretrained(tmp_path / "bytewise")
-    result = translate_dataset(
-        signals,
-        tmp_path / "bytewise",
-        load_tokenizer=AutoTokenizer.from_pretrained,
-        out=str(tmp_path / "translated"),
-        rollouts=rollouts.path,
-    )
     num_split = 0
     for old, new in zip(signals.iterate(), SignalDataset.open(result.path).iterate(), strict=True):
         pieces = [len(teacher.decode([token]).encode()) for token in old.response_ids[:-1]]
