@@ -212,6 +212,7 @@ def build_trainer(
         model,
         batches=batches,
         eval_batches=_share(_batches(batcher, inputs.eval_indices), arguments),
+        plain_rollouts=inputs.has_plain_rollouts,
         pair_id=everything.pair_id,
         keep_checkpoints=options.save_total_limit,
         total_steps=total_steps,

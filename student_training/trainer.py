@@ -45,6 +45,7 @@ class StudentTrainer(ResumableTrainer):
         *,
         batches: EpochBatches,
         eval_batches: Sequence[list[int]] = (),
+        plain_rollouts: bool = True,
         pair_id: Callable[[int], str],
         **arguments: Any,
     ) -> None:
@@ -54,6 +55,7 @@ class StudentTrainer(ResumableTrainer):
             model: the student in its wrapper.
             batches: this process's, of the training pairs.
             eval_batches: this process's, of the held-out pairs; as many as on every other process.
+            plain_rollouts: as for `warnings_of`.
             pair_id: name of a pair by its index, for messages.
             **arguments: as for `ResumableTrainer`.
         """
@@ -69,6 +71,7 @@ class StudentTrainer(ResumableTrainer):
         self._eval_counts: torch.Tensor | None = None
         self._speed = Speed(peak_flops(self.args.device))
         self._size = student_size(model.student)
+        self._plain_rollouts = plain_rollouts
         self._warned_of: set[str] = set()
 
     def get_train_dataloader(self) -> DataLoader:
@@ -218,9 +221,11 @@ class StudentTrainer(ResumableTrainer):
         super().log(logs, start_time)
 
     def _warn(self, logs: dict[str, float]) -> None:
-        """Once in a run about each thing that the metrics say is going wrong."""
+        """Once about each thing that the metrics, which are those of all processes, say is going wrong."""
+        if not self.is_world_process_zero():
+            return
         lines = [*(line for line in self.state.log_history if "loss" in line), logs]
-        for subject, message in warnings_of(lines).items():
+        for subject, message in warnings_of(lines, plain_rollouts=self._plain_rollouts).items():
             if subject not in self._warned_of:
                 self._warned_of.add(subject)
                 logger.warning("step %d: %s", self.state.global_step, message)

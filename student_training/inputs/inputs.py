@@ -62,6 +62,12 @@ class Inputs:
         ends = (int(row.scored_ids[-1]) for row in self.source.pair(0) if row.role != "student")
         return next(ends, None)
 
+    @property
+    def has_plain_rollouts(self) -> bool:
+        """Whether all rollouts were sampled at temperature 1 from the whole vocabulary."""
+        requests = [rollouts.manifest.request for rollouts in self.rollouts]
+        return all(request.get("temperature", 1) == request.get("top_p", 1) == 1 for request in requests)
+
     def behavior(self) -> TokenLogprobs:
         """Log-probabilities of the student rows under the student that sampled them; reads all rollouts.
 

@@ -24,6 +24,9 @@ _COLLAPSE_FACTOR, _COLLAPSE_MARGIN_NATS = 2.0, 0.25
 #: Of the teacher's entropy: below this share a student has collapsed.
 _COLLAPSED = 0.3
 
+#: And of its own on the first line: a student that came as sharp has not collapsed.
+_FALLEN = 0.9
+
 #: Much sharper than its teacher is a student below this share of its entropy, or above this multiple of its top mass.
 _SHARP_ENTROPY, _SHARP_TOP1 = 0.7, 1.25
 
@@ -98,19 +101,21 @@ def derived(means: Mapping[str, float]) -> dict[str, float]:
     return metrics
 
 
-def warnings_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def warnings_of(lines: Sequence[Mapping[str, Any]], *, plain_rollouts: bool = True) -> dict[str, str]:
     """What is wrong by the last line of a run, if anything.
 
     Args:
         lines: the training lines of metrics.jsonl so far, at least one.
+        plain_rollouts: whether rollouts were sampled at temperature 1 from the whole vocabulary. The mean of ρ says
+            nothing of others: a healthy student that becomes broader has less mass on what a cooler one writes.
     Returns:
         Sentences by what they are about (`collapse`, `sharpening`, `length`, `staleness`), each with what to do.
     """
     first, line = lines[0], lines[-1]
     found = {}
-    if collapse := _lost_mass(lines) or _collapse(line):
+    if collapse := (_lost_mass(lines) if plain_rollouts else None) or _collapse(line, first):
         found["collapse"] = collapse
-    elif sharpening := _sharpening(line):
+    elif sharpening := _sharpening(line, first):
         found["sharpening"] = sharpening
     if drift := _length_drift(line, first):
         found["length"] = drift
@@ -139,7 +144,7 @@ def _lost_mass(lines: Sequence[Mapping[str, Any]]) -> str | None:
     )
 
 
-def _collapse(line: Mapping[str, Any]) -> str | None:
+def _collapse(line: Mapping[str, Any], first: Mapping[str, Any]) -> str | None:
     if EXPECTED_ADVANTAGE in line:
         student, teacher = line[EXPECTED_ADVANTAGE], line[TEACHER_EXPECTED_ADVANTAGE]
         if student > _COLLAPSE_FACTOR * max(teacher, 0.0) + _COLLAPSE_MARGIN_NATS:
@@ -148,7 +153,7 @@ def _collapse(line: Mapping[str, Any]) -> str | None:
                 "collapse (see docs/objectives.md); consider a narrower --clip, a smaller --gamma or fewer steps"
             )
     share = _share(line, "support_entropy")
-    if share is not None and share < _COLLAPSED:
+    if share is not None and share < _COLLAPSED and _is_peaked(line) and not _was_as_sharp(line, first):
         return (
             f"the student's entropy on the teacher's support is {line['support_entropy']:.2f} nats, the teacher's "
             f"{line['teacher_support_entropy']:.2f}: it collapses onto few tokens; lower --learning-rate, take fewer "
@@ -157,12 +162,30 @@ def _collapse(line: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _sharpening(line: Mapping[str, Any]) -> str | None:
+def _is_peaked(line: Mapping[str, Any]) -> bool:
+    """Whether the most probable support token has as much as under the teacher.
+
+    The tail is one outcome, so that a student with most of its mass there has little entropy, however broad it is.
+    """
+    share = _share(line, "top1_mass")
+    return share is not None and share >= 1
+
+
+def _was_as_sharp(line: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
+    """Whether the student was as sharp on the first line: it came so, and nothing has collapsed since."""
+    now, before = _share(line, "support_entropy"), _share(first, "support_entropy")
+    return now is not None and before is not None and now > _FALLEN * before
+
+
+def _sharpening(line: Mapping[str, Any], first: Mapping[str, Any]) -> str | None:
     entropy, top1 = _share(line, "support_entropy"), _share(line, "top1_mass")
-    if entropy is None or top1 is None or (entropy >= _SHARP_ENTROPY and top1 <= _SHARP_TOP1):
+    if entropy is None or top1 is None or not _is_peaked(line):
         return None
+    if entropy >= _SHARP_ENTROPY and top1 <= _SHARP_TOP1:
+        return None
+    since = ", and was from the first line on" if _was_as_sharp(line, first) else ""
     return (
-        f"the student is sharper than its teacher: {line['support_entropy']:.2f} nats of entropy on the support "
+        f"the student is sharper than its teacher{since}: {line['support_entropy']:.2f} nats of entropy on the support "
         f"against {line['teacher_support_entropy']:.2f}, largest probabilities {line['top1_mass']:.2f} against "
         f"{line['teacher_top1_mass']:.2f}; at temperature 1 that alone raises rewards, so compare greedily and at "
         "equal entropy, too, and lower --boost or --gamma if nothing is left there"

@@ -1,6 +1,7 @@
 """One process and two with the same global batch: the same loss and the same gradient."""
 
 import json
+import logging
 import os
 import signal
 import traceback
@@ -102,6 +103,19 @@ def test_two_data_parallel_processes_train_as_one_does(method, scored, tmp_path)
     # Where the terms of a weight's gradient cancel, the error is that of the terms, larger than the gradient's own.
     assert (errors <= 5e-6 * norms).all()
     AutoModelForCausalLM.from_pretrained(tmp_path / "two")
+
+
+def test_of_several_processes_one_warns_of_the_runs_health(scored, tmp_path):
+    changes = {"rollouts": (str(scored.rollouts),), "max_steps": 6, "batch_size": 5, "learning_rate": 0.3}
+    options = scored.options("opd", tmp_path / "run", threads=1, **changes)
+
+    def train(rank):
+        logging.getLogger("student_training").addHandler(logging.FileHandler(tmp_path / f"{rank}.log"))
+        train_student(options)
+
+    in_two_processes(train)
+    said = ["the rollouts are stale" in (tmp_path / f"{rank}.log").read_text() for rank in (0, 1)]
+    assert said == [True, False]
 
 
 def lines(out):

@@ -126,6 +126,12 @@ def test_mass_that_rollouts_do_not_hold_is_judged_over_five_lines():
     assert "puts 10% of its probability on tokens that its rollouts do not hold" in found["collapse"]
 
 
+def test_mass_is_not_judged_on_rollouts_of_another_temperature():
+    lost = [{**HEALTHY, "rollout_mass": 0.5}] * 6
+    assert list(warnings_of(lost)) == ["collapse"]
+    assert warnings_of(lost, plain_rollouts=False) == {}
+
+
 @pytest.mark.parametrize("line", [{"loss": 1.0, "entropy": 0.1}, {**HEALTHY, "teacher_end_rate": 0.0}])
 def test_a_run_without_these_metrics_is_not_judged_by_them(line):
     assert warnings_of([line, line]) == {}
@@ -156,3 +162,24 @@ def test_metrics_of_health_are_the_same_in_one_batch_and_in_several(scored, tmp_
     for name in ("support_entropy", "teacher_top1_mass", "end_rate", "rollout_ess", "abs_log_ratio"):
         # Float32 sums in another order.
         assert found[0][name] == pytest.approx(found[1][name], rel=1e-4), name
+
+
+def test_a_student_that_came_sharp_has_not_collapsed():
+    sharp = {**HEALTHY, "support_entropy": 0.5}
+    found = warnings_of([sharp, sharp])
+    assert list(found) == ["sharpening"]
+    assert "is sharper than its teacher, and was from the first line on: 0.50 nats" in found["sharpening"]
+    assert list(warnings_of([sharp, {**sharp, "support_entropy": 0.4}])) == ["collapse"]
+
+
+def test_a_student_whose_mass_is_outside_the_support_is_not_called_sharp():
+    outside = {**HEALTHY, "support_entropy": 0.3, "top1_mass": 0.07}
+    assert warnings_of([HEALTHY, outside]) == {}
+
+
+def test_a_healthy_run_is_told_nothing_of_its_health(scored, tiny_world, tmp_path, caplog):
+    """The reference as student, most of whose mass is outside the teacher's support: its tail is one outcome."""
+    for method in ("dckd", "abd"):
+        scored.train(method, tmp_path / method, student=str(tiny_world.reference), max_steps=6, batch_size=10)
+    warned = [record for record in caplog.records if record.name == "student_training.trainer"]
+    assert [record.message for record in warned] == []
