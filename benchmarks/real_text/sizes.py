@@ -188,6 +188,8 @@ COMPARED = (
     ("ABD", "DCKD"),
     ("ABD with NLL", "DCKD"),
     ("ABD with NLL", "ABD"),
+    ("ABD with NLL", "SFT on chosen"),
+    ("DCKD", "SFT on chosen"),
     ("ABD with NLL", "vanilla KD"),
     ("ABD on chosen", "vanilla KD"),
     ("ABD on chosen", "ABD with NLL"),
