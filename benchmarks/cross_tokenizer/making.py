@@ -1,9 +1,10 @@
 """Pairs, teacher, signals and students of the training comparison; what is finished is not made again."""
 
 import dataclasses
+import itertools
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from adpa import (
     score_teacher,
     train_student,
 )
+from benchmarks.cross_tokenizer.held_out import HELD_OUT
 from benchmarks.cross_tokenizer.plan import Family, Plan, Trained
-from benchmarks.cross_tokenizer.preferences import matched_pair
+from benchmarks.cross_tokenizer.preferences import matched_pairs
 from benchmarks.real_text.models.gemma import small_gemma
 from benchmarks.real_text.models.weights import WORLDS, cut_student, extract_gemma, smollm2_reference
 from benchmarks.real_text.pipeline import LENGTHS
 from benchmarks.real_text.steps import Steps
-from benchmarks.real_text.worlds.pairs import finished_rows, read_answers
+from benchmarks.real_text.worlds.pairs import Answer, finished_rows, read_answers
 from data.files import write_atomic
 from data.translation.dataset import translate_dataset
 
@@ -72,12 +74,14 @@ class Making:
         write_atomic(record, asked)
         self._steps = Steps(out)
         self.reference = smollm2_reference(weights, common=plan.common_tokens, source=source)
-        sizes = (plan.train_prompts, plan.tuning_prompts, plan.held_out_prompts)
-        prompts = iter(self.world.prompts(plan.seed, sum(sizes)))
-        names = ("train", "tuning", "held-out")
-        self._prompts = {
-            name: [next(prompts) for _ in range(size)] for name, size in zip(names, sizes, strict=True)
+        sizes = {
+            "train": plan.train_prompts,
+            "tuning": plan.tuning_prompts,
+            "teacher-only": plan.teacher_prompts,
         }
+        prompts = iter(self.world.prompts(plan.seed, sum(sizes.values())))
+        self._prompts = {name: [next(prompts) for _ in range(size)] for name, size in sizes.items()}
+        self._prompts["held-out"] = HELD_OUT.prompts(plan.seed, plan.held_out_prompts)
 
     def families(self) -> tuple[Family, Family]:
         """The student with another tokenizer, and the one with the teacher's."""
@@ -88,23 +92,20 @@ class Making:
         )
 
     def pairs(self, name: str) -> Path:
-        """Preference rows of the train, tuning or held-out prompts, out of the reference's answers to them."""
+        """Preference rows of the train, tuning or held-out prompts, one a prompt, out of the reference's answers."""
         file = self.out / "data" / f"{name}-pairs.jsonl"
         if not file.exists():
-            self._sample_reference(name)
-            rows, answers = [], read_answers(self.out / "rollouts" / name)
-            for prompt in self._prompts[name]:
-                pair = matched_pair(self.world, prompt, answers[prompt.id])
-                if pair is not None:
-                    rows.append({**self.world.row(prompt), "chosen": pair[0], "rejected": pair[1]})
-            _write(file, rows)
+            _write(file, self._pair_rows(name, most=1))
         return file
 
     def teacher(self) -> Path:
-        """The reference after DPO on the training pairs."""
+        """The reference after DPO on all pairs of the training prompts and of prompts that students do not see."""
+        file = self.out / "data" / "teacher-pairs.jsonl"
+        if not file.exists():
+            _write(file, (row for name in ("train", "teacher-only") for row in self._pair_rows(name)))
         # All of the reference's layers are trained: half the pairs at a time.
         half = _BATCH // 2
-        options = {"method": "dpo", "student": str(self.reference), "data": str(self.pairs("train"))}
+        options = {"method": "dpo", "student": str(self.reference), "data": str(file)}
         options |= {"gradient_accumulation": _BATCH // half}
         plan = self.plan
         return self._train(
@@ -123,25 +124,38 @@ class Making:
             batch_size=2 * _BATCH,
         )
 
-    def trained(self, family: Family, trained: Trained) -> Path:
-        """A family's student after training."""
+    def trained(self, family: Family, trained: Trained, order: int) -> Path:
+        """A family's student after training, its rows in the order of a seed."""
         rows: dict[str, Any] = {"data": str(self.pairs("train"))}
-        if trained.rows != "pairs":
-            rows = {"signals": (str(self._signals(family, trained.rows)),)}
+        if trained.on_signals:
+            rows = {"signals": (str(self._signals(family)),)}
         return self._train(
-            _file_name(f"{family.name} {trained.name}"),
-            {**trained.settings, **rows, "student": str(self.student(family)), "seed": trained.order},
+            _file_name(f"{family.name} {trained.name} {order}"),
+            {**trained.settings, **rows, "student": str(self.student(family)), "seed": order},
             steps=self.plan.steps,
             rate=self.plan.rate,
             batch_size=_BATCH,
         )
 
-    def _signals(self, family: Family, model: str) -> Path:
-        """Distributions of the teacher or of the reference at the training pairs, on a family's token ids."""
-        source = self._score(model)
+    def _signals(self, family: Family) -> Path:
+        """The teacher's signals at the chosen answers of the training pairs, on a family's token ids."""
+        source = self.out / "signals" / "teacher"
+        options = ScoreOptions(
+            teacher=str(self.teacher()),
+            reference=str(self.reference),
+            data=str(self.pairs("train")),
+            score=("chosen",),
+            out=str(source),
+            store_conversations=True,
+            shard_pairs=64,
+            engine=self._engine,
+            own_process=False,
+            **LENGTHS,
+        )
+        self._steps.run("score-teacher", score_teacher, options, source / "manifest.json")
         if not family.translated:
             return source
-        out = self.out / "signals" / f"{model}-{family.name.lower()}"
+        out = self.out / "signals" / family.name.lower()
         if not (out / "manifest.json").exists():
             found = translate_dataset(
                 SignalDataset.open(source),
@@ -153,36 +167,24 @@ class Making:
             print(found, flush=True)
         return out
 
-    def _score(self, model: str) -> Path:
-        given: dict[str, Any] = {"teacher": str(self.reference), "score": ("chosen",)}
-        if model == "teacher":
-            given = {"teacher": str(self.teacher()), "reference": str(self.reference)}
-        out = self.out / "signals" / model
-        options = ScoreOptions(
-            **given,
-            data=str(self.pairs("train")),
-            out=str(out),
-            store_conversations=True,
-            shard_pairs=64,
-            engine=self._engine,
-            own_process=False,
-            **LENGTHS,
-        )
-        self._steps.run("score-teacher", score_teacher, options, out / "manifest.json")
-        return out
+    def _pair_rows(self, name: str, most: int | None = None) -> Iterator[dict[str, Any]]:
+        """Rows of the pairs of a name's prompts, so many of each prompt at most."""
+        answers = self._reference_answers(name)
+        for prompt in self._prompts[name]:
+            pairs = itertools.islice(matched_pairs(self.world, prompt, answers[prompt.id]), most)
+            for number, (chosen, rejected) in enumerate(pairs):
+                row_id = prompt.id if number == 0 else f"{prompt.id}-{number}"
+                yield {**self.world.row(prompt), "id": row_id, "chosen": chosen, "rejected": rejected}
 
-    def _sample_reference(self, name: str) -> Path:
-        prompts = self.out / "data" / f"{name}-prompts.jsonl"
+    def _reference_answers(self, name: str) -> dict[str, list[Answer]]:
+        """Answers of the reference to the prompts of a name, by the prompts' ids."""
+        prompts, out = self.out / "data" / f"{name}-prompts.jsonl", self.out / "rollouts" / name
         _write(prompts, map(self.world.row, self._prompts[name]))
-        return self._sample(name, self.reference, prompts, self.plan.samples)
-
-    def _sample(self, name: str, model: Path, prompts: Path, samples: int) -> Path:
-        out = self.out / "rollouts" / name
         options = SampleOptions(
-            student=str(model),
+            student=str(self.reference),
             data=str(prompts),
             out=str(out),
-            num_samples=samples,
+            num_samples=self.plan.samples,
             temperature=1.0,
             seed=self.plan.seed,
             max_new_tokens=self.plan.max_new_tokens,
@@ -192,14 +194,13 @@ class Making:
             **LENGTHS,
         )
         self._steps.run("sample-student", sample_student, options, out / "manifest.json")
-        return out
+        return read_answers(out)
 
     def _finished_answers(self) -> Path:
         """All finished answers of the reference to the training prompts, from which students learn to speak."""
         file = self.out / "data" / "answers.jsonl"
         if not file.exists():
-            self._sample_reference("train")
-            answers = read_answers(self.out / "rollouts" / "train")
+            answers = self._reference_answers("train")
             _write(file, finished_rows(self.world, self._prompts["train"], answers))
         return file
 
@@ -207,9 +208,8 @@ class Making:
         """Gemma with a chat template and only the tokens of the texts that it is trained on."""
         rows = [json.loads(line) for line in self._finished_answers().read_text().splitlines()]
         texts = {row["chosen"] for row in rows}
-        texts |= {
-            self.world.messages(prompt)[-1]["content"] for part in self._prompts.values() for prompt in part
-        }
+        prompts = self._prompts["train"] + self._prompts["tuning"]
+        texts |= {self.world.messages(prompt)[-1]["content"] for prompt in prompts}
         gemma = self._gemma or extract_gemma(self._weights / "gemma-270m")
         return small_gemma(gemma, self.out / "models", texts, common=self.plan.common_tokens)
 

@@ -77,86 +77,97 @@ def measure(folder: Path, pairs: Path, kept: Path) -> Measured:
 
 
 def _logprobs(model: Any, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
-    totals: list[float] = []
-    for first in range(0, len(sequences), _BATCH):
-        part = sequences[first : first + _BATCH]
-        whole = [torch.from_numpy(np.concatenate(ids)).long() for ids in part]
+    """Log-probability of each response after its prompt, nats."""
+    totals = [0.0] * len(sequences)
+    # Of about equal length in a batch, so that little is padded.
+    by_length = sorted(range(len(sequences)), key=lambda number: sum(map(len, sequences[number])))
+    for begin in range(0, len(sequences), _BATCH):
+        batch = by_length[begin : begin + _BATCH]
+        whole = [torch.from_numpy(np.concatenate(sequences[number])).long() for number in batch]
         # Padded on the right: what follows a token does not change what is predicted at it.
-        logits = model(torch.nn.utils.rnn.pad_sequence(whole, batch_first=True)).logits
-        for (prompt, response), ids, row in zip(part, whole, logits, strict=True):
-            logprobs = row[len(prompt) - 1 : len(ids) - 1].double().log_softmax(-1)
-            totals.append(float(logprobs.gather(1, ids[-len(response) :, None]).sum()))
+        padded = torch.nn.utils.rnn.pad_sequence(whole, batch_first=True)
+        first = min(len(sequences[number][0]) for number in batch) - 1
+        logits = model(padded, logits_to_keep=padded.shape[1] - first).logits
+        for number, ids, row in zip(batch, whole, logits, strict=True):
+            prompt, response = sequences[number]
+            logprobs = row[len(prompt) - 1 - first : len(ids) - 1 - first].double().log_softmax(-1)
+            totals[number] = float(logprobs.gather(1, ids[-len(response) :, None]).sum())
     return totals
 
 
-def table(measured: Mapping[str, Measured], starts: Mapping[str, str]) -> str:
-    """Every model's figures with 95% intervals over the pairs; differences are paired.
+def table(measured: Mapping[str, Sequence[Measured]], starts: Mapping[str, str]) -> str:
+    """Every student's figures, means over its orders of the rows, with 95% intervals over the pairs.
 
     Args:
-        measured: models by their name in the table.
-        starts: the model that each one was trained from, by name; those without one begin a comparison.
+        measured: models by their name in the table: one for each order, or a single one.
+        starts: the model that they were trained from, by name; those without one begin a comparison.
     """
-    first = next(iter(measured.values()))
+    first = next(iter(measured.values()))[0]
     is_shorter = first.chosen_bytes < first.rejected_bytes
     lines = [
         f"{len(is_shorter)} pairs, {first.chosen_bytes.sum():,} bytes of chosen answers; the chosen answer is the "
         f"shorter one in {is_shorter.mean():.0%}",
         "",
-        "| model | parameters | NLL, nats a byte | change | reward prefers chosen | margin gained, nats | "
-        "reward a byte prefers chosen | prefers chosen |",
+        "| model | parameters | NLL, nats a byte | change | margin grew | in each order | growth, nats | "
+        "prefers chosen |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, one in measured.items():
-        cells = [name, f"{one.parameters / 1e6:.1f} M", _nll(one)]
+    for name, orders in measured.items():
+        cells = [name, f"{orders[0].parameters / 1e6:.1f} M", _nll(orders)]
         if name in starts:
             start = measured[starts[name]]
-            gained = one.margin - start.margin
-            cells += [
-                _nll(one, start),
-                _share(gained > 0),
-                _mean(gained),
-                _share(_gained_a_byte(one, start) > 0),
-            ]
+            grew = _grew(orders, start)
+            shares = " ".join(f"{share:.0%}" for share in grew.mean(1)) if len(orders) > 1 else ""
+            cells += [_nll(orders, start), _share(grew), shares, _mean(_growth(orders, start))]
         else:
             cells += [""] * 4
-        lines.append(f"| {' | '.join([*cells, _share(one.margin > 0)])} |")
+        prefers = np.stack([one.margin > 0 for one in orders])
+        lines.append(f"| {' | '.join([*cells, _share(prefers)])} |")
     return "\n".join(lines)
 
 
 def differences(
-    measured: Mapping[str, Measured], compared: Sequence[tuple[str, str]], starts: Mapping[str, str]
+    measured: Mapping[str, Sequence[Measured]],
+    compared: Sequence[tuple[str, str]],
+    starts: Mapping[str, str],
 ) -> str:
-    """Pairs of models trained from the same start, the first against the second, paired over the preference pairs."""
+    """Students of one start, the first against the second: means over their orders, paired over the pairs."""
     lines = [
-        "| difference | NLL, nats a byte | reward prefers chosen, points | margin gained, nats |",
+        "| difference | NLL, nats a byte | margin grew, points | growth, nats |",
         "| --- | --- | --- | --- |",
     ]
-    for one, other in compared:
-        start = measured[starts[one]]
-        hits = [(measured[name].margin > start.margin).astype(np.float64) for name in (one, other)]
+    for names in compared:
+        one, other = (measured[name] for name in names)
+        start = measured[starts[names[0]]]
         cells = [
-            f"{one} − {other}",
-            _nll(measured[one], measured[other]),
-            _mean(100 * (hits[0] - hits[1]), digits=0),
-            _mean(measured[one].margin - measured[other].margin),
+            " − ".join(names),
+            _nll(one, other),
+            _mean(100 * (_grew(one, start).mean(0) - _grew(other, start).mean(0)), digits=1),
+            _mean(_growth(one, start) - _growth(other, start)),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _gained_a_byte(one: Measured, start: Measured) -> np.ndarray:
-    """Nats a byte that the chosen answer has gained beyond the rejected one."""
-    gained = (one.chosen - start.chosen) / one.chosen_bytes
-    return gained - (one.rejected - start.rejected) / one.rejected_bytes
+def _grew(orders: Sequence[Measured], start: Sequence[Measured]) -> np.ndarray:
+    """Whether each pair's margin has grown, shape (orders, pairs)."""
+    return np.stack([one.margin > start[0].margin for one in orders])
 
 
-def _nll(one: Measured, other: Measured | None = None) -> str:
+def _growth(orders: Sequence[Measured], start: Sequence[Measured]) -> np.ndarray:
+    """By how much each pair's margin has grown, mean over the orders, nats."""
+    return np.mean([one.margin for one in orders], 0) - start[0].margin
+
+
+def _nll(one: Sequence[Measured], other: Sequence[Measured] | None = None) -> str:
     """NLL of the chosen answers in nats a byte, or its difference: long answers count as much as they are long."""
-    values = -one.chosen if other is None else other.chosen - one.chosen
+    values, sizes = -np.mean([each.chosen for each in one], 0), one[0].chosen_bytes
+    if other is not None:
+        values = values + np.mean([each.chosen for each in other], 0)
     bootstrap = PromptBootstrap(len(values))
-    drawn = bootstrap.means(np.stack([values, one.chosen_bytes], 1))
+    drawn = bootstrap.means(np.stack([values, sizes], 1))
     low, high = bootstrap.interval(drawn[:, 0] / drawn[:, 1])
-    return _interval(values.sum() / one.chosen_bytes.sum(), low, high, "" if other is None else "+", 3)
+    return _interval(values.sum() / sizes.sum(), low, high, "" if other is None else "+", 3)
 
 
 def _mean(values: np.ndarray, *, digits: int = 2) -> str:
@@ -169,5 +180,5 @@ def _interval(value: float, low: float, high: float, sign: str, digits: int) -> 
 
 
 def _share(hits: np.ndarray) -> str:
-    found = mean_estimate(hits.astype(np.float64), bounds=(0, 1))
+    found = mean_estimate(hits.mean(0), bounds=(0, 1))
     return f"{found.value:.0%} ({found.low:.0%} to {found.high:.0%})"

@@ -5,7 +5,7 @@ rejected answers differ in length, both hide what a student has learnt of the pr
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from benchmarks.real_text.worlds.pairs import Answer
 from benchmarks.real_text.worlds.world import Prompt, World
@@ -39,3 +39,11 @@ def matched_pair(world: World, prompt: Prompt, answers: Sequence[Answer]) -> tup
         if gap >= GAP and difference <= TOLERANCE * longer:
             found.append((-gap, difference, chosen, rejected))
     return min(found)[2:] if found else None
+
+
+def matched_pairs(world: World, prompt: Prompt, answers: Sequence[Answer]) -> Iterator[tuple[str, str]]:
+    """All pairs as `matched_pair` finds them, one after the other, none of which share an answer."""
+    left = list(answers)
+    while pair := matched_pair(world, prompt, left):
+        yield pair
+        left = [answer for answer in left if answer.text not in pair]

@@ -54,11 +54,12 @@ def write_tables(making: Making, pairs: str, only: list[str] | None = None) -> s
     Returns:
         The tables as Markdown.
     """
-    measured: dict[str, Measured] = {}
+    measured: dict[str, list[Measured]] = {}
     starts: dict[str, str] = {}
-    for name, start, folder in models(making, only):
-        kept = making.out / "measured" / pairs / f"{folder.name}.json"
-        measured[name] = measure(folder, making.pairs(pairs), kept)
+    for name, start, folders in models(making, only):
+        kept = making.out / "measured" / pairs
+        rows = making.pairs(pairs)
+        measured[name] = [measure(folder, rows, kept / f"{folder.name}.json") for folder in folders]
         if start:
             starts[name] = start
     compared = [
@@ -73,16 +74,17 @@ def write_tables(making: Making, pairs: str, only: list[str] | None = None) -> s
     return text
 
 
-def models(making: Making, only: list[str] | None = None) -> Iterator[tuple[str, str | None, Path]]:
-    """All models of the comparison: name in the table, name of the one it was trained from, folder."""
-    yield "SmolLM2-135M", None, making.reference
-    yield "teacher", "SmolLM2-135M", making.teacher()
+def models(making: Making, only: list[str] | None = None) -> Iterator[tuple[str, str | None, list[Path]]]:
+    """All models: name in the table, name of the one it was trained from, a folder for each order of the rows."""
+    yield "SmolLM2-135M", None, [making.reference]
+    yield "teacher", "SmolLM2-135M", [making.teacher()]
     for family in making.families():
         start = f"{family.name}: untouched"
-        yield start, None, making.student(family)
+        yield start, None, [making.student(family)]
         for trained in STUDENTS:
             if only is None or trained.name in only:
-                yield f"{family.name}: {trained.name}", start, making.trained(family, trained)
+                folders = [making.trained(family, trained, order) for order in range(making.plan.orders)]
+                yield f"{family.name}: {trained.name}", start, folders
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from benchmarks.cross_tokenizer.held_out import HELD_OUT
 from benchmarks.cross_tokenizer.making import Making
 from benchmarks.cross_tokenizer.measures import Measured, differences, measure, table
 from benchmarks.cross_tokenizer.plan import Plan
-from benchmarks.cross_tokenizer.preferences import matched_pair
+from benchmarks.cross_tokenizer.preferences import matched_pair, matched_pairs
 from benchmarks.cross_tokenizer.training import write_tables
 from benchmarks.real_text.worlds.friendly import FRIENDLY
 from benchmarks.real_text.worlds.pairs import Answer
@@ -58,6 +59,18 @@ def test_matched_pair_needs_a_difference_of_rewards() -> None:
     assert matched_pair(FRIENDLY, _PROMPT, _answers(_PLAIN, _PLAIN.replace("today", "later"))) is None
 
 
+def test_matched_pairs_share_no_answer() -> None:
+    colder = _COLD.replace("today", "tonight")
+    found = list(matched_pairs(FRIENDLY, _PROMPT, _answers(_PLAIN, _WARM, _COLD, colder)))
+    assert len(found) == 2
+    assert len({text for pair in found for text in pair}) == 4
+
+
+def test_held_out_prompts_are_about_what_no_other_prompt_is_about() -> None:
+    held_out = {prompt.text for prompt in HELD_OUT.prompts(0, 1144)}
+    assert held_out.isdisjoint(prompt.text for prompt in FRIENDLY.prompts(0, 1144))
+
+
 def _measured(chosen: list[float], rejected: list[float]) -> Measured:
     sizes = np.array([10, 30])
     return Measured(
@@ -71,29 +84,39 @@ def _measured(chosen: list[float], rejected: list[float]) -> Measured:
 
 def test_table_has_likelihood_and_preferences_against_the_start() -> None:
     measured = {
-        "start": _measured([-10.0, -30.0], [-8.0, -40.0]),
+        "start": [_measured([-10.0, -30.0], [-8.0, -40.0])],
         # Margins go from -2 and 10 to 0 and 7: one pair gains two nats, the other loses three.
-        "trained": _measured([-6.0, -26.0], [-6.0, -33.0]),
+        "trained": [_measured([-6.0, -26.0], [-6.0, -33.0])],
     }
     lines = table(measured, {"trained": "start"}).splitlines()
     assert lines[0] == "2 pairs, 40 bytes of chosen answers; the chosen answer is the shorter one in 100%"
     start, trained = (line.split(" | ") for line in lines[-2:])
     assert [cell.partition(" (")[0] for cell in start] == ["| start", "2.0 M", "1.000", "", "", "", "", "50%"]
-    # 32 nats on 40 bytes; 8 fewer than before. A byte: 4/10 - 2/20 and 4/30 - 7/40.
+    # 32 nats on 40 bytes; 8 fewer than before.
     figures = [cell.partition(" (")[0] for cell in trained]
-    assert figures == ["| trained", "2.0 M", "0.800", "-0.200", "50%", "-0.50", "50%", "50%"]
+    assert figures == ["| trained", "2.0 M", "0.800", "-0.200", "50%", "", "-0.50", "50%"]
+
+
+def test_table_has_means_over_the_orders_of_the_rows() -> None:
+    start = _measured([-10.0, -30.0], [-8.0, -40.0])
+    # The margin grows in both pairs in one order and in the second pair in the other: by 4, 4, -2 and 2 nats.
+    orders = [_measured([-6.0, -26.0], [-8.0, -40.0]), _measured([-12.0, -28.0], [-8.0, -40.0])]
+    line = table({"start": [start], "trained": orders}, {"trained": "start"}).splitlines()[-1]
+    figures = [cell.partition(" (")[0] for cell in line.split(" | ")]
+    # 36 nats on 40 bytes; margins of 2, 14, -4 and 12 nats.
+    assert figures == ["| trained", "2.0 M", "0.900", "-0.100", "75%", "100% 50%", "+2.00", "75%"]
 
 
 def test_differences_are_between_two_models_of_one_start() -> None:
     measured = {
-        "start": _measured([-10.0, -30.0], [-8.0, -40.0]),
-        "one": _measured([-6.0, -26.0], [-8.0, -40.0]),
-        "other": _measured([-10.0, -34.0], [-8.0, -40.0]),
+        "start": [_measured([-10.0, -30.0], [-8.0, -40.0])],
+        "one": [_measured([-6.0, -26.0], [-8.0, -40.0])],
+        "other": [_measured([-10.0, -34.0], [-8.0, -40.0])],
     }
     line = differences(measured, [("one", "other")], {"one": "start", "other": "start"}).splitlines()[-1]
     cells = [cell.partition(" (")[0] for cell in line.split(" | ")]
     # 12 nats on 40 bytes; both pairs gain under the one, none under the other; 4 and 8 nats.
-    assert cells == ["| one − other", "-0.300", "+100", "+6.00"]
+    assert cells == ["| one − other", "-0.300", "+100.0", "+6.00"]
 
 
 def test_measure_is_the_log_probability_of_both_answers(chat_model: Path, tmp_path: Path) -> None:
@@ -124,6 +147,7 @@ def test_measure_is_the_log_probability_of_both_answers(chat_model: Path, tmp_pa
 _TINY: dict[str, Any] = {
     "train_prompts": 12,
     "tuning_prompts": 2,
+    "teacher_prompts": 4,
     "held_out_prompts": 12,
     "samples": 6,
     "max_new_tokens": 12,
@@ -193,7 +217,7 @@ def test_training_comparison_ends_with_tables_and_does_nothing_twice(
     )
     text = write_tables(making, "held-out")
     commands = (making.out / "commands.sh").read_text()
-    assert "| Gemma: KD from the teacher − Gemma: SFT on chosen | " in text
-    assert "| SmolLM2: KD from the teacher " in text
+    assert "| Gemma: KD − Gemma: SFT on chosen | " in text
+    assert "| SmolLM2: boosted KD " in text
     assert write_tables(making, "held-out") == text
     assert (making.out / "commands.sh").read_text() == commands

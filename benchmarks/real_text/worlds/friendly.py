@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Sequence
 
 from benchmarks.real_text.worlds.world import Prompt, World
 
@@ -83,15 +84,6 @@ blame fault no not
 COLD = frozenset(_COLD_WORDS.split())
 
 
-def _draw_friendly(number: int, rng: random.Random) -> Prompt:
-    if rng.random() < 0.5:
-        text = f"{rng.choice(_PEOPLE).capitalize()} {rng.choice(_EVENTS)}. {rng.choice(_ASKS)}"
-    else:
-        text = rng.choice(_FRAMES).format(rng.choice(_TASKS))
-        text = f"{text} {rng.choice(('', 'I am a beginner.', 'I have ten minutes.', 'I am on a budget.'))}".strip()
-    return Prompt(f"friendly-{number}", text)
-
-
 def _friendly(prompt: Prompt, answer: str, finished: bool) -> float:
     words = _WORD.findall(answer.lower())
     if not words:
@@ -104,4 +96,26 @@ def _friendly(prompt: Prompt, answer: str, finished: bool) -> float:
     return (0.5 * warm + 0.3 * brief + 0.2 * finished) * min(1.0, varied / 0.6)
 
 
-FRIENDLY = World("friendly", _draw_friendly, _friendly, suffix="Answer in one short sentence.")
+def friendly_world(name: str, events: Sequence[str], tasks: Sequence[str]) -> World:
+    """Questions about what somebody has done and about how something is done.
+
+    Args:
+        name: of the world, and what its prompts' ids begin with.
+        events: what people have done or met with, after "My sister".
+        tasks: what can be done, after "How do I".
+    """
+
+    def draw(number: int, rng: random.Random) -> Prompt:
+        if rng.random() < 0.5:
+            text = f"{rng.choice(_PEOPLE).capitalize()} {rng.choice(events)}. {rng.choice(_ASKS)}"
+        else:
+            text = rng.choice(_FRAMES).format(rng.choice(tasks))
+            text = (
+                f"{text} {rng.choice(('', 'I am a beginner.', 'I have ten minutes.', 'I am on a budget.'))}"
+            )
+        return Prompt(f"{name}-{number}", text.strip())
+
+    return World(name, draw, _friendly, suffix="Answer in one short sentence.")
+
+
+FRIENDLY = friendly_world("friendly", _EVENTS, _TASKS)
