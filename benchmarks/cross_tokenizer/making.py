@@ -92,17 +92,22 @@ class Making:
         )
 
     def pairs(self, name: str) -> Path:
-        """Preference rows of the train, tuning or held-out prompts, one a prompt, out of the reference's answers."""
+        """Preference rows of train, tuning or held-out prompts, out of the reference's answers to them.
+
+        One pair of a prompt, but all that there are to measure on.
+        """
         file = self.out / "data" / f"{name}-pairs.jsonl"
         if not file.exists():
-            _write(file, self._pair_rows(name, most=1))
+            _write(file, self._pair_rows(name, most=None if name == "held-out" else 1))
         return file
 
     def teacher(self) -> Path:
         """The reference after DPO on all pairs of the training prompts and of prompts that students do not see."""
         file = self.out / "data" / "teacher-pairs.jsonl"
         if not file.exists():
-            _write(file, (row for name in ("train", "teacher-only") for row in self._pair_rows(name)))
+            _write(
+                file, (row for name in ("train", "teacher-only") for row in self._pair_rows(name, most=None))
+            )
         # All of the reference's layers are trained: half the pairs at a time.
         half = _BATCH // 2
         options = {"method": "dpo", "student": str(self.reference), "data": str(file)}
@@ -167,7 +172,7 @@ class Making:
             print(found, flush=True)
         return out
 
-    def _pair_rows(self, name: str, most: int | None = None) -> Iterator[dict[str, Any]]:
+    def _pair_rows(self, name: str, *, most: int | None) -> Iterator[dict[str, Any]]:
         """Rows of the pairs of a name's prompts, so many of each prompt at most."""
         answers = self._reference_answers(name)
         for prompt in self._prompts[name]:

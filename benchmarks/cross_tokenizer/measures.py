@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from adpa import read_preferences
 from data.files import write_atomic
 from data.tokens.encoder import PairEncoder
-from evaluation.metrics.statistics import PromptBootstrap, mean_estimate
+from evaluation.metrics.statistics import PromptBootstrap
 
 _BATCH = 16
 
-_COLUMNS = ("chosen", "rejected", "chosen_bytes", "rejected_bytes")
+_COLUMNS = ("chosen", "rejected", "chosen_bytes", "rejected_bytes", "prompts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,7 @@ class Measured:
         rejected: the same of the rejected one.
         chosen_bytes: UTF-8 bytes of the chosen answer.
         rejected_bytes: the same of the rejected one.
+        prompts: a number for the prompt that the pair is of; intervals are over prompts.
     """
 
     parameters: int
@@ -37,6 +38,7 @@ class Measured:
     rejected: np.ndarray
     chosen_bytes: np.ndarray
     rejected_bytes: np.ndarray
+    prompts: np.ndarray
 
     @property
     def margin(self) -> np.ndarray:
@@ -68,7 +70,9 @@ def measure(folder: Path, pairs: Path, kept: Path) -> Measured:
     responses = [one for pair in encoded if pair for one in (*pair.chosen, *pair.rejected)]
     logprobs = np.array(_logprobs(model, [(one.prompt_ids, one.ids) for one in responses]))
     sizes = [[len(str(answer).encode()) for answer in (row.chosen, row.rejected)] for row in rows]
-    columns = dict(zip(_COLUMNS, (logprobs[::2], logprobs[1::2], *np.array(sizes).T), strict=True))
+    prompts = np.unique([str(row.prompt) for row in rows], return_inverse=True)[1]
+    found = (logprobs[::2], logprobs[1::2], *np.array(sizes).T, prompts)
+    columns = dict(zip(_COLUMNS, found, strict=True))
     measured = Measured(parameters=sum(each.numel() for each in model.parameters()), **columns)
     kept.parent.mkdir(parents=True, exist_ok=True)
     listed = {name: column.tolist() for name, column in columns.items()}
@@ -96,7 +100,7 @@ def _logprobs(model: Any, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) ->
 
 
 def table(measured: Mapping[str, Sequence[Measured]], starts: Mapping[str, str]) -> str:
-    """Every student's figures, means over its orders of the rows, with 95% intervals over the pairs.
+    """Every student's figures, means over its orders of the rows, with 95% intervals over the prompts.
 
     Args:
         measured: models by their name in the table: one for each order, or a single one.
@@ -105,11 +109,11 @@ def table(measured: Mapping[str, Sequence[Measured]], starts: Mapping[str, str])
     first = next(iter(measured.values()))[0]
     is_shorter = first.chosen_bytes < first.rejected_bytes
     lines = [
-        f"{len(is_shorter)} pairs, {first.chosen_bytes.sum():,} bytes of chosen answers; the chosen answer is the "
-        f"shorter one in {is_shorter.mean():.0%}",
+        f"{len(is_shorter)} pairs of {len(set(first.prompts))} prompts, {first.chosen_bytes.sum():,} bytes of chosen "
+        f"answers; the chosen answer is the shorter one in {is_shorter.mean():.0%}",
         "",
-        "| model | parameters | NLL, nats a byte | change | margin grew | in each order | growth, nats | "
-        "prefers chosen |",
+        "| model | parameters | NLL, nats a byte | change | margin grew, % | in each order | growth, nats | "
+        "prefers chosen, % |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, orders in measured.items():
@@ -117,12 +121,17 @@ def table(measured: Mapping[str, Sequence[Measured]], starts: Mapping[str, str])
         if name in starts:
             start = measured[starts[name]]
             grew = _grew(orders, start)
-            shares = " ".join(f"{share:.0%}" for share in grew.mean(1)) if len(orders) > 1 else ""
-            cells += [_nll(orders, start), _share(grew), shares, _mean(_growth(orders, start))]
+            shares = " ".join(f"{100 * share:.1f}" for share in grew.mean(1)) if len(orders) > 1 else ""
+            cells += [
+                _nll(orders, start),
+                _share(grew, orders[0]),
+                shares,
+                _estimate(_growth(orders, start), orders[0]),
+            ]
         else:
             cells += [""] * 4
         prefers = np.stack([one.margin > 0 for one in orders])
-        lines.append(f"| {' | '.join([*cells, _share(prefers)])} |")
+        lines.append(f"| {' | '.join([*cells, _share(prefers, orders[0])])} |")
     return "\n".join(lines)
 
 
@@ -131,7 +140,7 @@ def differences(
     compared: Sequence[tuple[str, str]],
     starts: Mapping[str, str],
 ) -> str:
-    """Students of one start, the first against the second: means over their orders, paired over the pairs."""
+    """Students of one start, the first against the second: means over their orders, paired over the prompts."""
     lines = [
         "| difference | NLL, nats a byte | margin grew, points | growth, nats |",
         "| --- | --- | --- | --- |",
@@ -142,8 +151,8 @@ def differences(
         cells = [
             " − ".join(names),
             _nll(one, other),
-            _mean(100 * (_grew(one, start).mean(0) - _grew(other, start).mean(0)), digits=1),
-            _mean(_growth(one, start) - _growth(other, start)),
+            _estimate(100 * (_grew(one, start).mean(0) - _grew(other, start).mean(0)), one[0], digits=1),
+            _estimate(_growth(one, start) - _growth(other, start), one[0]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -161,24 +170,30 @@ def _growth(orders: Sequence[Measured], start: Sequence[Measured]) -> np.ndarray
 
 def _nll(one: Sequence[Measured], other: Sequence[Measured] | None = None) -> str:
     """NLL of the chosen answers in nats a byte, or its difference: long answers count as much as they are long."""
-    values, sizes = -np.mean([each.chosen for each in one], 0), one[0].chosen_bytes
+    values = -np.mean([each.chosen for each in one], 0)
     if other is not None:
         values = values + np.mean([each.chosen for each in other], 0)
-    bootstrap = PromptBootstrap(len(values))
-    drawn = bootstrap.means(np.stack([values, sizes], 1))
+    return _estimate(values, one[0], sign="" if other is None else "+", digits=3, weights=one[0].chosen_bytes)
+
+
+def _estimate(
+    values: np.ndarray,
+    pairs: Measured,
+    *,
+    sign: str = "+",
+    digits: int = 2,
+    weights: np.ndarray | None = None,
+) -> str:
+    """Sum of the pairs' values over the sum of their weights, one each by default, and its interval over prompts."""
+    columns = np.stack([values, np.ones_like(values) if weights is None else weights], 1)
+    by_prompt = np.zeros((pairs.prompts.max() + 1, 2))
+    np.add.at(by_prompt, pairs.prompts, columns)
+    bootstrap = PromptBootstrap(len(by_prompt))
+    drawn = bootstrap.means(by_prompt)
     low, high = bootstrap.interval(drawn[:, 0] / drawn[:, 1])
-    return _interval(values.sum() / sizes.sum(), low, high, "" if other is None else "+", 3)
-
-
-def _mean(values: np.ndarray, *, digits: int = 2) -> str:
-    found = mean_estimate(values)
-    return _interval(found.value, found.low, found.high, "+", digits)
-
-
-def _interval(value: float, low: float, high: float, sign: str, digits: int) -> str:
+    value = columns[:, 0].sum() / columns[:, 1].sum()
     return f"{value:{sign}.{digits}f} ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
 
 
-def _share(hits: np.ndarray) -> str:
-    found = mean_estimate(hits.mean(0), bounds=(0, 1))
-    return f"{found.value:.0%} ({found.low:.0%} to {found.high:.0%})"
+def _share(hits: np.ndarray, pairs: Measured) -> str:
+    return _estimate(100 * hits.mean(0), pairs, sign="", digits=1)

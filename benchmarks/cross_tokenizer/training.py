@@ -56,7 +56,7 @@ def write_tables(making: Making, pairs: str, only: list[str] | None = None) -> s
     """
     measured: dict[str, list[Measured]] = {}
     starts: dict[str, str] = {}
-    for name, start, folders in models(making, only):
+    for name, start, folders in models(making, pairs, only):
         kept = making.out / "measured" / pairs
         rows = making.pairs(pairs)
         measured[name] = [measure(folder, rows, kept / f"{folder.name}.json") for folder in folders]
@@ -74,10 +74,14 @@ def write_tables(making: Making, pairs: str, only: list[str] | None = None) -> s
     return text
 
 
-def models(making: Making, only: list[str] | None = None) -> Iterator[tuple[str, str | None, list[Path]]]:
+def models(
+    making: Making, pairs: str, only: list[str] | None = None
+) -> Iterator[tuple[str, str | None, list[Path]]]:
     """All models: name in the table, name of the one it was trained from, a folder for each order of the rows."""
-    yield "SmolLM2-135M", None, [making.reference]
-    yield "teacher", "SmolLM2-135M", [making.teacher()]
+    if pairs == "tuning":
+        # The teacher is only judged where it was chosen: as large a model costs as much as all students together.
+        yield "SmolLM2-135M", None, [making.reference]
+        yield "teacher", "SmolLM2-135M", [making.teacher()]
     for family in making.families():
         start = f"{family.name}: untouched"
         yield start, None, [making.student(family)]

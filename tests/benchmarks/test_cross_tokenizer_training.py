@@ -1,6 +1,7 @@
 """The training comparison across tokenizers: its pairs, its figures, and all of it on tiny random models."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def _measured(chosen: list[float], rejected: list[float]) -> Measured:
         rejected=np.array(rejected),
         chosen_bytes=sizes,
         rejected_bytes=sizes + 10,
+        prompts=np.arange(2),
     )
 
 
@@ -89,12 +91,24 @@ def test_table_has_likelihood_and_preferences_against_the_start() -> None:
         "trained": [_measured([-6.0, -26.0], [-6.0, -33.0])],
     }
     lines = table(measured, {"trained": "start"}).splitlines()
-    assert lines[0] == "2 pairs, 40 bytes of chosen answers; the chosen answer is the shorter one in 100%"
+    assert (
+        lines[0]
+        == "2 pairs of 2 prompts, 40 bytes of chosen answers; the chosen answer is the shorter one in 100%"
+    )
     start, trained = (line.split(" | ") for line in lines[-2:])
-    assert [cell.partition(" (")[0] for cell in start] == ["| start", "2.0 M", "1.000", "", "", "", "", "50%"]
+    assert [cell.partition(" (")[0] for cell in start] == [
+        "| start",
+        "2.0 M",
+        "1.000",
+        "",
+        "",
+        "",
+        "",
+        "50.0",
+    ]
     # 32 nats on 40 bytes; 8 fewer than before.
     figures = [cell.partition(" (")[0] for cell in trained]
-    assert figures == ["| trained", "2.0 M", "0.800", "-0.200", "50%", "", "-0.50", "50%"]
+    assert figures == ["| trained", "2.0 M", "0.800", "-0.200", "50.0", "", "-0.50", "50.0"]
 
 
 def test_table_has_means_over_the_orders_of_the_rows() -> None:
@@ -104,7 +118,7 @@ def test_table_has_means_over_the_orders_of_the_rows() -> None:
     line = table({"start": [start], "trained": orders}, {"trained": "start"}).splitlines()[-1]
     figures = [cell.partition(" (")[0] for cell in line.split(" | ")]
     # 36 nats on 40 bytes; margins of 2, 14, -4 and 12 nats.
-    assert figures == ["| trained", "2.0 M", "0.900", "-0.100", "75%", "100% 50%", "+2.00", "75%"]
+    assert figures == ["| trained", "2.0 M", "0.900", "-0.100", "75.0", "100.0 50.0", "+2.00", "75.0"]
 
 
 def test_differences_are_between_two_models_of_one_start() -> None:
@@ -117,6 +131,14 @@ def test_differences_are_between_two_models_of_one_start() -> None:
     cells = [cell.partition(" (")[0] for cell in line.split(" | ")]
     # 12 nats on 40 bytes; both pairs gain under the one, none under the other; 4 and 8 nats.
     assert cells == ["| one − other", "-0.300", "+100.0", "+6.00"]
+
+
+def test_intervals_are_over_prompts_not_pairs() -> None:
+    start = dataclasses.replace(_measured([0.0, 0.0], [0.0, 0.0]), prompts=np.array([0, 0]))
+    trained = dataclasses.replace(_measured([2.0, -2.0], [0.0, 0.0]), prompts=np.array([0, 0]))
+    # Both pairs are of one prompt: drawing prompts again always gives both.
+    line = table({"start": [start], "trained": [trained]}, {"trained": "start"}).splitlines()[-1]
+    assert "| 50.0 (50.0 to 50.0) |" in line
 
 
 def test_measure_is_the_log_probability_of_both_answers(chat_model: Path, tmp_path: Path) -> None:
@@ -140,6 +162,7 @@ def test_measure_is_the_log_probability_of_both_answers(chat_model: Path, tmp_pa
     # Float32 against float64 sums of ten terms.
     assert measured.rejected[0] == pytest.approx(float(expected), rel=1e-5)
     assert measured.chosen_bytes.tolist() == [9, 5]
+    assert measured.prompts.tolist() == [0, 1]
     again = measure(tmp_path / "no model is needed", pairs, tmp_path / "kept.json")
     assert np.array_equal(again.rejected, measured.rejected)
 
