@@ -240,7 +240,7 @@ def test_training_comparison_ends_with_tables_and_does_nothing_twice(
     )
     text = write_tables(making, "held-out")
     commands = (making.out / "commands.sh").read_text()
-    assert "| Gemma: KD − Gemma: SFT on chosen | " in text
+    assert "| Gemma: boosted KD − Gemma: SFT on chosen | " in text
     assert "| SmolLM2: boosted KD " in text
     assert write_tables(making, "held-out") == text
     assert (making.out / "commands.sh").read_text() == commands
