@@ -99,7 +99,21 @@ STUDENTS = (
         on_signals=True,
         settings={"method": "abd", "on": "chosen", "boost": 4.0, "clip": "2", "alpha": 0.3},
     ),
+    # NLL and a little KL to the untouched student moved along the advantage: only what DPO has changed in the teacher.
+    Trained(
+        name="w2s",
+        on_signals=True,
+        settings={
+            "method": "w2s",
+            "on": "chosen",
+            "divergence": "forward",
+            "nll_weight": 1.0,
+            "boost": 3.0,
+            "clip": "2",
+            "alpha": 0.3,
+        },
+    ),
 )
 
 #: Which of them are compared with which.
-COMPARED = (("boosted KD", "SFT on chosen"),)
+COMPARED = (("w2s", "SFT on chosen"), ("boosted KD", "SFT on chosen"), ("w2s", "boosted KD"))
