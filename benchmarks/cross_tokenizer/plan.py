@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.real_text.sizes import ABD_ON_CHOSEN, W2S_ON_CHOSEN
+
 
 def _size(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -93,26 +95,8 @@ class Trained:
 #: Equal steps, batches and rates for all. Settings were chosen on the tuning pairs.
 STUDENTS = (
     Trained(name="SFT on chosen", on_signals=False, settings={"method": "sft"}),
-    # NLL and less KL, to the teacher boosted along its advantage: what DPO has changed counts five times.
-    Trained(
-        name="boosted KD",
-        on_signals=True,
-        settings={"method": "abd", "on": "chosen", "boost": 4.0, "clip": "2", "alpha": 0.3},
-    ),
-    # NLL and a little KL to the untouched student moved along the advantage: only what DPO has changed in the teacher.
-    Trained(
-        name="w2s",
-        on_signals=True,
-        settings={
-            "method": "w2s",
-            "on": "chosen",
-            "divergence": "forward",
-            "nll_weight": 1.0,
-            "boost": 3.0,
-            "clip": "2",
-            "alpha": 0.3,
-        },
-    ),
+    Trained(name="boosted KD", on_signals=True, settings=ABD_ON_CHOSEN),
+    Trained(name="w2s", on_signals=True, settings=W2S_ON_CHOSEN),
 )
 
 #: Which of them are compared with which.

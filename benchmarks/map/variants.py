@@ -16,7 +16,7 @@ import torch
 
 from student_training import objectives
 from student_training.head.chunk import SparseLogprobs
-from student_training.methods import ABDSettings, ADPASettings, Method, MethodSpec, Positions, Term
+from student_training.methods import ABDSettings, Method, MethodSpec, Positions, Term
 from student_training.methods.advantage.abd import ABD
 from student_training.methods.advantage.adpa import ADPA
 from student_training.methods.advantage.matching import matching_method
@@ -131,30 +131,18 @@ def shift(positions: Positions) -> torch.Tensor:
     )
 
 
-def _abd(name: str, change: Callable[[Term], Term]) -> MethodSpec:
-    return MethodSpec(
-        name=name,
-        summary=name,
-        settings=ABDSettings,
-        build=lambda settings: _changed(ABD.build(settings), change),
-    )
-
-
-def _adpa(name: str, change: Callable[[Term], Term]) -> MethodSpec:
-    return MethodSpec(
-        name=name,
-        summary=name,
-        settings=ADPASettings,
-        build=lambda settings: _changed(ADPA.build(settings), change),
+def _variant(base: MethodSpec, name: str, change: Callable[[Term], Term]) -> MethodSpec:
+    return dataclasses.replace(
+        base, name=name, summary=name, build=lambda settings: _changed(base.build(settings), change)
     )
 
 
 BY_CONFIDENCE = _boosted("abd-by-confidence", confidence)
 BY_DOUBT = _boosted("abd-by-doubt", doubt)
 BY_SHIFT = _boosted("abd-by-shift", shift)
-ABD_FALLING = _abd("abd-falling", _weighted(falling))
-ABD_RISING = _abd("abd-rising", _weighted(rising))
-ADPA_FALLING = _adpa("adpa-falling", _weighted(falling))
-ADPA_RISING = _adpa("adpa-rising", _weighted(rising))
-ABD_UNITED = _abd("abd-united", _on_united)
-ADPA_UNITED = _adpa("adpa-united", _on_united)
+ABD_FALLING = _variant(ABD, "abd-falling", _weighted(falling))
+ABD_RISING = _variant(ABD, "abd-rising", _weighted(rising))
+ADPA_FALLING = _variant(ADPA, "adpa-falling", _weighted(falling))
+ADPA_RISING = _variant(ADPA, "adpa-rising", _weighted(rising))
+ABD_UNITED = _variant(ABD, "abd-united", _on_united)
+ADPA_UNITED = _variant(ADPA, "adpa-united", _on_united)
