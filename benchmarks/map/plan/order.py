@@ -25,7 +25,9 @@ TUNING_CELLS = (("weak", "excellent"), ("strong", "poor"))
 
 """Opposite corners, in which rates and settings are varied: where adpa is the method to take, and where abd is."""
 
-_MIDDLE = (("middle", "poor"), ("middle", "excellent"))
+_INNER = (*(("middle", chosen) for chosen in CHOSEN), ("weak", "good"), ("strong", "good"))
+
+"""With the corners the whole grid of three teachers and three qualities."""
 
 _OVERTRAINED = (("overtrained", "poor"), ("overtrained", "excellent"))
 
@@ -35,7 +37,7 @@ _WORLDS = ("topics", "menus")
 
 
 def jobs_in_order(*, fast: bool, best_rate: Callable[[str, str], float]) -> Iterator[Job]:
-    """Every student once, what matters most first: the corners, other teachers, relatives, sweeps, further seeds.
+    """Every student once, what matters most first: corners, settings, rates, the rest of the grid, more seeds.
 
     Args:
         fast: one cell of the second world with its core methods only.
@@ -61,7 +63,6 @@ def _all_jobs(best_rate: Callable[[str, str], float]) -> Iterator[Job]:
     yield from _cells(0, TUNING_CELLS, RELATIVES)
     for seed in range(1, 5):
         yield from _cells(seed, TUNING_CELLS, ("abd, constant", "adpa, constant"))
-    yield from _cells(1, TUNING_CELLS, VARIANTS)
     # Each method's settings where it is the one to take.
     yield from _cells(0, TUNING_CELLS[1:], (name for name in SWEEPS if not name.startswith("adpa")))
     yield from _cells(0, TUNING_CELLS[:1], (name for name in SWEEPS if name.startswith("adpa")))
@@ -70,13 +71,21 @@ def _all_jobs(best_rate: Callable[[str, str], float]) -> Iterator[Job]:
         tuned = [at_rate(name, best_rate(world, name)) for name in TUNED]
         yield from _cells(1, TUNING_CELLS, tuned, worlds=(world,))
         yield from _cells(2, TUNING_CELLS, tuned, worlds=(world,))
-    yield from _cells(0, _MIDDLE, CORE)
+    for seed in range(5):
+        yield from _cells(seed, _INNER, CORE)
+    yield from _cells(1, TUNING_CELLS, VARIANTS)
     yield from _cells(1, _OVERTRAINED, CORE)
     yield from _cells(0, _SAME_PAIRS, BRIEF)
     yield from _cells(0, TUNING_CELLS, SWEEPS)
     yield from _cells(0, _OVERTRAINED, ("adpa, gamma 3", "adpa+"))
     yield from _cells(0, _CORNERS, ("adpa, gamma 3", "adpa+"))
     yield from _cells(1, _CORNERS, ("adpa, gamma 3",))
+    for seed in range(1, 3):
+        yield from _cells(seed, TUNING_CELLS, (*RELATIVES, *SWEEPS))
+        yield from _cells(seed, _SAME_PAIRS, BRIEF)
+    for seed in range(2, 5):
+        yield from _cells(seed, _OVERTRAINED, CORE)
+    yield from _cells(2, TUNING_CELLS, VARIANTS)
 
 
 def _cells(
