@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.real_text.models.weights import WORLDS
 from benchmarks.real_text.pipeline import Pipeline
 from benchmarks.real_text.results import compare, write_results
-from benchmarks.real_text.sizes import AGAIN, PLANS
+from benchmarks.real_text.sizes import AGAIN, PLANS, at_other_rates
 
 
 def main() -> None:
@@ -37,6 +37,9 @@ def main() -> None:
         "--again", action="store_true", help="train the main methods once more in another order"
     )
     parser.add_argument(
+        "--tune", action="store_true", help="train the main methods at two other learning rates as well"
+    )
+    parser.add_argument(
         "--any-teacher", action="store_true", help="go on with a teacher that is no better than its reference"
     )
     options = parser.parse_args()
@@ -44,11 +47,8 @@ def main() -> None:
     folder = options.out / f"{options.world}-{options.seed}-{'fast' if options.fast else 'full'}"
     fast, full, rows = PLANS[options.world]
     pipeline = Pipeline(folder, WORLDS[options.world], options.seed, fast if options.fast else full)
-    methods = [
-        method
-        for method in rows + (AGAIN if options.again else ())
-        if options.only is None or method.name in options.only
-    ]
+    more = (*(AGAIN if options.again else ()), *(at_other_rates(rows) if options.tune else ()))
+    methods = [method for method in (*rows, *more) if options.only is None or method.name in options.only]
     write_results(pipeline, compare(pipeline, methods, any_teacher=options.any_teacher))
 
 

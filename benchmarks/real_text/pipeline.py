@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 LENGTHS: dict[str, Any] = {"max_length": 192, "max_num_batched_tokens": 512}
 
 # Methods that learn on the student's own answers.
-_ON_STUDENT_ROWS = ("adpa", "dppo-token", "exopd", "hybrid", "opd")
+_ON_STUDENT_ROWS = ("adpa", "dppo-token", "dppo-sequence", "exopd", "hybrid", "opd")
 
 _REFERENCES = {"friendly": smollm2_reference, "constraints": gemma_reference}
 
@@ -149,7 +149,7 @@ class Pipeline:
             trained.name,
             options,
             steps=max(round(size.student_steps * trained.share_of_steps), 1),
-            rate=size.student_rate,
+            rate=size.student_rate * trained.rate_factor,
             batch_size=size.batch_size,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from benchmarks.real_text.distributions import Distributions
 from benchmarks.real_text.judging import TEMPERATURES, Comparison, Judged, judge
 from benchmarks.real_text.pipeline import Pipeline
-from benchmarks.real_text.sizes import SHOWN, Trained
+from benchmarks.real_text.sizes import ONLY_FOR_TUNING, SHOWN, Trained
 from benchmarks.real_text.tables import COOLED, COOLED_ENTROPY, all_tables
 from data.files import write_atomic
 from evaluation.options import SignalsEvaluationOptions
@@ -76,7 +76,7 @@ def _say(pipeline: Pipeline, model: str) -> None:
 
 def write_results(pipeline: Pipeline, judged: Comparison) -> None:
     """Write table.md and results.json, and print the table."""
-    figures = _figures(pipeline, list(judged))
+    figures = _figures(pipeline, [model for model in judged if model not in ONLY_FOR_TUNING])
     numbers = {
         model: {
             **figures.get(model, {}),

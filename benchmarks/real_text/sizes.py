@@ -1,5 +1,6 @@
 """How much of everything the real-text benchmark makes, and which methods it compares."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -98,6 +99,7 @@ class Trained:
             student's own answers, or the model on whose answers the teacher's signals are.
         settings: fields of `TrainOptions`, the method among them.
         share_of_steps: of those that every method has.
+        rate_factor: on the learning rate that every method has.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Trained:
     rows: str = "pairs"
     settings: dict[str, Any] = field(default_factory=dict)
     share_of_steps: float = 1.0
+    rate_factor: float = 1.0
 
 
 #: NLL and a little KL to the teacher boosted along its advantage, so that what DPO has changed counts five times. These
@@ -142,11 +145,19 @@ METHODS = (
     Trained(name="W2S on chosen", settings=W2S_ON_CHOSEN),
     Trained(name="DPKD", settings={"method": "dpkd"}),
     Trained(name="DPPO, token", settings={"method": "dppo-token"}),
+    Trained(name="DPPO, sequence", settings={"method": "dppo-sequence"}),
     Trained(name="ADPA, one round of two", settings={"method": "adpa", "gamma": 1.0}, share_of_steps=0.5),
     Trained(
         name="ADPA, two rounds",
         start="ADPA, one round of two",
         rows="ADPA, one round of two",
+        settings={"method": "adpa", "gamma": 1.0},
+        share_of_steps=0.5,
+    ),
+    # The control for it: two trainings, and the answers of before the first one in both.
+    Trained(
+        name="ADPA, one round, halved",
+        start="ADPA, one round of two",
         settings={"method": "adpa", "gamma": 1.0},
         share_of_steps=0.5,
     ),
@@ -177,6 +188,41 @@ AGAIN = tuple(
     for method in METHODS
     if method.name in ("DCKD", "ABD", "SFT on chosen", "ADPA, gamma 3", "ADPA, gamma 1", "DPO")
 )
+
+#: Learning rates that `--tune` tries beside the size's own, as factors of it: three runs for each of `TUNED`.
+RATE_FACTORS = (0.3, 3.0)
+
+#: The methods that are tuned.
+TUNED = (
+    "SFT on chosen",
+    "DPO",
+    "SimPO",
+    "vanilla KD",
+    "DCKD",
+    "ABD with NLL",
+    "ADPA, gamma 1",
+    "ADPA, gamma 3",
+    "hybrid",
+)
+
+
+def at_rate(name: str, factor: float) -> str:
+    """The name of a method at a factor of the learning rate."""
+    return name if factor == 1 else f"{name}, rate × {factor:g}"
+
+
+def at_other_rates(methods: Sequence[Trained]) -> tuple[Trained, ...]:
+    """Those of `methods` that are tuned, once for each of the other rates."""
+    return tuple(
+        replace(method, name=at_rate(method.name, factor), rate_factor=factor)
+        for method in methods
+        for factor in RATE_FACTORS
+        if method.name in TUNED
+    )
+
+
+#: Models that the table of tuning alone shows.
+ONLY_FOR_TUNING = frozenset(at_rate(name, factor) for name in TUNED for factor in RATE_FACTORS)
 
 #: Rows that claims are about, each against what it is claimed to be better than.
 COMPARED = (
@@ -213,8 +259,11 @@ COMPARED = (
     ("ADPA, gamma 3", "DPKD"),
     ("ADPA, gamma 3", "DPPO, token"),
     ("ADPA, gamma 1", "DPPO, token"),
+    ("ADPA, gamma 1", "DPPO, sequence"),
     ("ADPA, two rounds", "ADPA, gamma 1"),
     ("ADPA, two rounds", "ADPA, one round of two"),
+    ("ADPA, two rounds", "ADPA, one round, halved"),
+    ("ADPA, one round, halved", "ADPA, gamma 1"),
     ("vanilla KD", "SFT on chosen"),
     ("ExOPD", "OPD"),
 )

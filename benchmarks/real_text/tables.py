@@ -8,7 +8,7 @@ writes each table into a page where `<!-- table: NAME -->` and `<!-- end of tabl
 import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,8 @@ from benchmarks.real_text.judging import (
     pooled,
     win_rate,
 )
-from benchmarks.real_text.sizes import COMPARED, MATCHED, SHOWN
+from benchmarks.real_text.sizes import COMPARED, MATCHED, ONLY_FOR_TUNING, SHOWN
+from benchmarks.real_text.tuning import FACTORS, chosen_factors, mean_scores, tuned
 from data.files import write_atomic
 from evaluation.metrics.statistics import Estimate, mean_estimate
 from evaluation.tables import markdown_table
@@ -52,11 +53,14 @@ def read_results(file: Path) -> tuple[dict[str, dict[float, Judged]], dict[str, 
 def all_tables(folders: Sequence[Path]) -> dict[str, str]:
     """Every table by its name, over the runs in some folders."""
     seeds, figures = zip(*(read_results(folder / "results.json") for folder in folders), strict=True)
+    by_rate, seeds = seeds, tuple(_without(seed, ONLY_FOR_TUNING) for seed in seeds)
     together = pooled(seeds)
     shown = {model: found for model, found in together.items() if model in SHOWN}
     return {
         "rewards": reward_table(seeds, baseline="student"),
         "differences": difference_table(seeds, COMPARED),
+        "tuning": tuning_table(by_rate),
+        "tuned differences": difference_table(tuned(by_rate), COMPARED),
         "matched entropy": matched_table(seeds, MATCHED),
         "guards": guard_table(together, figures),
         "wins": win_table(shown, 1.0),
@@ -97,6 +101,32 @@ def difference_table(seeds: Sequence[Comparison], pairs: Sequence[tuple[str, str
             rows.append(row)
     head = ["difference", "T = 1", "T = 0.5", "greedy"]
     return markdown_table([*head, *(["T = 1 by seed", "greedy by seed"] if len(seeds) > 1 else [])], rows)
+
+
+def tuning_table(seeds: Sequence[Comparison]) -> str:
+    """Each tuned method: its scores by rate, the rate chosen for each seed without it, and what that is worth there."""
+    found = tuned(seeds)
+    rows = []
+    for method in found[0]:
+        untuned = pooled([{method: seed[method]} for seed in seeds])[method]
+        ours = pooled([{method: seed[method]} for seed in found])[method]
+        scores = mean_scores(seeds, method)
+        rows.append(
+            [
+                method,
+                *(_figure(scores[factor]) for factor in sorted(FACTORS)),
+                " ".join(f"{factor:g}" for factor in chosen_factors(seeds, method)),
+                *(_with_interval(ours[t].mean()) for t in TEMPERATURES),
+                *(_signed(ours[t].against(untuned[t])) for t in (1.0, 0.0)),
+            ]
+        )
+    head = ["method", *(f"rate × {factor:g}" for factor in sorted(FACTORS)), "chosen, by seed"]
+    head += ["T = 1", "T = 0.5", "greedy", "T = 1 against untuned", "greedy against untuned"]
+    return markdown_table(head, rows)
+
+
+def _without(seed: Comparison, names: Container[str]) -> dict[str, Mapping[float, Judged]]:
+    return {model: found for model, found in seed.items() if model not in names}
 
 
 def matched_table(seeds: Sequence[Comparison], pairs: Sequence[tuple[str, str]]) -> str:

@@ -11,7 +11,14 @@ from transformers import AutoModelForCausalLM
 from benchmarks.real_text.costs import cost_table
 from benchmarks.real_text.distributions import Distributions
 from benchmarks.real_text.judging import Comparison, Judged, at_entropy, pooled, win_rate
-from benchmarks.real_text.tables import difference_table, fill_page, matched_table, reward_table
+from benchmarks.real_text.tables import (
+    difference_table,
+    fill_page,
+    matched_table,
+    reward_table,
+    tuning_table,
+)
+from benchmarks.real_text.tuning import chosen_factors, tuned
 from data.signals.rollouts import Rollout
 
 
@@ -135,3 +142,23 @@ def test_distributions_of_a_model_give_logprob_and_entropy_at_a_temperature(chat
     # Float32, one row alone against a padded batch.
     assert found.mean_logprob(rows) == pytest.approx(np.mean(logprobs), rel=1e-5)
     assert found.mean_entropy(rows, 0.5) == pytest.approx(np.mean(entropies), rel=1e-5)
+
+
+def test_a_rate_is_chosen_on_other_seeds_than_it_is_judged_on() -> None:
+    by_rate = {"SFT on chosen": 0.5, "SFT on chosen, rate × 0.3": 0.4, "SFT on chosen, rate × 3": 0.6}
+    usual = {name: {t: _judged([value]) for t in (1.0, 0.5, 0.0)} for name, value in by_rate.items()}
+    # The high rate breaks this one: the others' choice knows it, its own must not.
+    odd = {**usual, "SFT on chosen, rate × 3": {t: _judged([0.1]) for t in (1.0, 0.5, 0.0)}}
+    seeds = [usual, usual, odd]
+    assert chosen_factors(seeds, "SFT on chosen") == (1.0, 1.0, 3.0)
+    assert [found["SFT on chosen"][1.0].mean().value for found in tuned(seeds)] == [0.5, 0.5, 0.1]
+    table = tuning_table(seeds)
+    assert "| SFT on chosen | .400 " in table
+    assert "| 1 1 3 " in table
+    assert "hybrid" not in table
+
+
+def test_one_seed_alone_leaves_none_to_choose_a_rate_on() -> None:
+    seed = {name: {t: _judged([0.5]) for t in (1.0, 0.5, 0.0)} for name in ("DPO", "DPO, rate × 3")}
+    assert tuned([seed]) == [{}]
+    assert "DPO" not in tuning_table([seed])
