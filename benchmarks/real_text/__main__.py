@@ -25,8 +25,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     size = parser.add_mutually_exclusive_group(required=True)
-    size.add_argument("--fast", action="store_true", help="some 40 CPU minutes")
-    size.add_argument("--full", action="store_true", help="some nights on two cores; never run")
+    size.add_argument("--fast", action="store_true", help="some 40 CPU minutes; a student of four layers")
+    size.add_argument(
+        "--full",
+        action="store_true",
+        help="some three CPU hours; a student of twelve layers (constraints: eight, never run)",
+    )
     parser.add_argument("--world", choices=sorted(WORLDS), default="friendly")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/real-text"))

@@ -120,7 +120,9 @@ class Pipeline:
         size = self.size
         reference = self.model("reference").resolve()
         cut = cut_student(
-            reference, reference.with_name(f"{reference.name}-cut-{len(size.layers)}"), size.layers
+            reference,
+            reference.with_name(f"{reference.name}-layers-{'-'.join(map(str, size.layers))}"),
+            size.layers,
         )
         # By the answers and by the reference's distributions at them: from the texts of some hundred answers alone, a
         # model that has lost most of its layers does not learn to speak again.

@@ -68,23 +68,25 @@ FAST_CONSTRAINTS = replace(
     judged_samples=2,
     layers=(0, 1, 16, 17),
 )
-FULL = Size(
-    common_tokens=12000,
-    train_prompts=1024,
-    samples=4,
-    held_out=256,
-    max_new_tokens=40,
-    teacher_steps=120,
-    teacher_rate=1e-5,
-    heal_steps=800,
-    student_steps=300,
-    student_rate=1e-4,
-    batch_size=16,
-    judged_samples=4,
-    layers=(0, 1, 2, 27, 28, 29),
+#: A student that speaks: two fifths of the reference's layers, healed on three times as many answers and steps.
+FULL = replace(
+    FAST,
+    train_prompts=480,
+    max_new_tokens=36,
+    teacher_steps=48,
+    teacher_rate=2e-5,
+    heal_steps=500,
+    student_steps=48,
+    student_rate=2e-4,
+    layers=(*range(6), *range(24, 30)),
 )
 FULL_CONSTRAINTS = replace(
-    FULL, max_new_tokens=60, teacher_rate=5e-5, teacher_lora_rank=16, layers=(0, 1, 2, 15, 16, 17)
+    FULL,
+    max_new_tokens=48,
+    teacher_rate=5e-5,
+    teacher_lora_rank=16,
+    judged_samples=2,
+    layers=(*range(4), *range(14, 18)),
 )
 
 

@@ -31,7 +31,7 @@ def test_smollm2_reference_is_the_source_at_temperature_0_7(chat_model: Path, tm
     reference = smollm2_reference(tmp_path / "weights", common=40, source=chat_model)
     text = "<|im_start|>user\nHow do I bake bread? Answer in one short sentence.<|im_end|>\n"
     logits = []
-    for folder in (tmp_path / "weights/smollm2-135m-instruct-trimmed", reference):
+    for folder in (tmp_path / "weights/smollm2-135m-instruct-40-trimmed", reference):
         ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt").input_ids
         with torch.no_grad():
             logits.append(AutoModelForCausalLM.from_pretrained(folder)(ids).logits)

