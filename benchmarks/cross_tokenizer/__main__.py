@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 
 from adpa import ScoreOptions, SignalDataset, score_teacher
 from benchmarks.cross_tokenizer.packaged import gpt2_tokenizer, llama_form_tokenizer
+from benchmarks.folders import existing_folder
 from data.report.translated import tokenizations_svg
 from data.signals.manifest import write_manifest
 from data.signals.shards import write_signal_shard
@@ -78,8 +79,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--teacher", type=Path, required=True)
-    parser.add_argument("--student", type=Path, nargs="*", default=[], help="folders with tokenizers")
+    parser.add_argument("--teacher", type=existing_folder, required=True)
+    parser.add_argument(
+        "--student", type=existing_folder, nargs="*", default=[], help="folders with tokenizers"
+    )
     parser.add_argument("--packaged", action="store_true", help="also tokenizers out of packages")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--top-k", type=int, default=50)

@@ -13,6 +13,7 @@ import numpy as np
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
+from benchmarks.folders import existing_folder
 from benchmarks.real_text.judging import Comparison, pooled
 from benchmarks.real_text.tables import read_results
 
@@ -74,7 +75,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of one world, one for each seed")
+    parser.add_argument(
+        "runs", nargs="+", type=existing_folder, help="folders of one world, one for each seed"
+    )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     together = pooled([read_results(run / "results.json")[0] for run in options.runs])

@@ -17,6 +17,8 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
+from benchmarks.folders import existing_folder
+
 # The same figure from the same numbers, to the byte.
 matplotlib.rcParams["svg.hashsalt"] = "adpa"
 matplotlib.rcParams["svg.fonttype"] = "none"  # text as text: a third of the size
@@ -105,7 +107,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="folder of a comparison: its world, seed and size")
+    parser.add_argument(
+        "folder", type=existing_folder, help="folder of a comparison: its world, seed and size"
+    )
     parser.add_argument("--runs", type=Path, help="folder for the three runs [FOLDER/reading]")
     parser.add_argument("--out", type=Path, required=True, help="the picture, .svg")
     options = parser.parse_args()

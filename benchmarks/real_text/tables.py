@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.folders import existing_folder
 from benchmarks.real_text.costs import cost_table
 from benchmarks.real_text.judging import (
     TEMPERATURES,
@@ -216,7 +217,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs, one for each seed")
+    parser.add_argument(
+        "runs", nargs="+", type=existing_folder, help="folders of finished runs, one for each seed"
+    )
     parser.add_argument("--page", type=Path, help="a page with markers")
     options = parser.parse_args()
     tables = all_tables(options.runs)
