@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument(
         "--only", action="append", help="a method by its name in the table; repeat for several"
     )
+    parser.add_argument("--all", action="store_true", help="the relatives of the main methods as well")
     parser.add_argument(
         "--again", action="store_true", help="train the main methods once more in another order"
     )
@@ -49,10 +50,17 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     folder = options.out / f"{options.world}-{options.seed}-{'fast' if options.fast else 'full'}"
-    fast, full, rows = PLANS[options.world]
+    fast, full, main_rows, further_rows = PLANS[options.world]
+    rows = (*main_rows, *further_rows)
+    known = {row.name: row for row in (*rows, *AGAIN, *at_other_rates(rows))}
+    if unknown := [name for name in options.only or () if name not in known]:
+        parser.error(f"--only {unknown[0]!r}: no such method; there are {', '.join(map(repr, known))}")
+    asked = [*main_rows]
+    asked += further_rows if options.all else ()
+    asked += AGAIN if options.again else ()
+    asked += at_other_rates(rows) if options.tune else ()
+    methods = [known[name] for name in options.only] if options.only else asked
     pipeline = Pipeline(folder, WORLDS[options.world], options.seed, fast if options.fast else full)
-    more = (*(AGAIN if options.again else ()), *(at_other_rates(rows) if options.tune else ()))
-    methods = [method for method in (*rows, *more) if options.only is None or method.name in options.only]
     write_results(pipeline, compare(pipeline, methods, any_teacher=options.any_teacher))
 
 

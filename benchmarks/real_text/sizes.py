@@ -128,9 +128,8 @@ W2S_ON_CHOSEN: dict[str, Any] = {
 }
 
 #: Equal steps, batches and learning rate for all, the two rounds of ADPA together (and ADPA+ after those of DCKD).
-METHODS = (
+MAIN_METHODS = (
     Trained(name="DCKD", settings={"method": "dckd"}),
-    Trained(name="ABD", settings={"method": "abd", "nll_weight": 0.0}),
     Trained(name="SFT on chosen", rows="data", settings={"method": "sft"}),
     Trained(name="ADPA, gamma 3", settings={"method": "adpa", "gamma": 3.0}),
     Trained(name="ADPA, gamma 1", settings={"method": "adpa", "gamma": 1.0}),
@@ -138,11 +137,16 @@ METHODS = (
     Trained(name="ADPA+", start="DCKD", rows="DCKD", settings={"method": "adpa", "gamma": 3.0}),
     Trained(name="hybrid", settings={"method": "hybrid"}),
     Trained(name="ABD with NLL", settings={"method": "abd", "nll_weight": 1.0}),
-    Trained(name="ExOPD", settings={"method": "exopd"}),
-    Trained(name="OPD", settings={"method": "opd"}),
     Trained(name="constant advantage", settings={"method": "adpa", "gamma": 3.0, "advantage": "constant"}),
     Trained(name="SimPO", rows="data", settings={"method": "simpo"}),
     Trained(name="vanilla KD", settings={"method": "vanilla-kd"}),
+)
+
+#: With `--all`: relatives of these, and what single statements are about.
+FURTHER_METHODS = (
+    Trained(name="ABD", settings={"method": "abd", "nll_weight": 0.0}),
+    Trained(name="ExOPD", settings={"method": "exopd"}),
+    Trained(name="OPD", settings={"method": "opd"}),
     Trained(name="ABD on chosen", settings=ABD_ON_CHOSEN),
     Trained(name="W2S on chosen", settings=W2S_ON_CHOSEN),
     Trained(name="DPKD", settings={"method": "dpkd"}),
@@ -165,6 +169,8 @@ METHODS = (
     ),
 )
 
+METHODS = (*MAIN_METHODS, *FURTHER_METHODS)
+
 #: The main ones for the second world, with the default gamma throughout.
 CONSTRAINTS_METHODS = (
     *(
@@ -178,10 +184,10 @@ CONSTRAINTS_METHODS = (
     Trained(name="hybrid", settings={"method": "hybrid"}),
 )
 
-#: By world: sizes of `--fast` and `--full`, and the rows of the table.
-PLANS = {
-    "friendly": (FAST, FULL, METHODS),
-    "constraints": (FAST_CONSTRAINTS, FULL_CONSTRAINTS, CONSTRAINTS_METHODS),
+#: By world: sizes of `--fast` and `--full`, the rows of the table, and those that `--all` adds.
+PLANS: dict[str, tuple[Size, Size, tuple[Trained, ...], tuple[Trained, ...]]] = {
+    "friendly": (FAST, FULL, MAIN_METHODS, FURTHER_METHODS),
+    "constraints": (FAST_CONSTRAINTS, FULL_CONSTRAINTS, CONSTRAINTS_METHODS, ()),
 }
 
 #: The main ones once more, from the same student on the same rows in another order: how much training alone varies.
