@@ -98,8 +98,9 @@ def recommend_method(method: str, leaning: Leaning | None) -> str | None:
         and leaning.share <= _SHARE_OF_BETTER_CHOSEN
         and leaning.expected <= _MOST_EXPECTED_NATS
     ):
-        # Said with its exception: on the one real text that was measured, adpa won in spite of a share of -0.7.
+        # Said with its exception: on one of two real texts adpa won in spite of a share of -0.7.
         return (
-            f"{seen}: where the first is so low, abd usually won over {method} {source}, and not on real text"
+            f"{seen}: where the first is so low, abd usually won over {method} {source}, "
+            "and in two of three cases on real text"
         )
     return None
