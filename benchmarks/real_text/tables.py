@@ -54,14 +54,15 @@ def read_results(file: Path) -> tuple[dict[str, dict[float, Judged]], dict[str, 
 def all_tables(folders: Sequence[Path]) -> dict[str, str]:
     """Every table by its name, over the runs in some folders."""
     seeds, figures = zip(*(read_results(folder / "results.json") for folder in folders), strict=True)
-    by_rate, seeds = seeds, tuple(_without(seed, ONLY_FOR_TUNING) for seed in seeds)
+    by_rate = [seed for seed in seeds if not ONLY_FOR_TUNING.isdisjoint(seed)]
+    seeds = tuple(_without(seed, ONLY_FOR_TUNING) for seed in seeds)
     together = pooled(seeds)
     shown = {model: found for model, found in together.items() if model in SHOWN}
     return {
         "rewards": reward_table(seeds, baseline="student"),
         "differences": difference_table(seeds, COMPARED),
         "tuning": tuning_table(by_rate),
-        "tuned differences": difference_table(tuned(by_rate), COMPARED),
+        "tuned differences": difference_table(tuned(by_rate), COMPARED) if by_rate else "",
         "matched entropy": matched_table(seeds, MATCHED),
         "guards": guard_table(together, figures),
         "wins": win_table(shown, 1.0),
@@ -108,7 +109,7 @@ def tuning_table(seeds: Sequence[Comparison]) -> str:
     """Each tuned method: its scores by rate, the rate chosen for each seed without it, and what that is worth there."""
     found = tuned(seeds)
     rows = []
-    for method in found[0]:
+    for method in found[0] if found else ():
         untuned = pooled([{method: seed[method]} for seed in seeds])[method]
         ours = pooled([{method: seed[method]} for seed in found])[method]
         scores = mean_scores(seeds, method)
