@@ -101,6 +101,6 @@ def recommend_method(method: str, leaning: Leaning | None) -> str | None:
         # Said with its exception: on one of two real texts adpa won in spite of a share of -0.7.
         return (
             f"{seen}: where the first is so low, abd usually won over {method} {source}, "
-            "and in two of three cases on real text"
+            "and in three of four cases on real text"
         )
     return None

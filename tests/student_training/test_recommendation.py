@@ -48,7 +48,7 @@ def test_recommendation_is_adpa_where_chosen_answers_lean_as_the_teacher(method)
 def test_recommendation_is_abd_where_chosen_answers_lean_away():
     line = recommend_method("adpa", FAR)
     assert "abd usually won over adpa" in line
-    assert "two of three cases on real text" in line
+    assert "three of four cases on real text" in line
     assert recommend_method("adpa", CLOSE) is None
 
 
