@@ -25,7 +25,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     size = parser.add_mutually_exclusive_group(required=True)
-    size.add_argument("--fast", action="store_true", help="some 40 CPU minutes; a student of four layers")
+    size.add_argument("--fast", action="store_true", help="some 35 CPU minutes; a student of four layers")
     size.add_argument(
         "--full",
         action="store_true",
