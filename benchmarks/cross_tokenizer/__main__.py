@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 from adpa import ScoreOptions, SignalDataset, score_teacher
 from benchmarks.cross_tokenizer.packaged import gpt2_tokenizer, llama_form_tokenizer
-from benchmarks.folders import existing_folder
+from benchmarks.folders import folder_with
 from data.report.translated import tokenizations_svg
 from data.signals.manifest import write_manifest
 from data.signals.shards import write_signal_shard
@@ -79,9 +79,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--teacher", type=existing_folder, required=True)
+    parser.add_argument("--teacher", type=folder_with("config.json"), required=True)
     parser.add_argument(
-        "--student", type=existing_folder, nargs="*", default=[], help="folders with tokenizers"
+        "--student",
+        type=folder_with("tokenizer_config.json"),
+        nargs="*",
+        default=[],
+        help="folders with tokenizers",
     )
     parser.add_argument("--packaged", action="store_true", help="also tokenizers out of packages")
     parser.add_argument("--out", type=Path, required=True)

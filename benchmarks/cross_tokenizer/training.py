@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.cross_tokenizer.making import Making
 from benchmarks.cross_tokenizer.measures import Measured, differences, measure, table
 from benchmarks.cross_tokenizer.plan import COMPARED, STUDENTS, Plan
-from benchmarks.folders import existing_folder
+from benchmarks.folders import folder_with
 
 
 def main() -> None:
@@ -30,7 +30,9 @@ def main() -> None:
         "--weights", type=Path, required=True, help="folder for models that several runs share"
     )
     parser.add_argument(
-        "--gemma", type=existing_folder, help="checkpoint of Gemma 3 270M; without it, out of its package"
+        "--gemma",
+        type=folder_with("config.json"),
+        help="checkpoint of Gemma 3 270M; without it, out of its package",
     )
     parser.add_argument(
         "--only", action="append", help="a student by its name in the table; repeat for several"

@@ -13,7 +13,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from benchmarks.folders import existing_folder
+from benchmarks.folders import folder_with
 from benchmarks.map.figures import Cell, collect, mean_of, paired_difference
 from benchmarks.map.plan.methods import CORE
 from benchmarks.map.plan.sizes import CHOSEN, TEACHERS
@@ -105,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("out", type=existing_folder, help="the map's folder")
+    parser.add_argument("out", type=folder_with("results.jsonl"), help="the map's folder")
     parser.add_argument("--to", type=Path, required=True, help="folder for the SVG files")
     arguments = parser.parse_args()
     results = Results(arguments.out / "results.jsonl")

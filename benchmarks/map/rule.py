@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.folders import existing_folder
+from benchmarks.folders import folder_with
 from benchmarks.map.figures import Cell, collect, prompt_rewards
 from benchmarks.map.results import Results
 
@@ -138,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("out", type=existing_folder, help="the map's folder")
+    parser.add_argument("out", type=folder_with("results.jsonl"), help="the map's folder")
     parser.add_argument("--methods", nargs=2, default=["abd", "adpa, gamma 1"])
     parser.add_argument("--measures", nargs="+", default=["sampled", "best", "greedy"])
     arguments = parser.parse_args()

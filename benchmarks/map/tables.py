@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.folders import existing_folder
+from benchmarks.folders import folder_with
 from benchmarks.map.figures import (
     MEASURES,
     Cell,
@@ -300,7 +300,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("out", type=existing_folder, help="the map's folder")
+    parser.add_argument("out", type=folder_with("results.jsonl"), help="the map's folder")
     parser.add_argument("--page", type=Path, help="a page whose tables to renew, such as docs/results/map.md")
     arguments = parser.parse_args()
     results = Results(arguments.out / "results.jsonl")

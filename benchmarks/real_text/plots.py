@@ -13,7 +13,7 @@ import numpy as np
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-from benchmarks.folders import existing_folder
+from benchmarks.folders import folder_with
 from benchmarks.real_text.judging import Comparison, pooled
 from benchmarks.real_text.tables import read_results
 
@@ -76,7 +76,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "runs", nargs="+", type=existing_folder, help="folders of one world, one for each seed"
+        "runs", nargs="+", type=folder_with("results.json"), help="folders of one world, one for each seed"
     )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

@@ -17,7 +17,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-from benchmarks.folders import existing_folder
+from benchmarks.folders import folder_with
 
 # The same figure from the same numbers, to the byte.
 matplotlib.rcParams["svg.hashsalt"] = "adpa"
@@ -108,7 +108,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "folder", type=existing_folder, help="folder of a comparison: its world, seed and size"
+        "folder", type=folder_with("results.json"), help="folder of a comparison: its world, seed and size"
     )
     parser.add_argument("--runs", type=Path, help="folder for the three runs [FOLDER/reading]")
     parser.add_argument("--out", type=Path, required=True, help="the picture, .svg")

@@ -33,7 +33,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adpa import ScoreOptions, SignalDataset, TrainOptions, score_teacher, train_student
-from benchmarks.folders import existing_folder
+from benchmarks.folders import folder_with
 
 _PAIRS, _ROWS, _STEPS, _TOP_K = 48, 16, 5, 50
 
@@ -218,7 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=existing_folder, help="folder of a finished comparison")
+    parser.add_argument("run", type=folder_with("results.json"), help="folder of a finished comparison")
     run = parser.parse_args().run
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measure(run, Path(folder)), indent=1))

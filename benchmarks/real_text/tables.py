@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.folders import existing_folder
+from benchmarks.folders import folder_with
 from benchmarks.real_text.costs import cost_table
 from benchmarks.real_text.judging import (
     TEMPERATURES,
@@ -62,7 +62,7 @@ def all_tables(folders: Sequence[Path]) -> dict[str, str]:
         "rewards": reward_table(seeds, baseline="student"),
         "differences": difference_table(seeds, COMPARED),
         "tuning": tuning_table(by_rate),
-        "tuned differences": difference_table(tuned(by_rate), COMPARED) if by_rate else "",
+        "tuned differences": difference_table(tuned(by_rate), COMPARED),
         "matched entropy": matched_table(seeds, MATCHED),
         "guards": guard_table(together, figures),
         "wins": win_table(shown, 1.0),
@@ -109,7 +109,7 @@ def tuning_table(seeds: Sequence[Comparison]) -> str:
     """Each tuned method: its scores by rate, the rate chosen for each seed without it, and what that is worth there."""
     found = tuned(seeds)
     rows = []
-    for method in found[0] if found else ():
+    for method in found[0]:
         untuned = pooled([{method: seed[method]} for seed in seeds])[method]
         ours = pooled([{method: seed[method]} for seed in found])[method]
         scores = mean_scores(seeds, method)
@@ -219,7 +219,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "runs", nargs="+", type=existing_folder, help="folders of finished runs, one for each seed"
+        "runs",
+        nargs="+",
+        type=folder_with("results.json"),
+        help="folders of finished runs, one for each seed",
     )
     parser.add_argument("--page", type=Path, help="a page with markers")
     options = parser.parse_args()

@@ -41,7 +41,7 @@ def tuned(seeds: Sequence[Comparison]) -> list[dict[str, Mapping[float, Judged]]
     Only methods that every seed has at every rate; none at all with a single seed, which leaves no other to choose on.
     """
     if len(seeds) < 2:
-        return [{} for _ in seeds]
+        return [{}]
     methods = [
         method
         for method in TUNED
